@@ -1,0 +1,211 @@
+"""The map of the package, kept by a test: who may import whom, and what nobody may touch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = "keras_structsparse"
+ROOT = Path(__file__).resolve().parents[1] / PACKAGE
+
+EVERYBODY = frozenset({"_version", "errors", "_files"})
+"""Importable by all; they import nothing of ours."""
+
+ANYTHING = frozenset({"*"})
+
+ALLOWED: dict[str, frozenset[str]] = {
+    "_version": frozenset(),
+    "errors": frozenset(),
+    "_files": frozenset(),
+    "groups": frozenset(),
+    "frontier": frozenset(),
+    "datasets": frozenset({"digits", "raw_files"}),
+    "digits": frozenset(),
+    "raw_files": frozenset(),
+    "latency": frozenset(),
+    "graph": frozenset(),
+    "kernels": frozenset({"graph"}),
+    "penalties": frozenset({"groups"}),
+    "regularizers": frozenset({"penalties", "groups"}),
+    "profile": frozenset({"graph", "kernels"}),
+    "attachment": frozenset({"regularizers", "graph", "kernels"}),
+    "joint": frozenset({"regularizers", "penalties", "groups"}),
+    "optimizers": frozenset({"joint", "regularizers"}),
+    "plan": frozenset({"groups", "graph", "kernels"}),
+    "surgery": frozenset({"surgery", "plan", "graph", "groups"}),
+    "training": frozenset({"optimizers", "attachment", "regularizers"}),
+    "verify": frozenset({"plan", "surgery", "graph", "kernels"}),
+    "export": frozenset({"graph"}),
+    "plots": frozenset({"profile", "frontier", "plan"}),
+    "results": frozenset(
+        {"frontier", "graph", "kernels", "latency", "plots", "profile", "verify"}
+    ),
+    "quickstart": ANYTHING,
+    "console": frozenset({"profile", "plan"}),
+    "jobs": ANYTHING,
+    "cli": ANYTHING,
+    "__main__": ANYTHING,
+    "__init__": ANYTHING,
+}
+"""Module (a subpackage counts as one) -> the modules of ours that it may import."""
+
+PRIVATE_TO_ALL = frozenset({"cli", "__main__"})
+"""Even where anything is allowed, nobody but the entry points imports these."""
+
+LAZY = frozenset({"tensorflow", "tensorflow_datasets"})
+"""Only inside functions: JAX and torch users have none of them."""
+
+GRAPH_ATTRIBUTES = frozenset(
+    {
+        "_inbound_nodes",
+        "_outbound_nodes",
+        "_keras_history",
+        "_nodes",
+        "_nodes_by_depth",
+        "_operations",
+        "_operations_by_depth",
+        "_run_through_graph",
+        "_functional",
+    }
+)
+"""Private Keras names; graph.py is the only file that knows them."""
+
+
+class Import(NamedTuple):
+    """One imported dotted name, where, and whether inside a function or for types only."""
+
+    name: str
+    line: int
+    lazy: bool
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def _names(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        levels = package.split(".")
+        parents = levels[: len(levels) - node.level + 1] if node.level else []
+        start = [*parents, *([node.module] if node.module else [])]
+        yield from (".".join([*start, alias.name]) for alias in node.names)
+
+
+def imports(tree: ast.AST, package: str = PACKAGE, lazy: bool = False) -> Iterator[Import]:
+    """Every import below `tree`; `from a import b` counts as `a.b`."""
+    for node in ast.iter_child_nodes(tree):
+        for name in _names(node, package):
+            yield Import(name, getattr(node, "lineno", 0), lazy)
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from imports(node, package, lazy or inside or _is_type_checking(node))
+
+
+def _own(name: str) -> str | None:
+    """The module of ours that a dotted name means; None for others and for the package itself."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
+
+
+def _bad_arrow(module: str, target: str) -> bool:
+    allowed = ALLOWED.get(module, frozenset())
+    if target in EVERYBODY:
+        return False
+    if target in PRIVATE_TO_ALL:
+        return module not in PRIVATE_TO_ALL
+    return target not in allowed and allowed != ANYTHING
+
+
+def _import_faults(module: str, tree: ast.Module, package: str) -> Iterator[str]:
+    if module not in ALLOWED:
+        yield f"{module} is not on the map: give it a line in ALLOWED"
+    for name, line, lazy in imports(tree, package):
+        target = _own(name)
+        if target is not None and _bad_arrow(module, target):
+            yield f"{module}:{line} imports {target}"
+        if target is None and name.split(".")[0] == PACKAGE and ALLOWED.get(module) != ANYTHING:
+            yield f"{module}:{line} imports the whole package"
+        if name.startswith("keras.src") and module != "graph":
+            yield f"{module}:{line} imports {name}"
+        if name.split(".")[0] in LAZY and not lazy:
+            yield f"{module}:{line} imports {name} at module level"
+
+
+def _attribute_faults(module: str, tree: ast.Module) -> Iterator[str]:
+    if module == "graph":
+        return
+    for node in ast.walk(tree):
+        used = {
+            node.attr if isinstance(node, ast.Attribute) else None,
+            # getattr(layer, "_inbound_nodes") is the same thing
+            node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None,
+        }
+        for name in used & GRAPH_ATTRIBUTES:
+            yield f"{module}:{getattr(node, 'lineno', 0)} uses {name}"
+
+
+def faults(module: str, source: str, package: str = PACKAGE) -> list[str]:
+    """What `source`, standing as `module` of the map, does against the rules."""
+    tree = ast.parse(source)
+    return [*_import_faults(module, tree, package), *_attribute_faults(module, tree)]
+
+
+def modules() -> Iterable[tuple[str, Path]]:
+    """(name on the map, file) of every module; all files of a subpackage share its name."""
+    for path in sorted(ROOT.rglob("*.py")):
+        yield path.relative_to(ROOT).with_suffix("").parts[0], path
+
+
+@pytest.mark.parametrize(
+    ("module", "path"), [pytest.param(m, p, id=str(p.relative_to(ROOT))) for m, p in modules()]
+)
+def test_the_arrows_of_the_map_are_kept(module: str, path: Path) -> None:
+    package = ".".join([PACKAGE, *path.relative_to(ROOT).parent.parts])
+    assert faults(module, path.read_text(encoding="utf-8"), package) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("groups", "import keras_structsparse.plan", "imports plan"),
+        ("groups", "from keras_structsparse import plan", "imports plan"),
+        ("groups", "def f():\n    from keras_structsparse.plan import Plan", "imports plan"),
+        ("plan", "from . import surgery", "imports surgery"),
+        ("surgery", "from keras_structsparse.regularizers import KernelSize", "regularizers"),
+        ("quickstart", "from keras_structsparse.cli import main", "imports cli"),
+        ("__init__", "from keras_structsparse import cli", "imports cli"),
+        ("plan", "import keras_structsparse as kss", "whole package"),
+        ("errors", "from keras_structsparse.graph import Graph", "imports graph"),
+        ("plan", "from keras.src.ops import node", "keras.src"),
+        ("plan", "x._inbound_nodes", "_inbound_nodes"),
+        ("plan", "getattr(x, '_keras_history')", "_keras_history"),
+        ("export", "import tensorflow as tf", "at module level"),
+        ("datasets", "class A:\n    import tensorflow_datasets", "at module level"),
+        ("novelty", "", "not on the map"),
+    ],
+)
+def test_a_broken_rule_is_caught(module: str, source: str, complaint: str) -> None:
+    found = faults(module, source)
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("plan", "from keras_structsparse.groups import half_rings\nimport keras"),
+        ("plan", "from keras_structsparse.errors import PlanError"),
+        ("surgery", "from keras_structsparse.surgery.rules import merge"),
+        ("export", "def save():\n    import tensorflow as tf"),
+        ("datasets", "if TYPE_CHECKING:\n    import tensorflow_datasets as tfds"),
+        ("graph", "from keras.src.ops import node\nx._inbound_nodes"),
+        ("cli", "from keras_structsparse import quickstart, _version"),
+    ],
+)
+def test_what_is_allowed_passes(module: str, source: str) -> None:
+    assert faults(module, source) == []
