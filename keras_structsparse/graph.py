@@ -1,0 +1,299 @@
+"""Read and rebuild functional Keras graphs.
+
+The only file that touches Keras' graph internals (nodes, histories, private classes): everything
+else sees a :class:`Graph` of :class:`Call` values with integers for tensors.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+from keras_structsparse.errors import ModelError
+
+Tensor = Any
+Shape = tuple[int | None, ...]
+
+OUR_PACKAGE = "keras_structsparse>"
+
+_notes: weakref.WeakKeyDictionary[keras.Model, tuple[str, ...]] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one operation: an edge-labelled node of the graph.
+
+    Attributes:
+        name: Name of the operation; with the names of the nested models around it, joined by "/".
+        operation: The Keras layer or bare operation.
+        inputs: Indices of the tensors among the arguments, in order.
+        outputs: Indices of the tensors returned, in order.
+    """
+
+    name: str
+    operation: keras.Operation
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    _arguments: Any = field(repr=False, compare=False)
+
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's arguments with ``tensors`` in the places of its inputs."""
+        values = {id(t): v for t, v in zip(self._arguments.keras_tensors, tensors, strict=True)}
+        args, kwargs = self._arguments.fill_in(values)
+        return args, kwargs
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A functional model as a value: calls in topological order over numbered tensors.
+
+    Attributes:
+        model: The model that was read, as a functional one.
+        calls: The calls, each after those that produce its inputs; nested models are opened.
+        inputs: Indices of the model's input tensors.
+        outputs: Indices of the model's output tensors.
+        shapes: Shape of every tensor, batch dimension first.
+    """
+
+    model: keras.Model
+    calls: tuple[Call, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    shapes: tuple[Shape, ...]
+
+    @cached_property
+    def readers(self) -> Mapping[int, tuple[Call, ...]]:
+        """The calls that read each tensor."""
+        readers = collections.defaultdict(list)
+        for call in self.calls:
+            for tensor in dict.fromkeys(call.inputs):
+                readers[tensor].append(call)
+        return {tensor: tuple(calls) for tensor, calls in readers.items()}
+
+    @cached_property
+    def calls_of(self) -> Mapping[int, tuple[Call, ...]]:
+        """The calls of each operation, by the operation's ``id``."""
+        calls = collections.defaultdict(list)
+        for call in self.calls:
+            calls[id(call.operation)].append(call)
+        return {key: tuple(value) for key, value in calls.items()}
+
+    def is_shared(self, call: Call) -> bool:
+        """Whether the operation of ``call`` is called more than once."""
+        return len(self.calls_of[id(call.operation)]) > 1
+
+    def layers(self) -> Iterator[Call]:
+        """The first call of every layer, in topological order."""
+        seen: set[int] = set()
+        for call in self.calls:
+            if isinstance(call.operation, keras.Layer) and id(call.operation) not in seen:
+                seen.add(id(call.operation))
+                yield call
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """The model as an uncompiled functional model over the same layers.
+
+    Args:
+        model: A functional or a built Sequential model.
+
+    Returns:
+        A functional model that shares the layers and weights of ``model``.
+
+    Raises:
+        ModelError: ``model`` has no graph: it is subclassed or not built, or not a model.
+    """
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"Expected a keras.Model. Received: {type(model).__name__}")
+    if isinstance(model, keras.Sequential):
+        if not model.built or not model.layers:
+            raise ModelError(
+                f"Sequential model '{model.name}' is not built, so its shapes are unknown. "
+                "Give it a keras.Input as its first element, or call it once."
+            )
+        return Functional(model.inputs, model.outputs[0], name=model.name)
+    if not isinstance(model, Functional) or type(model).call is not Functional.call:
+        raise ModelError(
+            f"Model '{model.name}' is of the subclassed type {type(model).__name__}, which has no "
+            "graph of layers to read. Expected a functional or Sequential model."
+        )
+    return Functional(model._inputs_struct, model._outputs_struct, name=model.name)
+
+
+def read(model: keras.Model) -> Graph:
+    """Read a model's graph, with nested functional and Sequential models opened.
+
+    Args:
+        model: A functional or a built Sequential model.
+
+    Returns:
+        The graph; the model is not changed.
+
+    Raises:
+        ModelError: The model has no graph.
+
+    Example:
+
+    >>> inputs = keras.Input((8, 8, 1))
+    >>> model = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="conv")(inputs))
+    >>> [call.name for call in read(model).calls]
+    ['conv']
+    """
+    model = functional(model)
+    shapes: list[Shape] = []
+
+    def number(tensor: Tensor) -> int:
+        shapes.append(tuple(tensor.shape))
+        return len(shapes) - 1
+
+    inputs = [number(t) for t in model.inputs]
+    calls: list[Call] = []
+    outputs = _walk(model, inputs, "", calls, number)
+    return Graph(model, tuple(calls), tuple(inputs), tuple(outputs), tuple(shapes))
+
+
+def input_structure(model: keras.Model) -> Any:
+    """How the inputs of a functional model are nested."""
+    return functional(model)._inputs_struct
+
+
+def _walk(
+    model: keras.Model,
+    inputs: Sequence[int],
+    prefix: str,
+    calls: list[Call],
+    number: Callable[[Tensor], int],
+) -> list[int]:
+    """Append the calls of ``model`` on the numbered ``inputs``; the numbers of its outputs."""
+    index = {id(t): i for t, i in zip(model.inputs, inputs, strict=True)}
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            operation, sources = node.operation, [index[id(t)] for t in node.input_tensors]
+            if _is_opened(operation):
+                inner = functional(operation)
+                results = _walk(inner, sources, f"{prefix}{operation.name}/", calls, number)
+            else:
+                results = [number(t) for t in node.outputs]
+                name = prefix + operation.name
+                calls.append(Call(name, operation, tuple(sources), tuple(results), node.arguments))
+            index.update({id(t): i for t, i in zip(node.outputs, results, strict=True)})
+    return [index[id(t)] for t in model.outputs]
+
+
+def _is_opened(operation: keras.Operation) -> bool:
+    plain = isinstance(operation, Functional) and type(operation).call is Functional.call
+    return plain or (isinstance(operation, keras.Sequential) and operation.built)
+
+
+def rebuild(
+    graph: Graph, replace: Callable[[Call, list[Tensor | None]], Sequence[Tensor | None]]
+) -> keras.Model:
+    """Build a new model by replacing every call of a graph.
+
+    Args:
+        graph: The graph to follow.
+        replace: Receives a call and its new input tensors (None for a tensor that is gone) and
+            returns the new output tensors (None likewise).
+
+    Returns:
+        A functional model with the same input and output structure.
+    """
+    structure = graph.model._inputs_struct
+    new_inputs = keras.tree.map_structure(
+        lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), structure
+    )
+    values: dict[int, Tensor] = dict(zip(graph.inputs, keras.tree.flatten(new_inputs), strict=True))
+    for call in graph.calls:
+        results = replace(call, [values[i] for i in call.inputs])
+        values.update(zip(call.outputs, results, strict=True))
+    outputs = keras.tree.pack_sequence_as(
+        graph.model._outputs_struct, [values[i] for i in graph.outputs]
+    )
+    return Functional(new_inputs, outputs, name=graph.model.name)
+
+
+def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
+    """A new operation of the same type and configuration, without weights or history.
+
+    Regularizers of this package are left out, so that the copy needs only Keras to load.
+
+    Args:
+        operation: The layer or bare operation.
+        **changes: Entries of its configuration to replace.
+
+    Returns:
+        The new operation. A layer without weights that cannot be made from its configuration (a
+        Lambda around a Python function) is copied as an instance.
+
+    Raises:
+        ModelError: The layer has weights and cannot be made from its configuration.
+    """
+    try:
+        config = {k: None if _is_ours(v) else v for k, v in operation.get_config().items()}
+        return type(operation).from_config({**config, **changes})
+    except (NotImplementedError, TypeError, ValueError) as error:
+        if getattr(operation, "weights", None):
+            raise ModelError(
+                f"Layer '{operation.name}' of type {type(operation).__name__} cannot be copied "
+                f"from its configuration: {error}"
+            ) from error
+        twin = copy.copy(operation)
+        twin._inbound_nodes, twin._outbound_nodes = [], []
+        return twin
+
+
+def _is_ours(entry: Any) -> bool:
+    return isinstance(entry, dict) and str(entry.get("registered_name")).startswith(OUR_PACKAGE)
+
+
+def copy_model(
+    model: keras.Model, config: Callable[[keras.Layer], Mapping[str, Any]] = lambda layer: {}
+) -> keras.Model:
+    """A copy of a model with its own weights, uncompiled and without our regularizers.
+
+    Args:
+        model: A functional or built Sequential model.
+        config: For each layer, the configuration entries to replace in the copy.
+
+    Returns:
+        A functional model that computes the same.
+
+    Raises:
+        ModelError: The model has no graph.
+    """
+
+    def copied(operation: keras.Operation) -> keras.Operation:
+        changes = config(operation) if isinstance(operation, keras.Layer) else {}
+        return clone(operation, **changes)
+
+    source = functional(model)
+    twin = keras.models.clone_model(source, clone_function=copied)
+    twin.set_weights(source.get_weights())
+    return twin
+
+
+def note(model: keras.Model, sentences: Sequence[str]) -> None:
+    """Remember, in this process, what is worth knowing about how a model was made."""
+    _notes[model] = tuple(sentences)
+
+
+def notes(model: keras.Model) -> tuple[str, ...]:
+    """What surgery left as it was, and why.
+
+    Args:
+        model: A model that :func:`keras_structsparse.prune` returned in this process.
+
+    Returns:
+        One sentence per layer; empty for any other model.
+    """
+    return _notes.get(model, ())

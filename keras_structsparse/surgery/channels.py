@@ -1,0 +1,168 @@
+"""What is known of the channels of a tensor, and what a layer does with them.
+
+Every channel of every tensor has a number. Layers that pass a channel on (activations, pooling,
+flattening, concatenation) pass its number on, so that one decision, to keep a number or not, holds
+wherever the channel goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.surgery.costs import Costs
+
+Array = Any
+Tensor = Any
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of one tensor, in their original order.
+
+    Attributes:
+        ids: The number of each channel.
+        live: Whether the channel depends on the input of the network.
+        value: The value of a channel that does not, everywhere; unused where ``live``.
+        cost: Multiply-adds spent on making the channel.
+        border: Empty, or the name of the call whose zero border surrounds the constants: then a
+            constant channel is ``value`` times one spatial pattern that all of them share.
+    """
+
+    ids: Array
+    live: Array
+    value: Array
+    cost: Array
+    border: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def offset(self) -> Array:
+        """Whether the channel is a constant other than zero."""
+        return ~self.live & (self.value != 0)
+
+    def passed(self, **changes: Any) -> Channels:
+        """These channels with some attributes replaced."""
+        return replace(self, **changes)
+
+
+def unknown(ids: Array) -> Channels:
+    """Channels of which nothing is known: all live, at no cost."""
+    return Channels(ids, np.ones(len(ids), bool), np.zeros(len(ids)), np.zeros(len(ids)))
+
+
+@dataclass(frozen=True)
+class Site:
+    """One call of one layer, as a rule sees it.
+
+    Attributes:
+        name: Name of the call.
+        operation: The layer.
+        weights: Its weights by name, with the plan's entries set to zero.
+        inputs: The channels of the tensors it reads.
+        shapes: The original shapes of these tensors.
+        output_shape: The original shape of the tensor it makes.
+        constants: "exact", "interior" or "drop": what becomes of the constants of removed
+            channels at padded convolutions.
+        costs: What operations cost beside their multiply-adds.
+        fresh: Gives new channel numbers.
+        fill: Puts tensors in the places of the call's inputs.
+    """
+
+    name: str
+    operation: keras.Operation
+    weights: Mapping[str, Array]
+    inputs: tuple[Channels, ...]
+    shapes: tuple[Shape, ...]
+    output_shape: Shape
+    constants: str
+    costs: Costs
+    fresh: Callable[[int], Array]
+    fill: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
+
+    @property
+    def layer_name(self) -> str:
+        """The name of the new layer: Keras allows no slash."""
+        return self.name.replace("/", "_")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What one call does to channels.
+
+    Attributes:
+        output: The channels of its output.
+        joins: Pairs of arrays of numbers that must be kept or removed together.
+        keeps: Arrays of numbers that must be kept.
+        carries: Inputs whose constants cannot go into the bias; one constant channel stands for
+            all that are removed.
+        reads: Inputs of which one channel must stay as long as the output has one.
+        sizes: For each output channel a key: the layer gains by having equal keys side by side.
+        gain: Multiply-adds that it gains by that.
+        notes: What could not be done, and why.
+    """
+
+    output: Channels
+    joins: tuple[tuple[Array, Array], ...] = ()
+    keeps: tuple[Array, ...] = ()
+    carries: tuple[Channels, ...] = ()
+    reads: tuple[Channels, ...] = ()
+    sizes: Array = None
+    gain: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A new tensor and what it holds.
+
+    Attributes:
+        tensor: The tensor.
+        order: The original channels that it holds, in its own order.
+    """
+
+    tensor: Tensor
+    order: Array
+
+    def mask(self, width: int) -> Array:
+        """Which of ``width`` original channels the tensor holds."""
+        return np.isin(np.arange(width), self.order)
+
+
+def never(site: Site) -> str | None:
+    """Refuse nothing."""
+    return None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the channels of one family of layers flow, and how such a layer shrinks.
+
+    Attributes:
+        flow: From a site to what the call does with the channels.
+        build: From a site, the output channels that stay, in the order they would best have, and
+            the new inputs (None for a tensor without channels) to the new output.
+        refuses: From a site to the reason why the rule cannot serve it, or None.
+        borders: Whether ``flow`` understands constants with a border; elsewhere they count as
+            live.
+    """
+
+    flow: Callable[[Site], Flow]
+    build: Callable[[Site, Array, Sequence[Piece | None]], Piece]
+    refuses: Callable[[Site], str | None] = field(default=never)
+    borders: bool = False
+
+
+def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array] = ()) -> Tensor:
+    """Call a new layer on a tensor and give it its weights."""
+    output = layer(tensor)
+    if weights:
+        layer.set_weights(weights)
+    return output

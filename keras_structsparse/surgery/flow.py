@@ -1,0 +1,159 @@
+"""Follow the channels through a network, from its inputs to its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.graph import Call, Graph
+from keras_structsparse.surgery import rules  # noqa: F401  (registers the rules)
+from keras_structsparse.surgery.channels import Channels, Flow, Rule, Site, unknown
+from keras_structsparse.surgery.costs import Costs
+from keras_structsparse.surgery.registry import RULES
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call with what its rule said of it; without a rule the call stays as it is."""
+
+    call: Call
+    site: Site
+    rule: Rule | None
+    flow: Flow
+    outputs: tuple[Channels, ...]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The steps of a whole network and the channels of all its tensors."""
+
+    steps: tuple[Step, ...]
+    channels: Mapping[int, Channels]
+    count: int
+
+
+class _Numbers:
+    """Hands out channel numbers."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, amount: int) -> Array:
+        self.count += amount
+        return np.arange(self.count - amount, self.count)
+
+
+def walk(
+    network: Graph, changes: Mapping[int, Mapping[str, Array]], constants: str, costs: Costs
+) -> Walk:
+    """Find the live and the constant channels of every tensor.
+
+    Args:
+        network: The graph of the model.
+        changes: Weights that differ from the model's, by ``id`` of the layer and name.
+        constants: "exact", "interior" or "drop".
+        costs: What operations cost beside their multiply-adds.
+
+    Returns:
+        The steps, in topological order.
+
+    Raises:
+        DeadNetworkError: No output depends on an input any more.
+    """
+    numbers = _Numbers()
+    channels = {i: unknown(numbers(_width(network, i))) for i in network.inputs}
+    make = partial(Site, constants=constants, costs=costs, fresh=numbers)
+    steps = []
+    for call in network.calls:
+        site = _site(network, call, changes.get(id(call.operation), {}), channels, make)
+        step = _step(network, call, site)
+        channels.update(zip(call.outputs, step.outputs, strict=True))
+        steps.append(step)
+    if not any(channels[i].live.any() for i in network.outputs):
+        raise DeadNetworkError(_dead_message(network, channels))
+    return Walk(tuple(steps), channels, numbers.count)
+
+
+def _step(network: Graph, call: Call, site: Site) -> Step:
+    rule = RULES.get(type(call.operation))
+    reason = "no rule for its type" if rule is None else rule.refuses(site)
+    if network.is_shared(call):
+        reason = "it is called more than once"
+    if rule is None or reason is not None or len(call.outputs) != 1:
+        outputs = tuple(unknown(site.fresh(_width(network, i))) for i in call.outputs)
+        keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
+        stays = Flow(outputs[0], keeps=keeps, notes=(str(reason),))
+        return Step(call, site, None, stays, outputs)
+    site, hidden = (site, ()) if rule.borders else _without_borders(site)
+    flow = rule.flow(site)
+    flow = replace(flow, keeps=flow.keeps + hidden)
+    return Step(call, site, rule, flow, (flow.output,))
+
+
+def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:
+    """The site with bordered constants counted as live, and the numbers that must stay."""
+    inputs, keeps = [], []
+    for channels in site.inputs:
+        if channels.border:
+            keeps.append(channels.ids[channels.offset])
+            channels = channels.passed(live=channels.live | channels.offset, border="")
+        inputs.append(channels)
+    return replace(site, inputs=tuple(inputs)), tuple(keeps)
+
+
+def _site(
+    network: Graph,
+    call: Call,
+    changes: Mapping[str, Array],
+    channels: Mapping[int, Channels],
+    make: Callable[..., Site],
+) -> Site:
+    return make(
+        name=call.name,
+        operation=call.operation,
+        weights=named_weights(call.operation, changes),
+        inputs=tuple(channels[i] for i in call.inputs),
+        shapes=tuple(network.shapes[i] for i in call.inputs),
+        output_shape=network.shapes[call.outputs[0]],
+        fill=call.arguments,
+    )
+
+
+def named_weights(operation: keras.Operation, changes: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights of a layer by name, in the layer's order, with some replaced."""
+    weights = getattr(operation, "weights", ())
+    return {
+        weight.name: changes[weight.name]
+        if weight.name in changes
+        else keras.ops.convert_to_numpy(weight)
+        for weight in weights
+    }
+
+
+def _width(network: Graph, tensor: int) -> int:
+    shape = network.shapes[tensor]
+    return (shape[-1] if shape else None) or 1
+
+
+def _dead_message(network: Graph, channels: Mapping[int, Channels]) -> str:
+    """Name the first layer that cuts the way: constant output from a live input."""
+    behind = set(network.outputs)
+    cuts = []
+    for call in reversed(network.calls):
+        if behind.intersection(call.outputs) and not channels[call.outputs[0]].live.any():
+            behind.update(call.inputs)
+            if any(channels[i].live.any() for i in call.inputs):
+                cuts.append(call.name)
+    return (
+        f"Model '{network.model.name}': no output depends on the input any more. "
+        f"The first layer whose outputs are all constant is '{cuts[-1]}'. "
+        "Use a smaller alpha or tau, or a plan that keeps one of its kernels."
+    )

@@ -1,0 +1,116 @@
+"""Decide which channels stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_structsparse.graph import Graph
+from keras_structsparse.surgery.channels import Channels
+from keras_structsparse.surgery.flow import Walk
+
+Array = Any
+
+# A carrier much smaller than the constants it stands for would magnify rounding errors.
+WEAKEST_CARRIER = 1e-3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which channels stay, and in which order.
+
+    Attributes:
+        keep: For every channel number, whether it stays.
+        rank: For every channel number a key; the channels of a tensor are sorted by it.
+    """
+
+    keep: Array
+    rank: Array
+
+    def wanted(self, channels: Channels) -> Array:
+        """The original channels of a tensor that stay, in the order they would best have."""
+        kept = np.flatnonzero(self.keep[channels.ids])
+        return kept[np.argsort(self.rank[channels.ids[kept]], kind="stable")]
+
+
+def choose(network: Graph, walk: Walk) -> Layout:
+    """The smallest choice of channels that is exact, and the order that suits convolutions best.
+
+    Live channels stay; so do all channels that a layer without a rule reads or makes, the model's
+    inputs and outputs, and a carrier wherever constants cannot go into a bias.
+
+    Args:
+        network: The graph.
+        walk: What the rules said.
+
+    Returns:
+        The layout.
+    """
+    roots = _joined(walk)
+    fixed = np.zeros(walk.count, bool)
+    for step in walk.steps:
+        for ids in step.flow.keeps:
+            fixed[roots[ids]] = True
+    for tensor in (*network.inputs, *network.outputs):
+        fixed[roots[walk.channels[tensor].ids]] = True
+    keep = fixed.copy()
+    for channels in walk.channels.values():
+        keep[roots[channels.ids[channels.live]]] = True
+    while any([_add_carriers(walk, roots, keep), _add_readable(walk, roots, keep)]):
+        pass
+    return Layout(keep[roots], _ranks(walk, roots, fixed)[roots])
+
+
+def _ranks(walk: Walk, roots: Array, fixed: Array) -> Array:
+    """Let the convolutions that gain most by it sort their channels; the others follow."""
+    rank = np.zeros(walk.count, int)
+    taken = fixed.copy()
+    for step in sorted(walk.steps, key=lambda step: -step.flow.gain):
+        mine = roots[step.flow.output.ids]
+        if step.flow.gain > 0 and not taken[mine].any():
+            rank[mine] = step.flow.sizes
+            taken[mine] = True
+    return rank
+
+
+def _joined(walk: Walk) -> Array:
+    """For every channel number the representative of those that share its fate."""
+    roots = np.arange(walk.count)
+    for step in walk.steps:
+        for left, right in step.flow.joins:
+            while (differ := roots[left] != roots[right]).any():
+                mapping = np.arange(walk.count)
+                mapping[roots[right][differ]] = roots[left][differ]
+                roots = mapping[roots]
+    return roots
+
+
+def _add_carriers(walk: Walk, roots: Array, keep: Array) -> bool:
+    changed = False
+    for channels in _needed(walk, roots, keep, "carries"):
+        kept = keep[roots[channels.ids]]
+        strength = np.where(channels.offset, np.abs(channels.value), 0.0)
+        lost = strength[~kept].max(initial=0.0)
+        if lost > 0 and strength[kept].max(initial=0.0) < WEAKEST_CARRIER * lost:
+            strongest = int(np.argmax(np.where(kept, 0.0, strength)))
+            keep[roots[channels.ids[strongest]]] = changed = True
+    return changed
+
+
+def _add_readable(walk: Walk, roots: Array, keep: Array) -> bool:
+    """A layer that stays must have something to read, even if its kernels are all zero."""
+    changed = False
+    for channels in _needed(walk, roots, keep, "reads"):
+        if not keep[roots[channels.ids]].any():
+            keep[roots[channels.ids[0]]] = changed = True
+    return changed
+
+
+def _needed(walk: Walk, roots: Array, keep: Array, which: str) -> Iterable[Channels]:
+    """The inputs ``which`` of the calls that have an output channel left."""
+    for step in walk.steps:
+        if keep[roots[step.flow.output.ids]].any():
+            yield from getattr(step.flow, which)

@@ -1,0 +1,153 @@
+"""What convolutions and dense layers share: they mix channels linearly, then add a bias.
+
+A removed input channel that is constant leaves something behind. Where every output position sees
+it alike, ``sum_j c_j k[..., j, :]`` goes into the bias. Behind a border it cannot: there one
+constant channel c stays, the carrier, with the kernel slice ``sum_j (c_j / c) k[..., j, :]``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import activations
+
+from keras_structsparse.surgery.channels import Channels, Flow, Site
+
+Array = Any
+
+ELEMENTWISE = frozenset(
+    {
+        activations.celu,
+        activations.elu,
+        activations.exponential,
+        activations.gelu,
+        activations.hard_shrink,
+        activations.hard_sigmoid,
+        activations.hard_silu,
+        activations.hard_tanh,
+        activations.leaky_relu,
+        activations.linear,
+        activations.log_sigmoid,
+        activations.mish,
+        activations.relu,
+        activations.relu6,
+        activations.selu,
+        activations.sigmoid,
+        activations.silu,
+        activations.soft_shrink,
+        activations.softplus,
+        activations.softsign,
+        activations.sparse_plus,
+        activations.squareplus,
+        activations.tanh,
+        activations.tanh_shrink,
+        activations.threshold,
+    }
+)
+
+
+def is_elementwise(activation: Any) -> bool:
+    """Whether an activation function is known to treat every channel by itself."""
+    try:
+        return activation in ELEMENTWISE
+    except TypeError:
+        return False
+
+
+def flow(site: Site, padded: bool) -> Flow:
+    """The channels behind a linear layer.
+
+    Args:
+        site: The call of the layer; its weights hold "kernel" and maybe "bias".
+        padded: Whether the layer sees zeros beyond the border of its input.
+
+    Returns:
+        An output channel is live if its kernel reads a live channel, or a constant that ends at a
+        border; else it is the constant bias.
+    """
+    inputs, kernel = site.inputs[0], _matrix(site.weights["kernel"])
+    folds = _folds(site, padded)
+    reading = (kernel != 0).any(axis=0)
+    active = inputs.live if folds else inputs.live | inputs.offset
+    live = reading[active].any(axis=0)
+    bias = _bias(site) + (_folded(site, ~inputs.live) if folds else 0.0)
+    activation = site.operation.activation
+    mixes = not is_elementwise(activation)
+    value = np.zeros(len(bias)) if mixes else _apply(activation, bias)
+    output = Channels(
+        ids=site.fresh(len(bias)),
+        live=np.ones(len(bias), bool) if mixes else live,
+        value=np.where(live, 0.0, value),
+        cost=np.full(len(bias), positions(site) * kernel.shape[0] * float(active.sum())),
+    )
+    return Flow(
+        output,
+        keeps=(output.ids,) if mixes else (),
+        carries=() if folds else (inputs,),
+        reads=(inputs,),
+        notes=("its activation mixes channels",) if mixes and not live.all() else (),
+    )
+
+
+def shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Array, Array | None]:
+    """The kernel over the kept channels, and the bias, with all that removed channels leave.
+
+    Args:
+        site: The call of the layer.
+        rows: The input channels that stay, in order.
+        columns: The output channels that stay, in order.
+        padded: Whether the layer sees zeros beyond the border of its input.
+
+    Returns:
+        The kernel (..., inputs, outputs) and the bias (outputs,), or None where there is neither a
+        bias nor anything to put into it. Both in float64.
+    """
+    inputs = site.inputs[0]
+    kernel = np.asarray(site.weights["kernel"], np.float64)[..., columns]
+    bias = _bias(site)[columns]
+    gone = inputs.offset & ~np.isin(np.arange(len(inputs)), rows)
+    result = kernel[..., rows, :]
+    if site.constants != "drop" and gone.any():
+        if _folds(site, padded):
+            bias = bias + _folded(site, gone)[columns]
+        else:
+            constants = np.where(inputs.offset, np.abs(inputs.value), 0.0)[rows]
+            slot = int(np.argmax(constants))
+            share = inputs.value[gone] / inputs.value[rows[slot]]
+            result[..., slot, :] += np.einsum("j,...jo->...o", share, kernel[..., gone, :])
+    return result, bias if "bias" in site.weights or bias.any() else None
+
+
+def _folds(site: Site, padded: bool) -> bool:
+    return site.constants != "exact" or not (padded or site.inputs[0].border)
+
+
+def _folded(site: Site, which: Array) -> Array:
+    """What the constant channels ``which`` add to every output, (outputs,)."""
+    if site.constants == "drop":
+        return np.zeros(site.weights["kernel"].shape[-1])
+    sums = _matrix(site.weights["kernel"])[:, which].sum(axis=0, dtype=np.float64)
+    return np.asarray(site.inputs[0].value[which] @ sums)
+
+
+def _matrix(kernel: Array) -> Array:
+    """The kernel as (positions, inputs, outputs)."""
+    return kernel.reshape(-1, *kernel.shape[-2:])
+
+
+def _bias(site: Site) -> Array:
+    width = site.weights["kernel"].shape[-1]
+    return np.asarray(site.weights.get("bias", np.zeros(width)), np.float64)
+
+
+def _apply(activation: Any, values: Array) -> Array:
+    tensor = keras.ops.convert_to_tensor(values, dtype="float64")
+    return np.asarray(keras.ops.convert_to_numpy(activation(tensor)), np.float64)
+
+
+def positions(site: Site) -> int:
+    """Positions of the output map; 1 stands for a size that is not known."""
+    return math.prod(size or 1 for size in site.output_shape[1:-1])

@@ -1,0 +1,134 @@
+"""Rebuild a network without what a plan removes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse import graph as graphs
+from keras_structsparse.plan import Masks, Plan, masks
+from keras_structsparse.plan import plan as read_plan
+from keras_structsparse.surgery.channels import Piece
+from keras_structsparse.surgery.costs import REALIZE
+from keras_structsparse.surgery.flow import Step, Walk, walk
+from keras_structsparse.surgery.layout import Layout, choose
+
+Array = Any
+Tensor = Any
+
+CONSTANTS = ("exact", "interior", "drop")
+
+def prune(
+    model: keras.Model,
+    plan: Plan | None = None,
+    constants: str = "exact",
+    *,
+    tau: float | None = None,
+    realize: str = "auto",
+) -> keras.Model:
+    """Rebuild a model without the kernels, rings and layers that a plan removes.
+
+    The result computes exactly what ``masked(model, plan)`` computes, for every input, whatever
+    the biases, normalisations and activations: what a removed channel leaves behind as a constant
+    goes into the bias of its readers, or is carried by one constant channel where a border forbids
+    that.
+
+    Args:
+        model: A functional or built Sequential model; it is not changed.
+        plan: The plan; or give ``tau``.
+        constants: "exact"; "interior" puts constants into the bias as if padded convolutions had
+            no border; "drop" forgets them. The last two change what the network computes.
+        tau: Stands for ``plan(model, tau)``.
+        realize: What becomes of a layer whose kernels have several sizes. "crop": one convolution
+            of the largest; "split": one convolution per size and a concatenation; "auto":
+            whichever costs less, also in between.
+
+    Returns:
+        A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names.
+
+    Raises:
+        DeadNetworkError: The output would not depend on the input any more.
+        ModelError: The model has no graph.
+        PlanError: The plan does not fit the model.
+        ValueError: ``constants`` or ``realize`` is unknown, or not exactly one of ``plan`` and
+            ``tau`` is given.
+
+    Example:
+        >>> inputs = keras.Input((8, 8, 1))
+        >>> x = keras.layers.Conv2D(4, 5, padding="same", name="conv")(inputs)
+        >>> x = keras.layers.GlobalAveragePooling2D()(x)
+        >>> model = keras.Model(inputs, keras.layers.Dense(2)(x))
+        >>> pruned = prune(model, Plan({"conv": (3, 0, 2, 0)}))
+        >>> pruned.get_layer("conv").kernel.shape
+        (3, 3, 1, 2)
+    """
+    if constants not in CONSTANTS:
+        raise ValueError(f"constants: expected one of {CONSTANTS}. Received: {constants!r}")
+    if realize not in REALIZE:
+        raise ValueError(f"realize: expected one of {tuple(REALIZE)}. Received: {realize!r}")
+    if (plan is None) == (tau is None):
+        raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
+    chosen = plan if plan is not None else read_plan(model, tau if tau is not None else 0.0)
+    if not isinstance(chosen, Plan):
+        raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
+    network = graphs.read(model)
+    changes = masks(network, chosen)
+    walked = walk(network, changes, constants, REALIZE[realize])
+    layout = choose(network, walked)
+    pruned = graphs.rebuild(network, _Builder(walked, layout, changes))
+    graphs.note(pruned, _collect_notes(walked))
+    return pruned
+
+
+class _Builder:
+    """Makes the new outputs of each call; remembers copies of layers that are shared."""
+
+    def __init__(self, walked: Walk, layout: Layout, changes: Masks) -> None:
+        self.steps = {id(step.call): step for step in walked.steps}
+        self.layout = layout
+        self.changes = changes
+        self.copies: dict[int, keras.Operation] = {}
+        self.orders: dict[int, Array] = {}
+
+    def __call__(self, call: graphs.Call, tensors: list[Tensor | None]) -> list[Tensor | None]:
+        step = self.steps[id(call)]
+        if step.rule is None:
+            return self._unchanged(step, tensors)
+        wanted = self.layout.wanted(step.flow.output)
+        if not len(wanted):
+            return [None]
+        pieces = [self._piece(*side) for side in zip(call.inputs, tensors, strict=True)]
+        piece = step.rule.build(step.site, wanted, pieces)
+        self.orders[call.outputs[0]] = piece.order
+        return [piece.tensor]
+
+    def _piece(self, index: int, tensor: Tensor | None) -> Piece | None:
+        """A new tensor with its order; what no rule has made holds all channels in order."""
+        if tensor is None:
+            return None
+        return Piece(tensor, self.orders.get(index, np.arange(tensor.shape[-1] or 1)))
+
+    def _unchanged(self, step: Step, tensors: list[Tensor | None]) -> list[Tensor | None]:
+        """The outputs of a copy of the layer, with the plan's entries set to zero."""
+        operation, key = step.call.operation, id(step.call.operation)
+        args, kwargs = step.call.arguments(tensors)
+        if key in self.copies:
+            return keras.tree.flatten(self.copies[key](*args, **kwargs))
+        self.copies[key] = graphs.clone(operation, name=step.site.layer_name)
+        outputs = keras.tree.flatten(self.copies[key](*args, **kwargs))
+        if weights := getattr(operation, "weights", ()):
+            changed = self.changes.get(key, {})
+            self.copies[key].set_weights([changed.get(w.name, w) for w in weights])
+        return outputs
+
+
+def _collect_notes(walked: Walk) -> tuple[str, ...]:
+    """One sentence for each layer that surgery could not treat."""
+    sentences = []
+    for step in walked.steps:
+        for note in step.flow.notes:
+            kind = type(step.call.operation).__name__
+            sentences.append(f"layer '{step.call.name}' ({kind}) is kept as it is: {note}")
+    return tuple(dict.fromkeys(sentences))

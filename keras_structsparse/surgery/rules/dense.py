@@ -1,0 +1,44 @@
+"""Dense layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_structsparse import graph
+from keras_structsparse.surgery import linear
+from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit
+from keras_structsparse.surgery.registry import register
+
+Array = Any
+
+
+def flow(site: Site) -> Flow:
+    """A dense layer is a convolution without a border."""
+    return linear.flow(site, padded=False)
+
+
+def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The layer with the kept units over the kept inputs."""
+    (piece,) = pieces
+    assert piece is not None, "layout.choose leaves every layer something to read"
+    kernel, bias = linear.shrunk(site, piece.order, wanted, padded=False)
+    layer = graph.clone(
+        site.operation,
+        name=site.layer_name,
+        units=kernel.shape[-1],
+        use_bias=bias is not None,
+    )
+    weights = [kernel] if bias is None else [kernel, bias]
+    return Piece(emit(layer, piece.tensor, weights), wanted)
+
+
+def refuses(site: Site) -> str | None:
+    """Low-rank adapters and quantised kernels hold more than a kernel and a bias."""
+    extra = set(site.weights) - {"kernel", "bias"}
+    return f"it has weights that the rule does not know: {sorted(extra)}" if extra else None
+
+
+register(Rule(flow, build, refuses), keras.layers.Dense)

@@ -1,0 +1,61 @@
+"""Layers that treat every entry by itself: activations, dropout and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_structsparse import graph
+from keras_structsparse.surgery import linear
+from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site
+from keras_structsparse.surgery.registry import register
+
+Array = Any
+
+
+def flow_activation(site: Site) -> Flow:
+    """A constant c becomes the constant f(c)."""
+    inputs = site.inputs[0]
+    shape = (1,) * (len(site.shapes[0]) - 1) + (len(inputs),)
+    constants = np.where(inputs.live, 0.0, inputs.value).reshape(shape)
+    tensor = keras.ops.convert_to_tensor(constants, dtype=site.operation.compute_dtype)
+    value = np.asarray(keras.ops.convert_to_numpy(site.operation(tensor)), np.float64).ravel()
+    return Flow(inputs.passed(value=np.where(inputs.live, 0.0, value)))
+
+
+def flow_identity(site: Site) -> Flow:
+    """At inference the layer passes everything on."""
+    return Flow(site.inputs[0])
+
+
+def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The same layer on fewer channels."""
+    (piece,) = pieces
+    assert piece is not None, "the output has the channels of the input"
+    args, kwargs = site.fill([piece.tensor])
+    return Piece(graph.clone(site.operation, name=site.layer_name)(*args, **kwargs), piece.order)
+
+
+def mixes(site: Site) -> str | None:
+    """Softmax and its like mix channels, and unknown functions may."""
+    if linear.is_elementwise(site.operation.activation):
+        return None
+    return "its activation is not known to treat every channel by itself"
+
+
+register(Rule(flow_activation, build), layers.ReLU, layers.LeakyReLU, layers.ELU)
+register(Rule(flow_activation, build, mixes), layers.Activation)
+register(
+    Rule(flow_identity, build, borders=True),
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+    layers.GaussianNoise,
+    layers.GaussianDropout,
+    layers.Identity,
+)

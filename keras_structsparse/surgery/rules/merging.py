@@ -1,0 +1,150 @@
+"""Layers that merge tensors: Add and Concatenate.
+
+The channels of a sum must stand in the same order on all sides. A side that lacks channels either
+keeps them as constants (its maker computes them), or is spread over the places of the sum by a
+1x1 convolution of zeros and ones, with the constants in its bias: whichever costs less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_structsparse import graph
+from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit
+from keras_structsparse.surgery.registry import register
+
+Array = Any
+Tensor = Any
+
+SPREADERS: dict[int, type[keras.Layer]] = {
+    2: layers.Dense,
+    3: layers.Conv1D,
+    4: layers.Conv2D,
+    5: layers.Conv3D,
+}
+
+
+def flow_add(site: Site) -> Flow:
+    """A sum is live where a side is live; elsewhere it is the sum of the constants."""
+    live = np.any([side.live for side in site.inputs], axis=0)
+    constants = [np.where(side.live, 0.0, side.value) for side in site.inputs]
+    together = [side for side in site.inputs if not _spreads(site, side, live)]
+    output = Channels(
+        ids=site.fresh(len(live)),
+        live=live,
+        value=np.where(live, 0.0, np.sum(constants, axis=0)),
+        cost=np.sum([side.cost for side in together], axis=0) + np.zeros(len(live)),
+    )
+    return Flow(output, joins=tuple((output.ids, side.ids) for side in together))
+
+
+def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The sum of the sides that have channels left, plus the constants of the others."""
+    order = _common_order(wanted, pieces)
+    whole = [p.tensor for p in pieces if p is not None and np.array_equal(p.order, order)]
+    partial = [p for p in pieces if p is not None and not np.array_equal(p.order, order)]
+    offset = _lost_constants(site, pieces)[order]
+    for index, piece in enumerate(partial):
+        whole.append(_spread(site, index, piece, order, offset))
+        offset = np.zeros_like(offset)
+    if np.any(offset):
+        policy = site.operation.dtype_policy
+        name = f"{site.layer_name}_offset"
+        whole[0] = layers.Rescaling(1.0, offset, dtype=policy, name=name)(whole[0])
+    if len(whole) == 1:
+        return Piece(whole[0], order)
+    return Piece(graph.clone(site.operation, name=site.layer_name)(whole), order)
+
+
+def _common_order(wanted: Array, pieces: Sequence[Piece | None]) -> Array:
+    """The order of a side that has all channels of the sum, so that it needs no sorting."""
+    for piece in pieces:
+        if piece is not None and np.array_equal(np.sort(piece.order), np.sort(wanted)):
+            return piece.order
+    return wanted
+
+
+def _lost_constants(site: Site, pieces: Sequence[Piece | None]) -> Array:
+    """The sum of the constants that the sides no longer hold, for every original channel."""
+    width = len(site.inputs[0])
+    total = np.zeros(width)
+    for side, piece in zip(site.inputs, pieces, strict=True):
+        held = np.zeros(width, bool) if piece is None else piece.mask(width)
+        total += np.where(held, 0.0, side.value)
+    return total
+
+
+def refuses_add(site: Site) -> str | None:
+    """Sides of different shapes are broadcast."""
+    if len(set(site.shapes)) > 1:
+        return f"its inputs differ in shape: {site.shapes}"
+    if len(site.shapes[0]) not in SPREADERS:
+        return f"its inputs have {len(site.shapes[0])} axes"
+    return None
+
+
+def _spreads(site: Site, side: Channels, live: Array) -> bool:
+    """Whether to spread a narrow side rather than compute the constants it lacks."""
+    missing = live & ~side.live
+    places = float(np.prod([size or 1 for size in site.shapes[0][1:-1]]))
+    width, have = float(live.sum()), float(side.live.sum())
+    spreading = places * width * (have + site.costs.move) if have else 0.0
+    return bool(missing.any()) and float(side.cost[missing].sum()) > spreading
+
+
+def _spread(site: Site, index: int, piece: Piece, order: Array, offset: Array) -> Tensor:
+    """The channels of a piece at their places in ``order``, plus an offset."""
+    places = (piece.order[:, None] == order).astype(float)
+    rank = len(site.shapes[0])
+    window = () if rank == 2 else (1,)
+    biased = bool(np.any(offset))
+    layer = SPREADERS[rank](
+        places.shape[1],
+        *window,
+        use_bias=biased,
+        trainable=False,
+        dtype=site.operation.dtype_policy,
+        name=f"{site.layer_name}_spread_{index}",
+    )
+    kernel = places.reshape((1,) * (rank - 2) + places.shape)
+    return emit(layer, piece.tensor, [kernel, offset] if biased else [kernel])
+
+
+def flow_concatenate(site: Site) -> Flow:
+    """The channels of all inputs, one after the other."""
+    parts = site.inputs
+    return Flow(
+        Channels(
+            ids=np.concatenate([part.ids for part in parts]),
+            live=np.concatenate([part.live for part in parts]),
+            value=np.concatenate([part.value for part in parts]),
+            cost=np.concatenate([part.cost for part in parts]),
+        )
+    )
+
+
+def build_concatenate(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The inputs that have channels left."""
+    starts = np.cumsum([0] + [len(side) for side in site.inputs[:-1]])
+    left = [(start, p) for start, p in zip(starts, pieces, strict=True) if p is not None]
+    order = np.concatenate([start + piece.order for start, piece in left])
+    tensors = [piece.tensor for _, piece in left]
+    if len(tensors) == 1:
+        return Piece(tensors[0], order)
+    return Piece(graph.clone(site.operation, name=site.layer_name)(tensors), order)
+
+
+def refuses_concatenate(site: Site) -> str | None:
+    """Along another axis, channels would have to stand in the same order."""
+    if site.operation.axis not in (-1, len(site.shapes[0]) - 1):
+        return f"it joins axis {site.operation.axis}, not the last one"
+    return None
+
+
+register(Rule(flow_add, build_add, refuses_add), layers.Add)
+register(Rule(flow_concatenate, build_concatenate, refuses_concatenate), layers.Concatenate)

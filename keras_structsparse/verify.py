@@ -1,0 +1,144 @@
+"""Check in double precision that surgery changed nothing, with a control that must fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse import graph as graphs
+from keras_structsparse.kernels import kernel_layers
+from keras_structsparse.plan import Plan, masked
+from keras_structsparse.surgery import prune
+
+Array = Any
+
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far a pruned network is from the masked one, in float64.
+
+    Attributes:
+        error: Largest difference between their outputs, relative to the largest output.
+        control: The same after one more, living kernel is set to zero: what the check can see.
+        tolerance: The largest error that passes; a control must exceed it a thousandfold.
+    """
+
+    error: float
+    control: float
+    tolerance: float = TOLERANCE
+
+    @property
+    def passed(self) -> bool:
+        """Whether the outputs are equal, and the check could have told otherwise."""
+        return self.error <= self.tolerance and self.control > 1e3 * self.tolerance
+
+    def __str__(self) -> str:
+        verdict = "equal" if self.passed else "NOT equal"
+        if self.error <= self.tolerance and not self.passed:
+            verdict = "undecided: no kernel makes a difference"
+        return (
+            f"pruned against masked in float64: {verdict} (relative difference {self.error:.1e}, "
+            f"allowed {self.tolerance:.0e}; with one living kernel removed {self.control:.1e})"
+        )
+
+
+def verify(
+    model: keras.Model, plan: Plan, constants: str = "exact", samples: int = 4, seed: int = 0
+) -> Verification:
+    """Compare ``prune(model, plan)`` with ``masked(model, plan)`` in float64 on random inputs.
+
+    Both start from a float64 copy of the model, so that rounding cannot hide a mistake.
+
+    Args:
+        model: A functional or built Sequential model.
+        plan: The plan.
+        constants: As for :func:`keras_structsparse.prune`.
+        samples: Number of random inputs.
+        seed: Seed of the inputs.
+
+    Returns:
+        The differences; ``.passed`` tells whether all is well.
+
+    Raises:
+        DeadNetworkError: The plan kills the network.
+        ModelError: The model has no graph.
+        PlanError: The plan does not fit the model.
+        RuntimeError: The backend computes in float32 only.
+    """
+    double = in_float64(model)
+    inputs = random_inputs(double, samples, seed)
+    expected = _outputs(masked(double, plan), inputs)
+    error = _difference(expected, _outputs(prune(double, plan, constants), inputs))
+    control = 0.0
+    for other in _controls(double, plan):
+        control = max(control, _difference(expected, _outputs(masked(double, other), inputs)))
+        if control > 1e3 * TOLERANCE:
+            break
+    return Verification(error, control)
+
+
+def in_float64(model: keras.Model) -> keras.Model:
+    """A copy of a model that computes in float64.
+
+    Raises:
+        RuntimeError: The backend computes in float32 only.
+    """
+    probe = keras.ops.ones((), dtype="float64")
+    if keras.backend.standardize_dtype(probe.dtype) != "float64":
+        raise RuntimeError(
+            "verify: the backend computes in float32 only. With JAX, set JAX_ENABLE_X64=1."
+        )
+    return graphs.copy_model(model, lambda layer: {"dtype": "float64"})
+
+
+def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:
+    """Random arrays that fit the inputs of a model; 32 stands for sizes that are not known.
+
+    Args:
+        model: The model.
+        samples: Number of samples.
+        seed: Seed.
+
+    Returns:
+        One array per input: standard normal, or integers 0 and 1 for integer inputs.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for tensor in model.inputs:
+        shape = (samples, *(size or 32 for size in tensor.shape[1:]))
+        floating = "float" in str(tensor.dtype)
+        arrays.append(rng.normal(size=shape) if floating else rng.integers(0, 2, shape))
+    return arrays
+
+
+def _outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
+    packed = keras.tree.pack_sequence_as(graphs.input_structure(model), inputs)
+    return [keras.ops.convert_to_numpy(t) for t in keras.tree.flatten(model(packed))]
+
+
+def _difference(expected: list[Array], found: list[Array]) -> float:
+    """The largest relative difference; infinite where anything is not finite."""
+    worst = 0.0
+    for a, b in zip(expected, found, strict=True):
+        scale = float(np.abs(a).max()) or 1.0
+        difference = float(np.abs(a - b).max()) / scale
+        worst = max(worst, difference if np.isfinite(difference) else float("inf"))
+    return worst
+
+
+def _controls(model: keras.Model, plan: Plan) -> Iterator[Plan]:
+    """The plan with one more kernel removed: the largest of each layer in turn."""
+    for name, layer in kernel_layers(graphs.read(model)).items():
+        kernel = keras.ops.convert_to_numpy(layer.kernel)
+        base = max(kernel.shape[:-2], default=1)
+        sizes = list(plan.sizes.get(name, [base] * kernel.shape[-1]))
+        lengths = np.abs(kernel).sum(axis=tuple(range(kernel.ndim - 1))) * (np.array(sizes) > 0)
+        if lengths.any():
+            sizes[int(np.argmax(lengths))] = 0
+            yield Plan({**plan.sizes, name: sizes})
