@@ -1,0 +1,166 @@
+"""Train a network with a structured-sparsity regularizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.attachment import attach, regularizers_of
+from keras_structsparse.optimizers import Proximal
+from keras_structsparse.regularizers import Structured
+
+Array = Any
+Split = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast to train.
+
+    Attributes:
+        epochs: Number of epochs.
+        batch_size: Examples a step.
+        learning_rate: Rate at the start; it falls to 0 along a half cosine.
+        momentum: Momentum of SGD.
+        ramp: Share of the steps over which alpha rises from 0, in [0, 1).
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    ramp: float = 0.25
+
+    def __post_init__(self) -> None:
+        checks = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "learning_rate": (0 < self.learning_rate < np.inf, "a finite number > 0"),
+            "momentum": (0 <= self.momentum < 1, "a number in [0, 1)"),
+            "ramp": (0 <= self.ramp < 1, "a number in [0, 1)"),
+        }
+        for name, (valid, expected) in checks.items():
+            if not valid:
+                raise ValueError(f"{name}: expected {expected}. Received: {getattr(self, name)!r}")
+
+    def steps(self, examples: int) -> int:
+        """Number of steps for a training set of so many examples."""
+        return self.epochs * -(-examples // self.batch_size)
+
+    def sgd(self, examples: int) -> keras.optimizers.Optimizer:
+        """SGD with momentum and the cosine schedule."""
+        schedule = keras.optimizers.schedules.CosineDecay(self.learning_rate, self.steps(examples))
+        return keras.optimizers.SGD(schedule, momentum=self.momentum)
+
+
+class AlphaRamp(keras.callbacks.Callback):
+    """Raise alpha linearly from 0 to its full value over the first steps of training.
+
+    A penalty at full strength from the start kills kernels before they have learned anything.
+
+    Args:
+        alphas: The variables to set; each ends at the value it has at the start of training.
+        steps: Number of steps of the ramp; 0 for none.
+    """
+
+    def __init__(self, alphas: Sequence[keras.Variable], steps: int) -> None:
+        super().__init__()
+        self._alphas, self._steps, self._step = list(alphas), steps, 0
+        self._full: list[float] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Remember the full values."""
+        self._step = 0
+        self._full = [float(keras.ops.convert_to_numpy(alpha)) for alpha in self._alphas]
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Set alpha for the coming step."""
+        if self._step <= self._steps:
+            share = self._step / self._steps if self._steps else 1.0
+            for alpha, full in zip(self._alphas, self._full, strict=True):
+                alpha.assign(full * share)
+        self._step += 1
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leave alpha at its full value, also after very short trainings."""
+        for alpha, full in zip(self._alphas, self._full, strict=True):
+            alpha.assign(full)
+
+
+def compile_for(
+    model: keras.Model,
+    recipe: Recipe,
+    examples: int,
+    regularizer: Structured | None = None,
+    weights: str = "uniform",
+) -> None:
+    """Attach a regularizer, if any, and compile a classifier.
+
+    Args:
+        model: The model; its outputs are class probabilities.
+        recipe: The recipe.
+        examples: Size of the training set.
+        regularizer: The regularizer; None trains without.
+        weights: As for :func:`attach`.
+    """
+    optimizer = recipe.sgd(examples)
+    if regularizer is not None:
+        attach(model, regularizer, weights=weights)
+        optimizer = Proximal(optimizer)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
+def fit(
+    model: keras.Model,
+    train: Split,
+    recipe: Recipe,
+    validation: Split | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> dict[str, list[float]]:
+    """Train a compiled model; alpha of its regularizers rises as the recipe says.
+
+    Args:
+        model: A compiled model.
+        train: Inputs and labels.
+        recipe: The recipe it was compiled for.
+        validation: Inputs and labels to report on after every epoch.
+        callbacks: More callbacks.
+
+    Returns:
+        The metrics of every epoch.
+    """
+    alphas = {id(r.alpha): r.alpha for r in regularizers_of(model).values()}
+    ramp = AlphaRamp(list(alphas.values()), round(recipe.ramp * recipe.steps(len(train[1]))))
+    history = model.fit(
+        *train,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        validation_data=validation,
+        callbacks=[ramp, *callbacks],
+        verbose=0,
+    )
+    return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def accuracy(model: keras.Model, data: Split, batch_size: int = 512) -> float:
+    """Share of examples whose most probable class is the label.
+
+    Args:
+        model: A classifier; it need not be compiled.
+        data: Inputs and labels.
+        batch_size: Examples at a time.
+
+    Returns:
+        A number in [0, 1].
+    """
+    inputs, labels = data
+    right = [
+        np.argmax(keras.ops.convert_to_numpy(model(inputs[i : i + batch_size])), axis=-1)
+        == labels[i : i + batch_size]
+        for i in range(0, len(labels), batch_size)
+    ]
+    return float(np.mean(np.concatenate(right)))
