@@ -1,0 +1,51 @@
+"""Find the smallest convolutional network that still does the work, as a plain Keras model.
+
+Train with a regularizer that makes whole kernels, rings of kernels and whole layers vanish
+(:class:`KernelCount`, :class:`KernelSize`, :func:`attach`, :class:`Proximal`), read off what is
+left (:func:`plan`), and rebuild the network without the rest (:func:`prune`): it computes exactly
+the same.
+"""
+
+from keras_structsparse import surgery
+from keras_structsparse._version import __version__
+from keras_structsparse.attachment import attach, regularizers_of
+from keras_structsparse.errors import (
+    DatasetError,
+    DeadNetworkError,
+    ModelError,
+    OutputError,
+    PlanError,
+    StructSparseError,
+)
+from keras_structsparse.optimizers import Proximal
+from keras_structsparse.plan import Plan, masked, plan
+from keras_structsparse.profile import Comparison, Profile, compare, profile
+from keras_structsparse.regularizers import KernelCount, KernelSize
+from keras_structsparse.surgery import prune
+from keras_structsparse.verify import Verification, verify
+
+__all__ = [
+    "Comparison",
+    "DatasetError",
+    "DeadNetworkError",
+    "KernelCount",
+    "KernelSize",
+    "ModelError",
+    "OutputError",
+    "Plan",
+    "PlanError",
+    "Profile",
+    "Proximal",
+    "StructSparseError",
+    "Verification",
+    "__version__",
+    "attach",
+    "compare",
+    "masked",
+    "plan",
+    "profile",
+    "prune",
+    "regularizers_of",
+    "surgery",
+    "verify",
+]

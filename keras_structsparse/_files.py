@@ -1,0 +1,150 @@
+"""Write files and directories so that a reader sees the old one or the new one, never a half."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_structsparse.errors import OutputError
+
+MARKER = ".structsparse"
+MARK = "written by keras_structsparse\n"
+
+StrPath = str | os.PathLike[str]
+
+
+def write_text(path: StrPath, text: str) -> Path:
+    """Write a text file (UTF-8, newlines as they are) atomically.
+
+    Args:
+        path: The file; parent directories are made.
+        text: Its content.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: The file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> write_text(Path(tempfile.mkdtemp(), "a.txt"), "hello").read_text()
+        'hello'
+    """
+    return write_atomically(path, lambda target: target.write_bytes(text.encode("utf-8")))
+
+
+def write_atomically(path: StrPath, writer: Callable[[Path], object]) -> Path:
+    """Let ``writer`` make a file or directory, and put it in place when it is finished.
+
+    Args:
+        path: The target. An existing one is replaced, a file only by a file and a directory only
+            by a directory; parent directories are made.
+        writer: Receives a path that does not exist yet, beside the target and with its suffix.
+
+    Returns:
+        The path. If ``writer`` raises, the target is as it was and nothing else is left.
+
+    Raises:
+        OutputError: The target cannot be written.
+    """
+    # Through a symbolic link: the file it points to is what is to change.
+    target = Path(os.path.realpath(path))
+    fresh = _beside(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        writer(fresh)
+        _put(fresh, target)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: expected a path that can be written. Received: {error}") from (
+            error
+        )
+    finally:
+        _remove(fresh)
+    return Path(path)
+
+
+def new_directory(path: StrPath, argument: str = "path") -> Path:
+    """A directory that is ours: new or empty until now, or marked by an earlier call.
+
+    Args:
+        path: The directory; it is made, with its parents, and marked with a hidden file. What an
+            earlier call marked is taken as it is, with its content.
+        argument: What the caller's user knows the path as.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: The path is a file, holds something that is not ours, or cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> new_directory(Path(tempfile.mkdtemp(), "runs", "first")).name
+        'first'
+    """
+    directory = Path(path)
+    expected = f"{argument}: expected a new or empty directory, or one written by this program"
+    try:
+        if directory.exists() and not directory.is_dir():
+            raise OutputError(f"{expected}. Received a file: {directory}")
+        if directory.is_dir() and not is_ours(directory) and (held := _first_entry(directory)):
+            raise OutputError(f"{expected}. Received: {directory}, which holds '{held}'")
+        directory.mkdir(parents=True, exist_ok=True)
+        if not is_ours(directory):
+            (directory / MARKER).write_text(MARK, encoding="utf-8")
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{expected}. Received: {directory} ({error})") from error
+    return directory
+
+
+def is_ours(directory: Path) -> bool:
+    """Whether :func:`new_directory` marked a directory."""
+    marker = directory / MARKER
+    return marker.is_file() and marker.read_bytes() == MARK.encode("utf-8")
+
+
+def _first_entry(directory: Path) -> str:
+    return min((entry.name for entry in directory.iterdir()), default="")
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}{target.suffix}")
+
+
+def _put(fresh: Path, target: Path) -> None:
+    """Rename the finished ``fresh`` to ``target``."""
+    if target.exists() and target.is_dir() != fresh.is_dir():
+        kinds = {True: "directory", False: "file"}
+        raise OutputError(
+            f"{target}: expected a {kinds[fresh.is_dir()]} or nothing to replace. "
+            f"Received a {kinds[target.is_dir()]}."
+        )
+    if not target.is_dir():
+        os.replace(fresh, target)
+        return
+    # A directory that holds something cannot be replaced in one step.
+    old = _beside(target)
+    os.rename(target, old)
+    try:
+        os.rename(fresh, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):  # it may never have been made
+        path.unlink()

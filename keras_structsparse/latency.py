@@ -1,0 +1,191 @@
+"""How long networks take on this machine, measured in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.errors import ModelError
+
+Array = Any
+Inputs = Any
+Run = Callable[[], Any]
+
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The time one network takes for one batch.
+
+    Attributes:
+        name: What the caller named the network.
+        batch_size: Examples in a batch.
+        median: Milliseconds per batch.
+        quartiles: The first and third quartile, milliseconds per batch.
+        repeats: Number of batches that were timed.
+    """
+
+    name: str
+    batch_size: int
+    median: float
+    quartiles: tuple[float, float]
+    repeats: int
+
+
+def latency(
+    models: Mapping[str, keras.Model],
+    batch_sizes: Sequence[int] = (1, 128),
+    repeats: int = 30,
+    input_shape: Sequence[int] | None = None,
+) -> tuple[Latency, ...]:
+    """Time the compiled inference of networks, in turns in this process.
+
+    A machine's speed drifts: so every round runs each network once, from the host's memory to the
+    host's memory, each round starting with another one. The first runs, which compile, are not
+    timed.
+
+    Args:
+        models: The networks by name, of one input or several.
+        batch_sizes: Examples in a batch.
+        repeats: Batches to time for each network and batch size.
+        input_shape: (height, width, channels) for networks of one input that leave them open.
+
+    Returns:
+        A row for each batch size and network, in the order given.
+
+    Raises:
+        ModelError: A model is not built, or a size of its input is open.
+        ValueError: ``repeats`` or a batch size is no whole number above 0, or there are no models.
+
+    Example:
+        >>> inputs = keras.Input((4,))
+        >>> model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+        >>> (row,) = latency({"dense": model}, batch_sizes=(2,), repeats=3)
+        >>> row.name, row.batch_size, row.quartiles[0] <= row.median <= row.quartiles[1]
+        ('dense', 2, True)
+    """
+    if not models:
+        raise ValueError("models: expected at least one model by name. Received none.")
+    for argument, number in [("repeats", repeats), *(("batch_sizes", n) for n in batch_sizes)]:
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{argument}: expected whole numbers above 0. Received: {number!r}")
+    rows: list[Latency] = []
+    for size in batch_sizes:
+        runs = [_compiled(m, _inputs(n, m, size, input_shape)) for n, m in models.items()]
+        times = _timed(runs, repeats)
+        rows += [_row(name, size, column) for name, column in zip(models, times.T, strict=True)]
+    return tuple(rows)
+
+
+def _row(name: str, batch_size: int, seconds: Array) -> Latency:
+    low, median, high = (float(t) for t in np.percentile(1e3 * seconds, [25, 50, 75]))
+    return Latency(name, batch_size, median, (low, high), len(seconds))
+
+
+def _timed(runs: Sequence[Run], repeats: int) -> Array:
+    """Seconds (repeats, runs)."""
+    for run in runs:
+        for _ in range(WARM_UP):
+            run()
+    seconds = np.zeros((repeats, len(runs)))
+    for turn in range(repeats):
+        for place in range(len(runs)):
+            index = (turn + place) % len(runs)
+            start = time.perf_counter()
+            runs[index]()
+            seconds[turn, index] = time.perf_counter() - start
+    return seconds
+
+
+# --- inputs ---
+
+
+def _inputs(
+    name: str, model: keras.Model, batch_size: int, input_shape: Sequence[int] | None
+) -> Inputs:
+    """The same random numbers at every call, in the structure that the model takes."""
+    if not getattr(model, "inputs", None):
+        raise ModelError(f"models['{name}']: expected a built model. Received: {model!r}")
+    # A Sequential has no `input` before it has been called as a layer.
+    single = isinstance(model, keras.Sequential)
+    structure = model.inputs[0] if single else model.input
+    rng = np.random.default_rng(0)
+
+    def sample(tensor: Any) -> Array:
+        shape = _example_shape(name, tensor, input_shape)
+        values = rng.random((batch_size, *shape))
+        return values.astype(keras.backend.standardize_dtype(tensor.dtype))
+
+    return keras.tree.map_structure(sample, structure)
+
+
+def _example_shape(name: str, tensor: Any, input_shape: Sequence[int] | None) -> tuple[int, ...]:
+    known = tuple(tensor.shape[1:])
+    shape = known if input_shape is None else tuple(input_shape)
+    fits = len(shape) == len(known) and all(
+        isinstance(side, int) and fixed in (None, side)
+        for side, fixed in zip(shape, known, strict=True)
+    )
+    if not fits:
+        raise ModelError(
+            f"models['{name}']: expected inputs of known size. Received input_shape={shape} for an "
+            f"input of shape {known}; pass input_shape=(height, width, channels) that fits it."
+        )
+    return shape
+
+
+# --- one compiled run, by backend ---
+
+
+def _compiled(model: keras.Model, inputs: Inputs) -> Run:
+    return _COMPILERS.get(keras.backend.backend(), _eager)(model, inputs)
+
+
+def _tensorflow(model: keras.Model, inputs: Inputs) -> Run:
+    import tensorflow as tf
+
+    signature = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), inputs)
+    call = tf.function(lambda x: model(x, training=False), input_signature=[signature])
+    call.get_concrete_function()
+    return lambda: _to_host(call(keras.tree.map_structure(tf.constant, inputs)))
+
+
+def _jax(model: keras.Model, inputs: Inputs) -> Run:
+    import jax
+
+    state = [v.value for v in model.trainable_variables]
+    fixed = [v.value for v in model.non_trainable_variables]
+    call = jax.jit(lambda s, f, x: model.stateless_call(s, f, x, training=False)[0])
+    return lambda: _to_host(call(state, fixed, inputs))
+
+
+def _torch(model: keras.Model, inputs: Inputs) -> Run:
+    import torch
+
+    def run() -> Any:
+        with torch.no_grad():
+            return _to_host(model(inputs, training=False))
+
+    return run
+
+
+def _eager(model: keras.Model, inputs: Inputs) -> Run:
+    return lambda: _to_host(model(inputs, training=False))
+
+
+def _to_host(outputs: Any) -> Any:
+    """Waits until the device is done."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+_COMPILERS: dict[str, Callable[[keras.Model, Inputs], Run]] = {
+    "tensorflow": _tensorflow,
+    "jax": _jax,
+    "torch": _torch,
+}

@@ -1,0 +1,395 @@
+"""Figures: the efficient frontier, and the learned architecture against the base one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from keras_structsparse._files import StrPath, write_atomically
+from keras_structsparse.errors import OutputError
+from keras_structsparse.frontier import TrainedPoint, pareto
+
+Axes = Any
+Figure = Any
+
+DPI = 150
+SUFFIXES = (".png", ".svg")
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+BLUE, ORANGE, BLACK, DARK, GREY = "#0072B2", "#E69F00", "#222222", "#555555", "#767676"
+
+STYLE = {
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.labelcolor": BLACK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlepad": 12.0,
+    "font.size": 9.5,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "keras_structsparse",
+    "xtick.color": GREY,
+    "xtick.labelcolor": BLACK,
+    "ytick.color": GREY,
+    "ytick.labelcolor": BLACK,
+}
+
+
+# --- the frontier ---
+
+
+def frontier_figure(
+    points: Sequence[TrainedPoint],
+    dense: float,
+    chosen: int | None = None,
+    title: str = "Accuracy against multiply-adds",
+) -> Figure:
+    """Test accuracy against multiply-adds, with the efficient frontier.
+
+    Args:
+        points: The networks of a sweep.
+        dense: Test accuracy of the dense network, 0 to 1.
+        chosen: Index of the point to ring.
+        title: The title.
+
+    Returns:
+        A matplotlib Figure. Networks that fell far below the others at surgery are shown as
+        triangles with their accuracy at the lower edge.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: There are no points, or ``chosen`` is no index of one.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> point = SimpleNamespace(
+        ...     alpha=1e-3,
+        ...     multiply_adds_fraction=0.4,
+        ...     accuracy_at_surgery=0.88,
+        ...     accuracy_finetuned=0.90,
+        ... )
+        >>> figure = frontier_figure([point], dense=0.91, chosen=0)
+        >>> figure.axes[0].get_xlabel()
+        'multiply-adds left (% of the dense network)'
+    """
+    if not points:
+        raise ValueError("points: expected at least one trained network. Received none.")
+    if chosen is not None and not 0 <= chosen < len(points):
+        raise ValueError(
+            f"chosen: expected an index below {len(points)}, or None. Received: {chosen!r}"
+        )
+    with _matplotlib().rc_context(STYLE):
+        figure = _figure(7.2, 5.0)
+        axes = figure.add_subplot()
+        costs = [100 * point.multiply_adds_fraction for point in points]
+        finals = [100 * _final(point) for point in points]
+        _scale_frontier(axes, costs, finals, 100 * dense)
+        _draw_dense(axes, 100 * dense)
+        _draw_envelope(axes, costs, finals)
+        _draw_at_surgery(axes, points)
+        _draw_finals(axes, points, costs, finals)
+        if chosen is not None:
+            _draw_chosen(axes, costs[chosen], finals[chosen])
+        axes.set_title(title)
+        figure.legend(loc="outside lower center", ncols=3)
+        _label_alphas(figure, axes, points, costs, finals)
+    return figure
+
+
+def _final(point: TrainedPoint) -> float:
+    tuned = point.accuracy_finetuned
+    return point.accuracy_at_surgery if tuned is None else tuned
+
+
+def _scale_frontier(
+    axes: Axes, costs: Sequence[float], finals: Sequence[float], dense: float
+) -> None:
+    """A logarithmic cost, and the accuracies of what is worth having."""
+    low, high = min([*finals, dense]), max([*finals, dense])
+    margin = max(high - low, 1.0)
+    axes.set_ylim(low - 0.45 * margin, high + 0.16 * margin)
+    axes.set_xscale("log")
+    axes.set_xlim(0.75 * min([*costs, 50]), 1.25 * max([*costs, 100]))
+    steps = [1, 2, 5]
+    ticks = [step * 10.0**power for power in range(-3, 4) for step in steps]
+    left, right = axes.get_xlim()
+    shown = [tick for tick in ticks if left <= tick <= right]
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("multiply-adds left (% of the dense network)")
+    axes.set_ylabel("test accuracy (%)")
+
+
+def _draw_dense(axes: Axes, dense: float) -> None:
+    axes.axhline(dense, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.plot([100], [dense], "D", color=BLACK, markersize=6, zorder=4, label="dense network")
+
+
+def _draw_envelope(axes: Axes, costs: Sequence[float], finals: Sequence[float]) -> None:
+    kept = pareto(list(zip(costs, finals, strict=True)))
+    # Beyond the last point the best accuracy stays what it is.
+    x = [*(costs[i] for i in kept), axes.get_xlim()[1]]
+    y = [finals[i] for i in kept]
+    corners = [(x[0], y[0])]
+    for (_, right), level in zip(pairwise(x), y, strict=True):
+        corners += [(corners[-1][0], level), (right, level)]
+    across, up = zip(*corners, strict=True)
+    style = {"color": BLUE, "linewidth": 1.4, "alpha": 0.55, "zorder": 2}
+    axes.plot(across, up, label="efficient frontier", **style)
+
+
+def _draw_at_surgery(axes: Axes, points: Sequence[TrainedPoint]) -> None:
+    tuned = [point for point in points if point.accuracy_finetuned is not None]
+    places = [(100 * p.multiply_adds_fraction, 100 * p.accuracy_at_surgery) for p in tuned]
+    floor = axes.get_ylim()[0]
+    style = {"linestyle": "none", "markeredgecolor": ORANGE, "markeredgewidth": 1.5, "zorder": 3}
+    style |= {"markerfacecolor": "white", "markersize": 6}
+    if tuned:
+        inside = [place for place in places if place[1] > floor]
+        x, y = [x for x, _ in inside], [y for _, y in inside]
+        axes.plot(x, y, "o", label="at surgery", **style)
+    below = [place for place in places if place[1] <= floor]
+    for across, accuracy in below:
+        axes.plot([across], [floor], "v", clip_on=False, **style)
+        _note(axes, f"{accuracy:.0f}", (across, floor), (0, 7))
+    if below:
+        axes.plot([], [], "v", label="at surgery, below the axis (%)", **style)
+
+
+def _draw_finals(
+    axes: Axes, points: Sequence[TrainedPoint], costs: Sequence[float], finals: Sequence[float]
+) -> None:
+    tuned = any(point.accuracy_finetuned is not None for point in points)
+    label = "fine-tuned" if tuned else "at surgery"
+    axes.plot(costs, finals, "o", color=BLUE, markersize=6.5, zorder=4, label=label)
+
+
+def _draw_chosen(axes: Axes, cost: float, final: float) -> None:
+    style = {"markerfacecolor": "none", "markeredgecolor": BLACK, "markeredgewidth": 1.3}
+    axes.plot([cost], [final], "o", markersize=13, zorder=5, label="chosen", **style)
+
+
+def _label_alphas(
+    figure: Figure,
+    axes: Axes,
+    points: Sequence[TrainedPoint],
+    costs: Sequence[float],
+    finals: Sequence[float],
+) -> None:
+    """Write alpha beside each point, where it covers as little as possible."""
+    figure.draw_without_rendering()
+    lines = [line.get_path().transformed(line.get_transform()) for line in axes.lines]
+    taken = [mark for line in axes.lines if line.get_marker() != "None" for mark in _marks(line)]
+    # From left to right: the best places lie to the left, where no label is to come.
+    for index in sorted(range(len(points)), key=lambda i: (costs[i], -finals[i])):
+        text, place = f"α = {_scientific(points[index].alpha)}", (costs[index], finals[index])
+        choices = [_note(axes, text, place, shift) for shift in SHIFTS]
+        covers = [_covered(note.get_window_extent(), axes, taken, lines) for note in choices]
+        best = choices[covers.index(min(covers))]
+        taken.append(best.get_window_extent().padded(3))
+        for note in choices:
+            if note is not best:
+                note.remove()
+
+
+SHIFTS = [
+    *[(-24.0, 7.0), (0.0, 9.0), (26.0, -7.0), (0.0, -9.0), (24.0, 7.0), (-26.0, -7.0)],
+    *[(-36.0, 0.0), (36.0, 0.0), (-30.0, 18.0), (30.0, -18.0), (0.0, 20.0), (0.0, -20.0)],
+]
+"""Where a label may stand, in points from what it labels, best first."""
+
+
+def _scientific(number: float) -> str:
+    mantissa, exponent = f"{number:.1e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if number else "0"
+
+
+def _marks(line: Any) -> list[Any]:
+    """The boxes of a line's markers on the canvas."""
+    from matplotlib.transforms import Bbox
+
+    half = 0.5 * (line.get_markersize() + 1) * DPI / 72
+    places = line.get_transform().transform(line.get_xydata())
+    return [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in places]
+
+
+def _covered(box: Any, axes: Axes, taken: Sequence[Any], lines: Sequence[Any]) -> int:
+    """How bad a place is: to leave the axes is worse than to cover a mark, a line is least."""
+    frame = axes.get_window_extent()
+    inside = frame.containsx(box.x0) and frame.containsx(box.x1)
+    inside = inside and frame.containsy(box.y0) and frame.containsy(box.y1)
+    marks = sum(box.overlaps(other) for other in taken)
+    return 8 * (not inside) + 4 * marks + sum(x.intersects_bbox(box, filled=False) for x in lines)
+
+
+def _note(axes: Axes, text: str, place: tuple[float, float], shift: tuple[float, float]) -> Any:
+    """Small text, shifted by points from a place in data units."""
+    vertical = "center" if not shift[1] else ("bottom" if shift[1] > 0 else "top")
+    style = {"fontsize": 7.5, "color": DARK, "zorder": 6, "ha": "center", "va": vertical}
+    style |= {"bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}}
+    return axes.annotate(text, place, xytext=shift, textcoords="offset points", **style)
+
+
+# --- the architecture ---
+
+
+def architecture_figure(
+    base: Mapping[str, tuple[int, int]],
+    sizes: Mapping[str, Sequence[int]],
+    title: str = "Learned architecture",
+) -> Figure:
+    """Width and kernel sizes of every layer against the base architecture.
+
+    Args:
+        base: (width, size) of each layer before, in order: how many kernels and how large.
+        sizes: The learned size of each kernel of a layer, 0 for one that is removed, as in
+            ``plan.sizes``. Layers that are not named stay as they are.
+        title: The title.
+
+    Returns:
+        A matplotlib Figure: a dashed outline as high as the base width, filled from below with
+        the kernels that are left, largest first.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: ``base`` is empty, or ``sizes`` does not fit it.
+
+    Example:
+        >>> figure = architecture_figure({"conv": (4, 5)}, {"conv": (5, 3, 0, 3)})
+        >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        ['conv']
+    """
+    learned = _learned(base, sizes)
+    with _matplotlib().rc_context(STYLE):
+        figure = _figure(max(4.8, 1.6 + 0.5 * len(base)), 4.4)
+        axes = figure.add_subplot()
+        _draw_base(axes, base)
+        _draw_learned(axes, list(learned.values()))
+        _label_layers(axes, base, learned)
+        axes.set_title(title)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), alignment="left")
+    return figure
+
+
+def _learned(
+    base: Mapping[str, tuple[int, int]], sizes: Mapping[str, Sequence[int]]
+) -> dict[str, Sequence[int]]:
+    if not base:
+        raise ValueError("base: expected at least one layer. Received none.")
+    if unknown := sorted(set(sizes) - set(base)):
+        raise ValueError(f"sizes: expected layers of base: {list(base)}. Received: {unknown}")
+    learned = {name: sizes.get(name, [size] * width) for name, (width, size) in base.items()}
+    for name, (width, size) in base.items():
+        if len(learned[name]) != width or not all(0 <= s <= size for s in learned[name]):
+            raise ValueError(
+                f"sizes['{name}']: expected {width} sizes from 0 to {size}. "
+                f"Received: {list(learned[name])}"
+            )
+    return learned
+
+
+def _draw_base(axes: Axes, base: Mapping[str, tuple[int, int]]) -> None:
+    widths = [width for width, _ in base.values()]
+    label = "base architecture:\nkernels left / width,\nkernel size"
+    style = {"fill": False, "edgecolor": GREY, "linestyle": (0, (3, 2)), "linewidth": 1.0}
+    axes.bar(range(len(base)), widths, width=0.72, label=label, zorder=3, **style)
+
+
+def _draw_learned(axes: Axes, learned: Sequence[Sequence[int]]) -> None:
+    """One layer of the stack for each size, the largest at the bottom."""
+    present = sorted({size for sizes in learned for size in sizes if size}, reverse=True)
+    floor = [0] * len(learned)
+    for colour, size in zip(_colours(len(present)), present, strict=True):
+        counts = [list(sizes).count(size) for sizes in learned]
+        style = {"color": colour, "edgecolor": "white", "linewidth": 0.6, "zorder": 2}
+        axes.bar(
+            range(len(learned)), counts, bottom=floor, width=0.72, label=_square(size), **style
+        )
+        floor = [below + count for below, count in zip(floor, counts, strict=True)]
+
+
+def _colours(count: int) -> list[Any]:
+    """Dark to light, for large to small; their order is seen with any colour vision."""
+    palette = _matplotlib().colormaps["viridis"]
+    return [palette(0.12 + 0.78 * index / max(count - 1, 1)) for index in range(count)]
+
+
+def _label_layers(
+    axes: Axes, base: Mapping[str, tuple[int, int]], learned: Mapping[str, Sequence[int]]
+) -> None:
+    tallest = max(width for width, _ in base.values())
+    for index, (name, (width, size)) in enumerate(base.items()):
+        left = sum(kernel > 0 for kernel in learned[name])
+        _note(axes, f"{left}/{width}\n{_square(size)}", (index, width), (0, 3))
+        if not left:
+            _note(axes, "removed", (index, 0.5 * width), (0, 0)).set_rotation(90)
+    angle = 0 if max(map(len, base)) < 5 else 45
+    style = {"ha": "right", "rotation_mode": "anchor"} if angle else {}
+    axes.set_xticks(range(len(base)), list(base), rotation=angle, **style)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(False, axis="x")
+    axes.set_xlim(-0.6, len(base) - 0.4)
+    axes.set_ylim(0, 1.16 * tallest)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylabel("kernels")
+
+
+def _square(size: int) -> str:
+    return f"{size}×{size}"
+
+
+# --- files ---
+
+
+def save(figure: Figure, path: StrPath) -> Path:
+    """Write a figure as PNG (150 dots per inch) or SVG, atomically; the same one each time.
+
+    Args:
+        figure: The figure.
+        path: The file; its ending decides the format.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: The path has another ending or cannot be written.
+    """
+    if Path(path).suffix not in SUFFIXES:
+        raise OutputError(f"path: expected a name that ends in .png or .svg. Received: {path}")
+    metadata = {"Date": None} if Path(path).suffix == ".svg" else {}
+
+    def write(target: Path) -> None:
+        with _matplotlib().rc_context(STYLE):
+            figure.savefig(target, dpi=DPI, metadata=metadata)
+
+    return write_atomically(path, write)
+
+
+def _figure(width: float, height: float) -> Figure:
+    _matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as NewFigure
+
+    figure = NewFigure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            'Figures need matplotlib. Install it with: pip install "keras-structsparse[plots]"'
+        ) from error
+    return matplotlib

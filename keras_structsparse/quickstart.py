@@ -1,0 +1,279 @@
+"""The main job end to end on scikit-learn's digits: train, choose, cut, check, export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from keras_structsparse import datasets, models
+from keras_structsparse._files import new_directory, write_text
+from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.export import check_portable, export, save_model
+from keras_structsparse.frontier import choose
+from keras_structsparse.latency import latency
+from keras_structsparse.plan import Plan, plan
+from keras_structsparse.profile import profile
+from keras_structsparse.regularizers import KernelSize
+from keras_structsparse.results import (
+    Checks,
+    Dense,
+    Frontier,
+    Point,
+    dense_summary,
+    latency_table,
+    points_table,
+    write_figures,
+    write_points,
+)
+from keras_structsparse.surgery import prune
+from keras_structsparse.training import Recipe, accuracy, compile_for, fit
+from keras_structsparse.verify import verify
+
+Array = Any
+Weights = list[Array]
+
+MODEL = "digits-residual"
+ALPHAS = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+TAUS = (1e-3, 3e-3, 1e-2, 3e-2)
+TRAINING = Recipe(epochs=20, batch_size=32, learning_rate=0.1)
+TUNING = Recipe(epochs=5, batch_size=32, learning_rate=0.02, ramp=0.0)
+
+# All on the validation split: how much accuracy a larger threshold may cost before fine-tuning,
+# and how far below the dense network the chosen point may lie after it.
+THRESHOLD_DROP = 0.02
+CHOICE_DROP = 0.005
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A trained network and the plan read off it."""
+
+    alpha: float
+    tau: float
+    weights: Weights
+    plan: Plan
+    validation: float
+
+
+def run(out: str | Path = "quickstart-out", seed: int = 0, console: Console | None = None) -> Path:
+    """Find small networks for the digits and hand one back.
+
+    Trains a dense network and one per alpha, reads off plans with several thresholds, rebuilds the
+    networks without what the plans remove, fine-tunes them, and chooses one by its validation
+    accuracy. The test split is only reported on.
+
+    Args:
+        out: Directory for the results; new, empty or one written by this function before.
+        seed: Seed of everything random; the same seed gives the same points.
+        console: Where to print; standard output unless given.
+
+    Returns:
+        The directory.
+
+    Raises:
+        OutputError: ``out`` holds something else or cannot be written.
+    """
+    console = console or Console()
+    start = time.perf_counter()
+    folder = new_directory(out, "--out")
+    _make_repeatable(seed)
+    data = datasets.load("digits", validation=0.2, seed=0)
+    base = models.build(MODEL, data.shape, data.classes)
+    with _progress(console) as advance:
+        dense, summary = _train_dense(base, data, advance)
+        candidates = _train_sparse(base, data, advance)
+        tuned = [_tune(base, candidate, data, advance) for candidate in candidates]
+    points = tuple(point for point, _ in tuned)
+    frontier = Frontier(summary, points, _choose(points, summary.validation))
+    candidate, pruned = candidates[frontier.chosen], tuned[frontier.chosen][1]
+    console.print("checking the chosen network")
+    base.set_weights(candidate.weights)
+    checks = Checks(
+        verify(base, candidate.plan),
+        _write_model(folder, pruned, candidate.plan, data.test.x[:64]),
+        latency({"dense": dense, "pruned": pruned}, repeats=100),
+    )
+    write_figures(folder, base, frontier, "digits")
+    write_points(folder / "points.json", frontier, checks, _settings(seed))
+    _report(console, frontier, checks)
+    console.print(f"wrote {folder} in {time.perf_counter() - start:.0f} s")
+    return folder
+
+
+def _make_repeatable(seed: int) -> None:
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+Advance = Callable[[str], keras.callbacks.Callback]
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Advance]:
+    """A bar over the epochs of all trainings, hidden where the output is no terminal."""
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeRemainingColumn())
+    epochs = (1 + len(ALPHAS)) * TRAINING.epochs + len(ALPHAS) * TUNING.epochs
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=epochs)
+
+        def advance(stage: str) -> keras.callbacks.Callback:
+            progress.update(task, description=stage)
+            if not console.is_terminal:
+                console.print(stage)
+            return _Ticks(progress, task)
+
+        yield advance
+
+
+class _Ticks(keras.callbacks.Callback):
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        super().__init__()
+        self._progress, self._task = progress, task
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._progress.advance(self._task)
+
+
+def _train_dense(
+    base: keras.Model, data: datasets.Dataset, advance: Advance
+) -> tuple[keras.Model, Dense]:
+    model = models.build(MODEL, data.shape, data.classes)
+    model.set_weights(base.get_weights())
+    compile_for(model, TRAINING, len(data.train))
+    fit(model, (data.train.x, data.train.y), TRAINING, callbacks=[advance("dense network")])
+    validation = accuracy(model, (data.validation.x, data.validation.y))
+    return model, dense_summary(model, validation, accuracy(model, (data.test.x, data.test.y)))
+
+
+def _train_sparse(base: keras.Model, data: datasets.Dataset, advance: Advance) -> list[_Candidate]:
+    """One training per alpha from the same initial weights, compiled once."""
+    initial = base.get_weights()
+    regularizer = KernelSize(ALPHAS[0])
+    compile_for(base, TRAINING, len(data.train), regularizer)
+    candidates = []
+    for alpha in ALPHAS:
+        base.set_weights(initial)
+        _restart(base.optimizer)
+        regularizer.alpha.assign(alpha)
+        ticks = advance(f"KernelSize, alpha {alpha:g}")
+        fit(base, (data.train.x, data.train.y), TRAINING, callbacks=[ticks])
+        candidate = _threshold(base, alpha, (data.validation.x, data.validation.y))
+        if candidate is not None:
+            candidates.append(candidate)
+    base.set_weights(initial)
+    return candidates
+
+
+def _restart(optimizer: keras.optimizers.Optimizer) -> None:
+    """Forget the state of the optimizer, as if it were new."""
+    for variable in optimizer.variables if optimizer.built else ():
+        if variable.name != "alpha":
+            variable.assign(np.zeros(variable.shape))
+
+
+def _threshold(
+    model: keras.Model, alpha: float, validation: tuple[Array, Array]
+) -> _Candidate | None:
+    """The plan of the largest threshold that costs little on the validation split."""
+    best: _Candidate | None = None
+    reference = accuracy(model, validation)
+    for tau in TAUS:
+        chosen = plan(model, tau)
+        try:
+            found = accuracy(prune(model, chosen), validation)
+        except DeadNetworkError:
+            break
+        if best is None or found >= reference - THRESHOLD_DROP:
+            best = _Candidate(alpha, tau, model.get_weights(), chosen, found)
+    return best
+
+
+def _tune(
+    base: keras.Model, candidate: _Candidate, data: datasets.Dataset, advance: Advance
+) -> tuple[Point, keras.Model]:
+    """Prune a candidate and fine-tune what is left."""
+    base.set_weights(candidate.weights)
+    pruned = prune(base, candidate.plan)
+    validation = (data.validation.x, data.validation.y)
+    test = (data.test.x, data.test.y)
+    size = profile(pruned)
+    point = Point(
+        alpha=candidate.alpha,
+        tau=candidate.tau,
+        multiply_adds=size.multiply_adds,
+        multiply_adds_fraction=size.multiply_adds / profile(base).multiply_adds,
+        params=size.params,
+        validation_at_surgery=candidate.validation,
+        validation_finetuned=0.0,
+        accuracy_at_surgery=accuracy(pruned, test),
+        accuracy_finetuned=0.0,
+        sizes={name: tuple(sizes) for name, sizes in candidate.plan.sizes.items()},
+    )
+    compile_for(pruned, TUNING, len(data.train))
+    ticks = advance(f"fine-tuning, alpha {candidate.alpha:g}")
+    fit(pruned, (data.train.x, data.train.y), TUNING, callbacks=[ticks])
+    return replace(
+        point,
+        validation_finetuned=accuracy(pruned, validation),
+        accuracy_finetuned=accuracy(pruned, test),
+    ), pruned
+
+
+def _choose(points: Sequence[Point], dense: float) -> int:
+    """The cheapest point that keeps up with the dense network, or else the best one."""
+    values = [(p.multiply_adds_fraction, p.validation_finetuned) for p in points]
+    if max(value for _, value in values) < dense - CHOICE_DROP:
+        return max(range(len(points)), key=lambda i: values[i][1])
+    return choose(values, max_drop=CHOICE_DROP, reference=dense)
+
+
+def _write_model(
+    folder: Path, pruned: keras.Model, chosen: Plan, images: Array
+) -> dict[str, float]:
+    """Write the chosen network, and reload it where this package cannot be imported."""
+    write_text(folder / "plan.json", chosen.to_json())
+    paths = [
+        save_model(pruned, folder / "pruned.keras"),
+        export(pruned, folder / "saved_model"),
+    ]
+    found = check_portable(pruned, paths, images)
+    return {Path(path).name: difference for path, difference in found.items()}
+
+
+def _settings(seed: int) -> dict[str, Any]:
+    return {
+        "dataset": "digits",
+        "model": MODEL,
+        "regularizer": "KernelSize",
+        "seed": seed,
+        "alphas": ALPHAS,
+        "taus": TAUS,
+        "training": asdict(TRAINING),
+        "fine_tuning": asdict(TUNING),
+    }
+
+
+def _report(console: Console, frontier: Frontier, checks: Checks) -> None:
+    best, dense = frontier.best, frontier.dense
+    console.print(points_table(frontier))
+    console.print(latency_table(checks.latencies))
+    console.print(str(checks.verification), highlight=False)
+    for name, difference in checks.reloaded.items():
+        console.print(f"{name} reloaded without keras_structsparse: difference {difference:.1e}")
+    console.print(
+        f"chosen by validation accuracy: alpha {best.alpha:g}, "
+        f"{best.multiply_adds_fraction:.1%} of the multiply-adds, "
+        f"test accuracy {best.accuracy_finetuned:.1%} (dense {dense.accuracy:.1%})"
+    )

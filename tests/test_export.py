@@ -1,0 +1,205 @@
+"""Files of models: written whole or not at all, read with clear errors, usable without us."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+from keras_structsparse.errors import ModelError, OutputError
+from keras_structsparse.export import (
+    _difference,
+    _relative,
+    check_portable,
+    export,
+    load_model,
+    save_model,
+)
+from keras_structsparse.regularizers import KernelSize
+
+
+def network(regularizer: Any = None) -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(4, 3, activation="relu", kernel_regularizer=regularizer)(inputs)
+    return keras.Model(inputs, {"map": x, "mean": kl.GlobalAveragePooling2D()(x)})
+
+
+def images(count: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 8, 8, 3)).astype("float32")
+
+
+def same(left: keras.Model, right: keras.Model) -> bool:
+    return all(np.allclose(left(images())[name], right(images())[name]) for name in ("map", "mean"))
+
+
+# --- .keras files ---
+
+
+def test_a_model_comes_back(tmp_path: Path) -> None:
+    model = network()
+    path = save_model(model, tmp_path / "new" / "model.keras")
+    assert same(load_model(path), model)
+    assert not same(load_model(path), network())
+    assert os.listdir(path.parent) == ["model.keras"]
+
+
+def test_compiled_or_not(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((3,)), kl.Dense(1)])
+    model.compile("sgd", "mse")
+    path = save_model(model, tmp_path / "model.keras")
+    assert not load_model(path).compiled
+    assert load_model(path, compile=True).compiled
+
+
+@pytest.mark.parametrize("name", ["model", "model.h5", "model.keras.zip"])
+def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=rf"path: expected .*\.keras. Received: .*{name}"):
+        save_model(network(), tmp_path / name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    path = save_model(model, tmp_path / "model.keras")
+
+    def half(target: str) -> None:
+        Path(target).write_bytes(b"half")
+        raise RuntimeError("no more")
+
+    other = network()
+    monkeypatch.setattr(other, "save", half)
+    with pytest.raises(RuntimeError, match="no more"):
+        save_model(other, path)
+    assert os.listdir(tmp_path) == ["model.keras"]
+    assert same(load_model(path), model)
+
+
+def broken_file(path: Path, how: str) -> None:
+    if how == "text":
+        path.write_text("hello")
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "another archive":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+    elif how == "cut short":
+        whole = save_model(network(), path).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "damaged":
+        whole = save_model(network(), path).read_bytes()
+        path.write_bytes(whole[:100] + b"\0" * 200 + whole[300:])
+
+
+@pytest.mark.parametrize("how", ["text", "empty", "another archive", "cut short", "damaged"])
+def test_what_is_no_model_is_named(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "model.keras"
+    broken_file(path, how)
+    with pytest.raises(ModelError, match=r"model\.keras': expected a \.keras file"):
+        load_model(path)
+
+
+def test_a_missing_file_a_directory_and_another_ending(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.keras': expected .* there is no such file"):
+        load_model(tmp_path / "none.keras")
+    with pytest.raises(ModelError, match="Received a directory"):
+        load_model(tmp_path)
+    (tmp_path / "model.h5").write_text("x")
+    with pytest.raises(ModelError, match=r"ends in '\.h5'"):
+        load_model(tmp_path / "model.h5")
+
+
+# --- SavedModel ---
+
+
+def test_a_saved_model_runs_in_tensorflow_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tf = pytest.importorskip("tensorflow")
+    model = network()
+    path = export(model, tmp_path / "saved")
+    assert capfd.readouterr().out == ""
+    loaded = tf.saved_model.load(str(path))  # holds the variables
+    served = loaded.serve(images())
+    assert np.allclose(served["mean"], model(images())["mean"], atol=1e-6)
+    assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_an_earlier_export_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    path = export(network(), tmp_path / "saved")
+    (path / "left over").write_text("old")
+    export(network(), path)
+    assert not (path / "left over").exists()
+    home = tmp_path / "home"
+    home.mkdir()
+    export(network(), home)  # empty: nothing is lost
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.tex").write_text("mine")
+    for taken in (thesis, thesis / "chapter.tex"):
+        with pytest.raises(OutputError, match="path: expected a new directory, or a SavedModel"):
+            export(network(), taken)
+    assert (thesis / "chapter.tex").read_text() == "mine"
+
+
+def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"format: expected one of \['saved_model'\].*'onnx'"):
+        export(network(), tmp_path / "saved", format="onnx")
+
+
+# --- without this package ---
+
+
+def test_files_of_plain_models_need_only_keras(tmp_path: Path) -> None:
+    model = network()
+    paths = [save_model(model, tmp_path / "model.keras"), export(model, tmp_path / "saved")]
+    other = save_model(network(), tmp_path / "other.keras")
+    errors = check_portable(model, [*paths, other], images())
+    assert list(errors) == [*paths, other]
+    assert all(errors[path] < 1e-5 for path in paths)
+    assert errors[other] > 0.1  # the control: another model gives other numbers
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_models_of_several_inputs(tmp_path: Path, kind: type) -> None:
+    named = {"b": keras.Input((3,), name="b"), "a": keras.Input((2,), name="a")}
+    x = kl.Concatenate()([kl.Dense(2)(named["a"]), kl.Dense(2)(named["b"])])
+    given = {"b": np.ones((2, 3), "float32"), "a": np.full((2, 2), 2, "float32")}
+    as_kind: Any = dict if kind is dict else lambda mapping: list(mapping.values())
+    model = keras.Model(as_kind(named), [x, kl.Dense(3)(x)])
+    paths = [save_model(model, tmp_path / "model.keras"), export(model, tmp_path / "saved")]
+    assert max(check_portable(model, paths, as_kind(given)).values()) < 1e-5
+
+
+def test_a_model_that_needs_us_does_not_pass(tmp_path: Path) -> None:
+    model = network(KernelSize(1e-3))
+    path = save_model(model, tmp_path / "model.keras")
+    assert same(load_model(path), model)  # here it loads
+    with pytest.raises(ModelError, match=r"(?s)without keras_structsparse.*KernelSize"):
+        check_portable(model, [path], images())
+
+
+def test_a_file_that_is_missing_does_not_pass(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.keras', which is not there"):
+        check_portable(network(), [tmp_path / "none.keras"], images())
+
+
+def test_the_difference_is_relative_and_never_hides_a_nan() -> None:
+    one, nan = np.array([2.0, -4.0]), np.array([2.0, np.nan])
+    assert _relative(one, one) == 0
+    assert _relative(one, one + 1) == 0.25
+    assert _relative(0 * one, 0 * one + 0.5) == 0.5
+    assert np.isnan(_relative(one, nan))
+    assert np.isnan(_relative(nan, one))
+
+
+def test_outputs_of_another_shape_are_an_error(tmp_path: Path) -> None:
+    np.savez(tmp_path / "outputs_0.npz", np.zeros(3))
+    with pytest.raises(ModelError, match=r"'here': expected outputs of shapes \[\(2,\)\]"):
+        _difference("here", [np.zeros(2)], tmp_path / "outputs_0.npz")

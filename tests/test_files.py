@@ -1,0 +1,150 @@
+"""Atomic writing: the new one, or the old one untouched, and nothing beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from keras_structsparse import _files
+from keras_structsparse.errors import OutputError
+
+
+def tree(path: Path) -> dict[str, str | None]:
+    return {
+        str(entry.relative_to(path)): entry.read_text() if entry.is_file() else None
+        for entry in sorted(path.rglob("*"))
+    }
+
+
+def test_text_is_written_as_it_is_and_parents_are_made(tmp_path: Path) -> None:
+    path = _files.write_text(tmp_path / "a" / "b.txt", "x×\r\ny\n")
+    assert path.read_bytes() == "x×\r\ny\n".encode()
+    assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    _files.write_text(tmp_path / "a", "old")
+    _files.write_text(tmp_path / "a", "new")
+    assert tree(tmp_path) == {"a": "new"}
+
+
+def test_the_writer_gets_a_new_path_beside_the_target_with_its_suffix(tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def write(path: Path) -> None:
+        assert not path.exists()
+        seen.append(path)
+        path.write_text("x")
+
+    _files.write_atomically(tmp_path / "model.keras", write)
+    assert seen[0].parent == tmp_path
+    assert seen[0].suffix == ".keras"
+    assert seen[0].name != "model.keras"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+@pytest.mark.parametrize("half", ["nothing", "file", "directory"])
+def test_a_writer_that_fails_leaves_no_trace(
+    tmp_path: Path, half: str, error: BaseException
+) -> None:
+    def write(path: Path) -> None:
+        if half == "directory":
+            path.mkdir()
+            (path / "part").write_text("half")
+        if half == "file":
+            path.write_text("half")
+        raise error
+
+    _files.write_text(tmp_path / "a", "old")
+    with pytest.raises(type(error)):
+        _files.write_atomically(tmp_path / "a", write)
+    assert tree(tmp_path) == {"a": "old"}
+
+
+def write_directory(path: Path) -> None:
+    path.mkdir()
+    (path / "new").write_text("new")
+
+
+def test_a_directory_is_made_and_replaced_whole(tmp_path: Path) -> None:
+    _files.write_atomically(tmp_path / "d", write_directory)
+    (tmp_path / "d" / "left over").write_text("old")
+    _files.write_atomically(tmp_path / "d", write_directory)
+    assert tree(tmp_path) == {"d": None, "d/new": "new"}
+
+
+def test_a_directory_that_cannot_be_put_in_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _files.write_atomically(tmp_path / "d", write_directory)
+    (tmp_path / "d" / "mine").write_text("old")
+    before, rename, calls = tree(tmp_path), os.rename, []
+
+    def second_fails(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError("disk on fire")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+    with pytest.raises(OutputError, match="disk on fire"):
+        _files.write_atomically(tmp_path / "d", write_directory)
+    assert tree(tmp_path) == before
+
+
+def test_a_directory_does_not_replace_a_file_nor_a_file_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "directory").mkdir()
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="Received a file"):
+        _files.write_atomically(tmp_path / "file", write_directory)
+    with pytest.raises(OutputError, match="Received a directory"):
+        _files.write_text(tmp_path / "directory", "x")
+    assert tree(tmp_path) == before
+
+
+def test_the_file_behind_a_symbolic_link_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    _files.write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+
+
+def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="file/a: expected a path that can be written"):
+        _files.write_text(tmp_path / "file" / "a", "x")
+
+
+# --- directories of ours ---
+
+
+def test_a_new_directory_is_marked_and_taken_again_with_its_content(tmp_path: Path) -> None:
+    path = _files.new_directory(tmp_path / "a" / "runs")
+    assert os.listdir(path) == [".structsparse"]
+    (path / "result.json").write_text("{}")
+    assert _files.new_directory(path) == path
+    assert (path / "result.json").read_text() == "{}"
+
+
+def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
+    assert _files.is_ours(_files.new_directory(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", ".hidden", ".structsparse"])
+def test_what_is_not_ours_is_refused_and_untouched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"--out: expected a new or empty .*{name}"):
+        _files.new_directory(tmp_path, "--out")
+    assert tree(tmp_path) == {name: "mine"}
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"path: expected .* Received a file"):
+        _files.new_directory(tmp_path / "file")
+    with pytest.raises(OutputError, match="path: expected"):
+        _files.new_directory(tmp_path / "file" / "below")
