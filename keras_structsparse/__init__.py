@@ -6,7 +6,7 @@ left (:func:`plan`), and rebuild the network without the rest (:func:`prune`): i
 the same.
 """
 
-from keras_structsparse import surgery
+from keras_structsparse import models, surgery
 from keras_structsparse._version import __version__
 from keras_structsparse.attachment import attach, regularizers_of
 from keras_structsparse.errors import (
@@ -18,11 +18,11 @@ from keras_structsparse.errors import (
     StructSparseError,
 )
 from keras_structsparse.optimizers import Proximal
-from keras_structsparse.plan import Plan, masked, plan
-from keras_structsparse.profile import Comparison, Profile, compare, profile
+from keras_structsparse.plans import Plan, masked, plan
+from keras_structsparse.profiles import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize
 from keras_structsparse.surgery import prune
-from keras_structsparse.verify import Verification, verify
+from keras_structsparse.verification import Verification, verify
 
 __all__ = [
     "Comparison",
@@ -42,6 +42,7 @@ __all__ = [
     "attach",
     "compare",
     "masked",
+    "models",
     "plan",
     "profile",
     "prune",

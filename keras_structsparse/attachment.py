@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import keras
 
 from keras_structsparse import graph as graphs
 from keras_structsparse.errors import ModelError
 from keras_structsparse.kernels import batch_norm_pairs, is_convolution, kernel_layers
-from keras_structsparse.regularizers import Structured
+from keras_structsparse.structured import Structured
 
 Shares = Callable[[graphs.Graph, Mapping[str, keras.Layer]], dict[str, float]]
 
@@ -22,6 +21,7 @@ def attach(
     regularizer: Structured,
     layers: Iterable[str] | None = None,
     weights: str = "uniform",
+    coupled: bool = False,
 ) -> keras.Model:
     """Regularize the kernels of a model; its loss contains the penalty from now on.
 
@@ -36,6 +36,8 @@ def attach(
             unless given. Dense layers only on request.
         weights: The layer's share of alpha, mean 1 over the layers: "uniform", or in proportion to
             the "multiply_adds" or "params" of one of its kernels.
+        coupled: Join the kernels that write the same residual stream into one group. Not
+            available yet: only False is accepted.
 
     Returns:
         The same model.
@@ -44,11 +46,11 @@ def attach(
         ModelError: The model has no graph or no convolutions, or a batch normalisation that
             follows a convolution has no scale.
         TypeError: ``regularizer`` is none of this package.
-        ValueError: ``layers`` names a layer that cannot be regularized, or ``weights`` is unknown.
+        ValueError: ``layers`` names a layer that cannot be regularized, ``weights`` is unknown,
+            or ``coupled`` is not False.
 
     Example:
-        >>> from keras_structsparse.kernels import batch_norm_pairs, is_convolution, kernel_layers
-from keras_structsparse.regularizers import KernelCount
+        >>> from keras_structsparse.regularizers import KernelCount
         >>> inputs = keras.Input((8, 8, 1))
         >>> model = keras.Model(inputs, keras.layers.Conv2D(4, 3, name="conv")(inputs))
         >>> len(model.losses), len(attach(model, KernelCount(1e-3)).losses)
@@ -60,6 +62,8 @@ from keras_structsparse.regularizers import KernelCount
         )
     if weights not in SHARES:
         raise ValueError(f"weights: expected one of {tuple(SHARES)}. Received: {weights!r}")
+    if coupled:
+        raise ValueError(f"coupled: expected False, other values not yet. Received: {coupled!r}")
     network = graphs.read(model)
     chosen = _chosen(network, layers)
     pairs = batch_norm_pairs(network)
@@ -157,7 +161,8 @@ def _positions(network: graphs.Graph, call: graphs.Call) -> float:
     if None in sizes and is_convolution(call.operation):
         raise ModelError(
             f"Layer '{call.name}': the size of its output is not known ({sizes}), so its "
-            'multiply-adds are not either. Give the model an input of fixed size, or weights="params".'
+            "multiply-adds are not either. Give the model an input of fixed size, or choose "
+            'weights="params".'
         )
     return float(math.prod(size or 1 for size in sizes))
 

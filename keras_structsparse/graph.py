@@ -22,8 +22,6 @@ from keras_structsparse.errors import ModelError
 Tensor = Any
 Shape = tuple[int | None, ...]
 
-OUR_PACKAGE = "keras_structsparse>"
-
 _notes: weakref.WeakKeyDictionary[keras.Model, tuple[str, ...]] = weakref.WeakKeyDictionary()
 
 
@@ -43,6 +41,11 @@ class Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     _arguments: Any = field(repr=False, compare=False)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The keyword arguments of the call."""
+        return self._arguments.kwargs
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments with ``tensors`` in the places of its inputs."""
@@ -113,14 +116,14 @@ def functional(model: keras.Model) -> keras.Model:
     """
     if not isinstance(model, keras.Model):
         raise ModelError(f"Expected a keras.Model. Received: {type(model).__name__}")
-    if isinstance(model, keras.Sequential):
+    if isinstance(model, keras.Sequential) and _is_plain(model):
         if not model.built or not model.layers:
             raise ModelError(
                 f"Sequential model '{model.name}' is not built, so its shapes are unknown. "
                 "Give it a keras.Input as its first element, or call it once."
             )
-        return Functional(model.inputs, model.outputs[0], name=model.name)
-    if not isinstance(model, Functional) or type(model).call is not Functional.call:
+        return Functional(model.inputs[0], model.outputs[0], name=model.name)
+    if not _is_plain(model):
         raise ModelError(
             f"Model '{model.name}' is of the subclassed type {type(model).__name__}, which has no "
             "graph of layers to read. Expected a functional or Sequential model."
@@ -141,7 +144,6 @@ def read(model: keras.Model) -> Graph:
         ModelError: The model has no graph.
 
     Example:
-
     >>> inputs = keras.Input((8, 8, 1))
     >>> model = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="conv")(inputs))
     >>> [call.name for call in read(model).calls]
@@ -179,7 +181,7 @@ def _walk(
             if node.is_input:
                 continue
             operation, sources = node.operation, [index[id(t)] for t in node.input_tensors]
-            if _is_opened(operation):
+            if is_opened(operation) and not node.arguments.kwargs.get("training"):
                 inner = functional(operation)
                 results = _walk(inner, sources, f"{prefix}{operation.name}/", calls, number)
             else:
@@ -190,9 +192,17 @@ def _walk(
     return [index[id(t)] for t in model.outputs]
 
 
-def _is_opened(operation: keras.Operation) -> bool:
-    plain = isinstance(operation, Functional) and type(operation).call is Functional.call
-    return plain or (isinstance(operation, keras.Sequential) and operation.built)
+def is_opened(operation: keras.Operation) -> bool:
+    """Whether reading a graph goes into this operation: a nested model that is only a graph."""
+    return _is_plain(operation) and operation.built
+
+
+def _is_plain(operation: Any) -> bool:
+    """Whether calling a model follows its graph and nothing else."""
+    return any(
+        isinstance(operation, kind) and type(operation).call is kind.call
+        for kind in (keras.Sequential, Functional)
+    )
 
 
 def rebuild(
@@ -222,63 +232,11 @@ def rebuild(
     return Functional(new_inputs, outputs, name=graph.model.name)
 
 
-def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
-    """A new operation of the same type and configuration, without weights or history.
-
-    Regularizers of this package are left out, so that the copy needs only Keras to load.
-
-    Args:
-        operation: The layer or bare operation.
-        **changes: Entries of its configuration to replace.
-
-    Returns:
-        The new operation. A layer without weights that cannot be made from its configuration (a
-        Lambda around a Python function) is copied as an instance.
-
-    Raises:
-        ModelError: The layer has weights and cannot be made from its configuration.
-    """
-    try:
-        config = {k: None if _is_ours(v) else v for k, v in operation.get_config().items()}
-        return type(operation).from_config({**config, **changes})
-    except (NotImplementedError, TypeError, ValueError) as error:
-        if getattr(operation, "weights", None):
-            raise ModelError(
-                f"Layer '{operation.name}' of type {type(operation).__name__} cannot be copied "
-                f"from its configuration: {error}"
-            ) from error
-        twin = copy.copy(operation)
-        twin._inbound_nodes, twin._outbound_nodes = [], []
-        return twin
-
-
-def _is_ours(entry: Any) -> bool:
-    return isinstance(entry, dict) and str(entry.get("registered_name")).startswith(OUR_PACKAGE)
-
-
-def copy_model(
-    model: keras.Model, config: Callable[[keras.Layer], Mapping[str, Any]] = lambda layer: {}
-) -> keras.Model:
-    """A copy of a model with its own weights, uncompiled and without our regularizers.
-
-    Args:
-        model: A functional or built Sequential model.
-        config: For each layer, the configuration entries to replace in the copy.
-
-    Returns:
-        A functional model that computes the same.
-
-    Raises:
-        ModelError: The model has no graph.
-    """
-
-    def copied(operation: keras.Operation) -> keras.Operation:
-        changes = config(operation) if isinstance(operation, keras.Layer) else {}
-        return clone(operation, **changes)
-
-    source = functional(model)
-    twin = keras.models.clone_model(source, clone_function=copied)
-    twin.set_weights(source.get_weights())
+def detached(operation: keras.Operation, name: str | None = None) -> keras.Operation:
+    """The same instance once more, without its place in a graph."""
+    twin = copy.copy(operation)
+    twin._inbound_nodes, twin._outbound_nodes = [], []
+    twin.name = name or operation.name
     return twin
 
 

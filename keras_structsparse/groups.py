@@ -1,4 +1,4 @@
-"""Nested groups of kernel entries, and their norms.
+"""Nested groups of kernel entries.
 
 A kernel of size `s` is peeled from the outside in. The group `G_1` is what the first peel removes,
 each next group adds the next peel, and `G_s` is the whole kernel; every group holds all input
@@ -12,14 +12,10 @@ column `p % w`. A Dense kernel has the spatial shape `()`, one position and one 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import keras
 import numpy as np
-from keras import ops
 
-Tensor = Any
 Shape = tuple[int, ...]
 
 GROUPS = ("half_ring", "ring", "kernel")
@@ -188,122 +184,3 @@ def norm_factors(shape: Shape, groups: str, channels: int, norm: str) -> np.ndar
     """
     require("norm", norm, NORMS)
     return np.asarray(group_sizes(shape, groups, channels)[:, None] ** _ENTRY_POWER[norm])
-
-
-def to_blocks(kernel: Tensor) -> tuple[Tensor, Shape]:
-    """Flatten a kernel's spatial axes, in the precision norms are computed in.
-
-    Args:
-        kernel: Variable, tensor or array (*spatial, in, out); (in, out) for Dense.
-
-    Returns:
-        Tensor (positions, in, out), float64 if the kernel is and float32 otherwise, and the
-        spatial shape.
-
-    Raises:
-        ValueError: If the kernel has less than two axes.
-    """
-    kernel = ops.convert_to_tensor(kernel)
-    if len(kernel.shape) < 2:
-        raise ValueError(
-            "`kernel` must have the shape (*spatial, in, out), two axes or more. "
-            f"Received shape: {tuple(kernel.shape)}"
-        )
-    *shape, channels, kernels = kernel.shape
-    wide = keras.backend.standardize_dtype(kernel.dtype) == "float64"
-    blocks = ops.cast(kernel, "float64" if wide else "float32")
-    return ops.reshape(blocks, (-1, channels, kernels)), tuple(shape)
-
-
-def constant(values: Tensor | float, like: Tensor) -> Tensor:
-    """Numbers, an array or a tensor, with the dtype of another tensor."""
-    # Not `ops.cast`: a float must not pass through float32.
-    return ops.convert_to_tensor(values, dtype=keras.backend.standardize_dtype(like.dtype))
-
-
-def safe_sqrt(squares: Tensor) -> Tensor:
-    """Square root of a non-negative tensor; its gradient at 0 is 0, on every backend."""
-    zero = ops.equal(squares, 0)
-    # Both branches must be finite at 0: a gradient of 0 * inf would be NaN on JAX and torch.
-    return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squares)))
-
-
-def by_ring(values: Tensor, shape: Shape, groups: str, reduce: Callable[..., Tensor]) -> Tensor:
-    """Reduce (positions, ...) over the positions of each ring to (groups, ...), G_1's ring first.
-
-    Example:
-        >>> np.array(by_ring(ops.ones((9, 1)), (3, 3), "half_ring", ops.sum))[:, 0].tolist()
-        [5.0, 3.0, 1.0]
-    """
-    return ops.stack([reduce(part, axis=0) for part in ring_parts(values, shape, groups)])
-
-
-def ring_squares(blocks: Tensor, shape: Shape, groups: str) -> Tensor:
-    """The squared l2 norm of each ring of each kernel, (rings, kernels), the ring of G_1 first.
-
-    Example:
-        >>> blocks, shape = to_blocks(np.ones((3, 3, 2, 1), "float32"))
-        >>> np.array(ring_squares(blocks, shape, "half_ring"))[:, 0].tolist()
-        [10.0, 6.0, 2.0]
-    """
-    rings = np.arange(len(masks(shape, groups)))[:, None] == ring_index(shape, groups)
-    # Not a matmul, which would round to TF32 on GPUs.
-    inside = constant(rings[:, :, None].astype("float32"), like=blocks)
-    return ops.sum(inside * ops.sum(ops.square(blocks), axis=1)[None], axis=1)
-
-
-def nested_norms(squares: Tensor) -> Tensor:
-    """The l2 norm of each group from the squared norms of the rings, both (groups, kernels)."""
-    return safe_sqrt(ops.cumsum(squares, axis=0))
-
-
-def ring_parts(values: Tensor, shape: Shape, groups: str) -> list[Tensor]:
-    """Split (positions, ...) into one tensor per ring, the ring of `G_1` first."""
-    ring = ring_index(shape, groups)
-    ends = np.cumsum(np.bincount(ring)).tolist()
-    ordered = ops.take(values, np.argsort(ring, kind="stable"), axis=0)
-    return [ordered[start:end] for start, end in zip((0, *ends[:-1]), ends, strict=True)]
-
-
-def running_max(rings: Tensor) -> tuple[Tensor, Tensor]:
-    """Maxima over the rings of each group, from non-negative (rings, kernels).
-
-    Returns the maxima (groups, kernels), and the (groups, rings, kernels) they are taken over.
-    """
-    # Not a chain of `maximum`, whose gradient at a tie differs between backends.
-    inside = np.tri(rings.shape[0], dtype=bool)[:, :, None]
-    # Below all magnitudes, so that rings outside a group of zeros do not tie with its rings.
-    candidates = ops.where(inside, rings[None], -1.0)
-    return ops.max(candidates, axis=1), candidates
-
-
-def group_norms(kernel: Tensor, groups: str = "half_ring", norm: str = "l2") -> Tensor:
-    """The norm of every group of every kernel: `|k_ij(G_n)|` of equations (12) and (21).
-
-    Args:
-        kernel: Variable, tensor or array (*spatial, in, out); (in, out) for Dense.
-        groups: `"half_ring"`, `"ring"` or `"kernel"`.
-        norm: `"l2"`, `"group_normalized"` (25), `"group_scaled"` (29) or `"linf"`.
-
-    Returns:
-        Tensor (groups, kernels), `G_1` first; float64 if the kernel is and float32 otherwise.
-        Its gradient at a group of zeros is 0.
-
-    Raises:
-        ValueError: If `groups` or `norm` is unknown or the kernel has less than two axes.
-
-    Example:
-        >>> kernel = np.zeros((3, 3, 1, 1), "float32")
-        >>> kernel[1, 1] = 3.0
-        >>> kernel[1, 2] = 4.0
-        >>> np.array(group_norms(kernel))[:, 0].tolist()
-        [0.0, 4.0, 5.0]
-    """
-    blocks, shape = to_blocks(kernel)
-    factors = norm_factors(shape, groups, blocks.shape[1], norm)
-    if norm == "linf":
-        # Not `abs`, whose derivative at 0 is 1 on JAX.
-        channel_max = ops.max(blocks * ops.sign(blocks), axis=1)
-        return running_max(by_ring(channel_max, shape, groups, ops.max))[0]
-    squares = ring_squares(blocks, shape, groups)
-    return nested_norms(squares) * constant(factors, like=squares)

@@ -22,9 +22,17 @@ from keras import ops
 
 from keras_structsparse import groups as grouping
 from keras_structsparse import penalties
-from keras_structsparse.regularizers import Structured
+from keras_structsparse.norms import (
+    Tensor,
+    constant,
+    nested_norms,
+    nonzero,
+    ring_squares,
+    safe_sqrt,
+    to_blocks,
+)
+from keras_structsparse.structured import Structured
 
-Tensor = Any
 Change = tuple[Tensor, Tensor | None]
 
 
@@ -139,11 +147,11 @@ class _Batch:
         shares = [_shares(target) for target in self.targets]
         if len(alphas) == 1:
             (alpha,) = alphas.values()
-            fixed = grouping.constant(np.concatenate(shares, axis=1), like=self.squares)
-            return fixed * grouping.constant(ops.convert_to_tensor(alpha), like=self.squares)
+            fixed = constant(np.concatenate(shares, axis=1), like=self.squares)
+            return fixed * constant(ops.convert_to_tensor(alpha), like=self.squares)
         parts = [
-            grouping.constant(share, like=self.squares)
-            * grouping.constant(ops.convert_to_tensor(t.regularizer.alpha), like=self.squares)
+            constant(share, like=self.squares)
+            * constant(ops.convert_to_tensor(t.regularizer.alpha), like=self.squares)
             for t, share in zip(self.targets, shares, strict=True)
         ]
         return ops.concatenate(parts, axis=1)
@@ -153,10 +161,10 @@ class _Batch:
         """Strengths times the weights of the reweighting."""
         if not any(target.regularizer.reweight for target in self.targets):
             return self.strengths
-        norms = grouping.nested_norms(self.effective)
+        norms = nested_norms(self.effective)
         parts = [
             penalties.reweighting(
-                part * grouping.constant(_factors(target), like=part), target.regularizer.reweight
+                part * constant(_factors(target), like=part), target.regularizer.reweight
             )
             for target, part in zip(self.targets, _split(norms, self.targets), strict=True)
         ]
@@ -179,11 +187,9 @@ class _Batch:
 
 
 def _gather(targets: Sequence[Target]) -> _Batch:
-    parts = [
-        grouping.ring_squares(*grouping.to_blocks(t.kernel), t.regularizer.groups) for t in targets
-    ]
+    parts = [ring_squares(*to_blocks(t.kernel), t.regularizer.groups) for t in targets]
     squares = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
-    lengths = grouping.safe_sqrt(ops.sum(squares, axis=0))
+    lengths = safe_sqrt(ops.sum(squares, axis=0))
     return _Batch(targets, squares, lengths, _scales(targets, lengths))
 
 
@@ -191,21 +197,21 @@ def _scales(targets: Sequence[Target], lengths: Tensor) -> Tensor:
     if targets[0].gamma is None:
         return ops.ones_like(lengths)
     gammas = [ops.convert_to_tensor(target.gamma) for target in targets]
-    gamma = grouping.constant(ops.concatenate(gammas), like=lengths)
-    return ops.where(lengths > 0, gamma / _nonzero(lengths), 0.0)
+    gamma = constant(ops.concatenate(gammas), like=lengths)
+    return ops.where(lengths > 0, gamma / nonzero(lengths), 0.0)
 
 
 def _joint_subgradients(targets: Sequence[Target]) -> list[Change]:
     """Chain rule on ring norms: the sub-gradient is the kernel times a factor per ring."""
     batch = _gather(targets)
-    norms = grouping.nested_norms(batch.effective)
-    ratios = ops.where(norms > 0, batch.weights / _nonzero(norms), 0.0)
+    norms = nested_norms(batch.effective)
+    ratios = ops.where(norms > 0, batch.weights / nonzero(norms), 0.0)
     # A ring is in its own group and in all later ones.
     pulls = ops.flip(ops.cumsum(ops.flip(ratios, axis=0), axis=0), axis=0)
     if targets[0].gamma is None:
         return [(kernel, None) for kernel in batch.multiplied(pulls)]
-    along = batch.scale * ops.sum(pulls * batch.squares, axis=0) / _nonzero(batch.lengths)
-    radial = along / _nonzero(batch.lengths)
+    along = batch.scale * ops.sum(pulls * batch.squares, axis=0) / nonzero(batch.lengths)
+    radial = along / nonzero(batch.lengths)
     kernels = batch.multiplied(batch.scale * (batch.scale * pulls - radial))
     return list(zip(kernels, batch.gammas(along), strict=True))
 
@@ -218,16 +224,16 @@ def _joint_steps(targets: Sequence[Target], steps: Sequence[Tensor]) -> list[Cha
     if targets[0].gamma is None:
         return [(kernel, None) for kernel in batch.multiplied(factors)]
     # The kernel keeps its length; gamma takes the new length and keeps its sign.
-    left = grouping.safe_sqrt(ops.sum(batch.squares * ops.square(factors), axis=0))
+    left = safe_sqrt(ops.sum(batch.squares * ops.square(factors), axis=0))
     alive = left * ops.abs(batch.scale) > 0
-    turned = ops.where(alive, factors * (batch.lengths / _nonzero(left)), 1.0)
+    turned = ops.where(alive, factors * (batch.lengths / nonzero(left)), 1.0)
     kernels = batch.multiplied(turned)
     return list(zip(kernels, batch.gammas(left * batch.scale), strict=True))
 
 
 def _per_kernel(step: Tensor, target: Target, batch: _Batch) -> Tensor:
     like = batch.squares
-    return grouping.constant(step, like=like) * ops.ones((target.kernel.shape[-1],), like.dtype)
+    return constant(step, like=like) * ops.ones((target.kernel.shape[-1],), like.dtype)
 
 
 def _split(array: Tensor, targets: Sequence[Target]) -> list[Tensor]:
@@ -239,11 +245,9 @@ def _split(array: Tensor, targets: Sequence[Target]) -> list[Tensor]:
 
 
 def _multiplied(target: Target, factors: Tensor) -> Tensor:
-    blocks, shape = grouping.to_blocks(target.kernel)
+    blocks, shape = to_blocks(target.kernel)
     spread = ops.take(factors, grouping.ring_index(shape, target.regularizer.groups), axis=0)
-    return ops.cast(
-        ops.reshape(blocks * spread[:, None], target.kernel.shape), target.kernel.dtype
-    )
+    return ops.cast(ops.reshape(blocks * spread[:, None], target.kernel.shape), target.kernel.dtype)
 
 
 def _rings(target: Target) -> int:
@@ -264,7 +268,3 @@ def _shares(target: Target) -> np.ndarray:
     """The constant part of the strengths, (rings, kernels)."""
     ones = np.ones((1, target.kernel.shape[-1]))
     return np.asarray(_factors(target) * target.regularizer.weight * ones)
-
-
-def _nonzero(values: Tensor) -> Tensor:
-    return ops.where(ops.equal(values, 0), 1.0, values)

@@ -27,12 +27,13 @@ def kernel_layers(graph: Graph) -> dict[str, keras.Layer]:
 
     Returns:
         Ungrouped convolutions and dense layers in topological order. Types are compared exactly:
-        what a subclass does with its kernel is not known.
+        what a subclass does with its kernel is not known. Nor are layers with low-rank adapters.
     """
     return {
         call.name: call.operation
         for call in graph.layers()
         if is_convolution(call.operation) or type(call.operation) is keras.layers.Dense
+        if not getattr(call.operation, "lora_enabled", False)
     }
 
 
@@ -49,6 +50,8 @@ def batch_norm_pairs(graph: Graph) -> dict[str, keras.Layer]:
     """
     layers, pairs = kernel_layers(graph), {}
     for call in graph.layers():
+        if getattr(call.operation, "data_format", None) == "channels_first":
+            continue
         if call.name in layers and call.operation.activation is keras.activations.linear:
             norm = _only_norm(graph, call)
             if norm is not None:

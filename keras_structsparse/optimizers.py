@@ -7,47 +7,17 @@ with a step length ``t`` for which the fixed points are those of the objective (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
 from keras import ops
 
 from keras_structsparse.joint import Target, proximal_steps, subgradients
-from keras_structsparse.regularizers import Structured
+from keras_structsparse.moves import MOVES
+from keras_structsparse.structured import Structured
 
 Tensor = Any
-StepLength = Callable[[keras.optimizers.Optimizer, Tensor, keras.Variable], Tensor]
-
-
-def momentum_step(
-    optimizer: keras.optimizers.Optimizer, rate: Tensor, variable: keras.Variable
-) -> Tensor:
-    """The step length of (Nesterov) momentum: a constant gradient moves ``rate / (1 - m)``."""
-    return rate / (1.0 - optimizer.momentum)
-
-
-def adam_step(
-    optimizer: keras.optimizers.Optimizer, rate: Tensor, variable: keras.Variable
-) -> Tensor:
-    """The step length of Adam: the rate over each kernel's mean preconditioner, (kernels,).
-
-    Adam moves every entry by its own ``rate / h``. One step length for a whole kernel, as the
-    proximal operator needs, is the rate over the mean of h (ProxGen, NeurIPS 2021).
-    """
-    index = optimizer._get_variable_index(variable)
-    second = optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities
-    steps = ops.cast(optimizer.iterations, "float32")
-    correction = ops.sqrt(1.0 - ops.power(ops.cast(optimizer.beta_2, "float32"), steps))
-    scale = ops.sqrt(ops.cast(second[index], "float32")) / correction + optimizer.epsilon
-    return rate / ops.mean(scale, axis=tuple(range(len(variable.shape) - 1)))
-
-
-STEP_LENGTHS: dict[type[keras.optimizers.Optimizer], StepLength] = {
-    keras.optimizers.SGD: momentum_step,
-    keras.optimizers.Adam: adam_step,
-    keras.optimizers.AdamW: adam_step,
-}
 
 
 @keras.saving.register_keras_serializable("keras_structsparse")
@@ -83,8 +53,8 @@ class Proximal(keras.optimizers.Optimizer):
     ) -> None:
         if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise TypeError(f"optimizer: expected a Keras optimizer. Received: {optimizer!r}")
-        if type(optimizer) not in STEP_LENGTHS:
-            known = ", ".join(kind.__name__ for kind in STEP_LENGTHS)
+        if type(optimizer) not in MOVES:
+            known = ", ".join(kind.__name__ for kind in MOVES)
             raise ValueError(
                 f"optimizer: expected one of {known}, whose step length is known. "
                 f"Received: {type(optimizer).__name__}"
@@ -137,8 +107,9 @@ class Proximal(keras.optimizers.Optimizer):
         if self.penalty_in_loss:
             grads = self._without_penalty(grads, variables, targets)
         rate = self._rate()
+        before = [ops.copy(ops.convert_to_tensor(_moved(target))) for target in targets]
         self.optimizer.apply(grads, variables)
-        self._proximal_step(targets, rate)
+        self._proximal_step(targets, before, rate)
 
     def _without_penalty(
         self,
@@ -172,15 +143,25 @@ class Proximal(keras.optimizers.Optimizer):
             rate = rate * ops.cast(last, "float32")
         return rate
 
-    def _proximal_step(self, targets: Sequence[Target], rate: Tensor) -> None:
-        length = STEP_LENGTHS[type(self.optimizer)]
-        # A paired kernel grows and shrinks through its gamma.
-        moved = [t.kernel if t.gamma is None else t.gamma for t in targets]
-        steps = [length(self.optimizer, rate, variable) for variable in moved]
-        for target, change in zip(targets, proximal_steps(targets, steps), strict=True):
-            self.assign(target.kernel, change[0])
+    def _proximal_step(
+        self, targets: Sequence[Target], before: Sequence[Tensor], rate: Tensor
+    ) -> None:
+        move = MOVES[type(self.optimizer)]
+        moves = [
+            move(self.optimizer, rate, start, _moved(target))
+            for target, start in zip(targets, before, strict=True)
+        ]
+        points = [
+            Target(t.regularizer, m.point, None)
+            if t.gamma is None
+            else Target(t.regularizer, ops.convert_to_tensor(t.kernel), m.point)
+            for t, m in zip(targets, moves, strict=True)
+        ]
+        changes = proximal_steps(points, [m.step for m in moves])
+        for target, (kernel, gamma) in zip(targets, changes, strict=True):
+            self.assign(target.kernel, kernel)
             if target.gamma is not None:
-                self.assign(target.gamma, change[1])
+                self.assign(target.gamma, gamma)
 
     @property
     def learning_rate(self) -> Any:
@@ -238,6 +219,11 @@ def _targets(variables: Sequence[keras.Variable]) -> list[Target]:
             gamma = None if regularizer.scale is None else _gamma(regularizer, variables)
             targets.append(Target(regularizer, variable, gamma))
     return targets
+
+
+def _moved(target: Target) -> keras.Variable:
+    """The variable whose step length counts: a paired kernel shrinks through its gamma."""
+    return target.kernel if target.gamma is None else target.gamma
 
 
 def _value(target: Target) -> Target:

@@ -19,8 +19,8 @@ from keras_structsparse.graph import read
 from keras_structsparse.kernels import kernel_layers
 from keras_structsparse.latency import Latency
 from keras_structsparse.plots import architecture_figure, frontier_figure, save
-from keras_structsparse.profile import profile
-from keras_structsparse.verify import Verification
+from keras_structsparse.profiles import profile
+from keras_structsparse.verification import Verification
 
 FORMAT = "keras_structsparse.points/1"
 

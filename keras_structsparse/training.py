@@ -135,14 +135,17 @@ def fit(
     """
     alphas = {id(r.alpha): r.alpha for r in regularizers_of(model).values()}
     ramp = AlphaRamp(list(alphas.values()), round(recipe.ramp * recipe.steps(len(train[1]))))
-    history = model.fit(
-        *train,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        validation_data=validation,
-        callbacks=[ramp, *callbacks],
-        verbose=0,
-    )
+    try:
+        history = model.fit(
+            *train,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            validation_data=validation,
+            callbacks=[ramp, *callbacks],
+            verbose=0,
+        )
+    finally:
+        ramp.on_train_end()
     return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 

@@ -83,4 +83,5 @@ def build(
         near = difflib.get_close_matches(name, REGISTRY, n=3, cutoff=0.3) or list(REGISTRY)
         raise ValueError(f"model: expected a name such as {', '.join(near)}. Received: {name!r}")
     entry = REGISTRY[name]
-    return entry.builder(input_shape or entry.input_shape, classes or entry.classes)
+    shape = entry.input_shape if input_shape is None else input_shape
+    return entry.builder(shape, entry.classes if classes is None else classes)

@@ -10,7 +10,7 @@ from keras import layers as L
 
 from keras_structsparse import graph
 from keras_structsparse.kernels import kernel_layers
-from keras_structsparse.plan import Plan, masked
+from keras_structsparse.plans import Plan, masked
 from keras_structsparse.surgery import prune
 
 Array = Any

@@ -1,4 +1,4 @@
-"""Groups and their norms, against crops, convolutions and one-mask-at-a-time numpy."""
+"""Groups, against crops and convolutions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from helpers_prox import NORM, gradient, naive_norms, numpy, random_kernel
+from helpers_prox import numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,66 +94,11 @@ def test_a_crop_inside_a_same_convolution_is_the_smaller_same_convolution(
         assert np.abs(numpy(keras.ops.conv(image, other, padding="same")) - cropped).max() > 0.1
 
 
-@pytest.mark.parametrize("norm", groups.NORMS)
-@given(shape=shapes, how=how, seed=st.integers(0, 99), channels=st.integers(1, 3))
-def test_norms_equal_one_mask_at_a_time(
-    norm: str, shape: tuple[int, ...], how: str, seed: int, channels: int
-) -> None:
-    kernel = random_kernel((*shape, channels, 4), seed, dead=0.3)
-    norms = numpy(groups.group_norms(kernel, how, norm))
-    expected = naive_norms(kernel, how, norm)
-    assert norms.dtype == "float64"
-    np.testing.assert_allclose(norms, expected, rtol=1e-13)
-    np.testing.assert_array_equal(norms == 0, expected == 0)
-
-
-@given(shapes, how, st.integers(0, 9))
-def test_the_number_of_non_zero_norms_gives_the_size(
-    shape: tuple[int, ...], how: str, size: int
-) -> None:
-    kernel = inside(shape, size) if shape else np.full(1, float(size > 0))
-    norms = numpy(groups.group_norms(kernel.reshape(*shape, 1, 1), how))
-    sizes = (0, *groups.sizes(shape, how))
-    base = max(shape, default=1)
-    assert sizes[np.count_nonzero(norms)] == min(s for s in sizes if s >= min(size, base))
-
-
-@pytest.mark.parametrize("norm", groups.NORMS)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_computed_in_float32(norm: str, dtype: str) -> None:
-    kernel = keras.ops.cast(np.full((3, 3, 64, 2), 30.0), dtype)  # Squares overflow float16.
-    norms = groups.group_norms(kernel, norm=norm)
-    assert keras.backend.standardize_dtype(norms.dtype) == "float32"
-    expected = NORM[norm](np.full(9 * 64, 30.0))
-    np.testing.assert_allclose(numpy(norms)[-1], expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("norm", groups.NORMS)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("dead", [0.5, 1.0])
-def test_gradients_are_finite_at_dead_groups(norm: str, dtype: str, dead: float) -> None:
-    values = random_kernel((4, 4, 2, 6), dead=dead)
-    kernel = keras.ops.cast(values, dtype)
-    (slope,) = gradient(lambda k: keras.ops.sum(groups.group_norms(k, norm=norm)), kernel)
-    slope = slope.astype("float64")
-    assert np.isfinite(slope).all()
-    assert (slope[values == 0] == 0).all()
-    assert slope.any() == (dead < 1)
-
-
-def test_variables_and_dense_kernels_have_norms() -> None:
-    kernel = keras.Variable([[3.0, 0.0], [4.0, 1.0]])
-    np.testing.assert_allclose(numpy(groups.group_norms(kernel)), [[5.0, 1.0]])
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: groups.sizes((3, 3), "rings"), "`groups` must be one of .* Received: 'rings'"),
         (lambda: groups.masks((3, 3), "rings"), "`groups`"),
-        (lambda: groups.group_norms(np.ones((3, 3, 1, 1)), norm="l1"), "`norm`.*Received: 'l1'"),
-        (lambda: groups.group_norms(np.ones(3)), r"two axes or more. Received shape: \(3,\)"),
-        (lambda: groups.group_norms(np.float64(3.0)), "two axes or more"),
         (lambda: groups.support((3, 3), -1), "`size` must be >= 0. Received: -1"),
     ],
 )

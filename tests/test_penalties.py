@@ -1,4 +1,4 @@
-"""Penalties, sub-gradients, proximal steps and effective kernels on plain float64 arrays."""
+"""Penalties, sub-gradients and proximal steps on plain float64 arrays."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_structsparse import groups, penalties
+from keras_structsparse.norms import Tensor, group_norms
+from keras_structsparse.prox_squared import prox_squared
 
 SHAPES = [(5, 5, 2, 6), (4, 4, 1, 6), (3, 2, 3, 6), (7, 2, 6), (5, 6)]
 
@@ -53,7 +55,7 @@ def test_values_follow_the_equations(
 ) -> None:
     kernel = random_kernel(shape, seed, dead=0.3)
     weights = random_weights(kernel, how, seed)
-    value = penalties.value(groups.group_norms(kernel, how, norm), weights, power, per)
+    value = penalties.value(group_norms(kernel, how, norm), weights, power, per)
     expected = naive_penalty(how, norm, weights, power, per)(kernel)
     np.testing.assert_allclose(float(value), expected, rtol=1e-12)
 
@@ -72,10 +74,10 @@ def test_subgradients_equal_automatic_differentiation(
     kernel = random_kernel(shape, seed, dead=0.3, ties=ties)
     weights = random_weights(kernel, how, seed)
 
-    def value(k: groups.Tensor) -> groups.Tensor:
-        return penalties.value(groups.group_norms(k, how, norm), weights, power, per)
+    def value(k: Tensor) -> Tensor:
+        return penalties.value(group_norms(k, how, norm), weights, power, per)
 
-    slope = penalties.slopes(groups.group_norms(kernel, how, norm), weights, power, per)
+    slope = penalties.slopes(group_norms(kernel, how, norm), weights, power, per)
     closed = numpy(penalties.subgradient(kernel, how, norm, slope))
     (automatic,) = gradient(value, kernel)
     np.testing.assert_allclose(closed, automatic, rtol=1e-12, atol=1e-13)
@@ -105,10 +107,10 @@ def test_the_squared_step_is_the_minimum(
 ) -> None:
     kernel = random_kernel(shape, seed, dead=0.1)
     weights = random_weights(kernel, how, seed)
-    z = penalties.prox_squared(kernel, how, norm, scale, weights, per)
+    z = prox_squared(kernel, how, norm, scale, weights, per)
     naive = naive_penalty(how, norm, weights, 2, per)
     assert_prox_minimises(z, kernel, lambda k: scale * naive(k))
-    level = penalties.relaxed(groups.group_norms(z, how, norm), weights, per)
+    level = penalties.relaxed(group_norms(z, how, norm), weights, per)
     again = penalties.prox_chain(kernel, how, norm, 2 * scale * numpy(level) * weights)
     np.testing.assert_allclose(numpy(z), numpy(again), atol=1e-10)
 
@@ -177,7 +179,7 @@ def test_steps_keep_the_dtype_and_survive_zeros(norm: str, dtype: str) -> None:
     kernel = keras.ops.cast(values, dtype)
     for z in (
         penalties.prox_chain(kernel, "half_ring", norm, 0.1),
-        penalties.prox_squared(kernel, "half_ring", norm, 0.1),
+        prox_squared(kernel, "half_ring", norm, 0.1),
         penalties.subgradient(kernel, "half_ring", norm, np.ones((3, 6), "float32")),
     ):
         assert keras.backend.standardize_dtype(z.dtype) == dtype
@@ -212,74 +214,3 @@ def test_reweighting_spares_large_groups_and_is_a_constant() -> None:
     np.testing.assert_array_equal(numpy(penalties.reweighting(0 * values, 0.1)), 1.0)
     (slope,) = gradient(lambda x: keras.ops.sum(penalties.reweighting(x, 0.1) * x), values)
     np.testing.assert_allclose(slope, weights)
-
-
-def random_gamma(kernels: int, seed: int = 0) -> Array:
-    gamma = np.random.default_rng(seed).normal(size=kernels)
-    gamma[0] = 0.0
-    return gamma
-
-
-def effective(kernel: Array, gamma: Array) -> Array:
-    length = np.sqrt((kernel**2).sum(axis=tuple(range(kernel.ndim - 1))))
-    return kernel * np.where(length > 0, gamma / np.where(length > 0, length, 1), 0)
-
-
-@settings(max_examples=40)
-@given(shapes, seeds)
-def test_effective_kernels_have_gammas_length(shape: tuple[int, ...], seed: int) -> None:
-    kernel, gamma = random_kernel(shape, seed, dead=0.2), random_gamma(shape[-1], seed)
-    v = numpy(penalties.effective_kernel(kernel, gamma))
-    np.testing.assert_allclose(v, effective(kernel, gamma), atol=1e-14)
-
-
-@settings(max_examples=40)
-@given(shapes, seeds)
-def test_write_back_gives_the_effective_kernel_and_keeps_lengths(
-    shape: tuple[int, ...], seed: int
-) -> None:
-    kernel, gamma = random_kernel(shape, seed), random_gamma(shape[-1], seed)
-    v = penalties.prox_chain(effective(kernel, gamma), "half_ring", "l2", 0.2)
-    new_kernel, new_gamma = map(numpy, penalties.write_back(v, kernel, gamma))
-    v = numpy(v)
-    np.testing.assert_allclose(effective(new_kernel, new_gamma), v, atol=1e-13)
-    axes = tuple(range(len(shape) - 1))
-    np.testing.assert_allclose((new_kernel**2).sum(axes), (kernel**2).sum(axes))
-    dead = (v == 0).all(axis=axes)
-    assert dead[0]
-    assert (new_gamma[dead] == 0).all()
-    np.testing.assert_array_equal(new_kernel[..., dead], kernel[..., dead])
-    np.testing.assert_array_equal(np.sign(new_gamma)[~dead], np.sign(gamma)[~dead])
-
-
-def test_write_back_without_the_sign_of_gamma_would_turn_kernels_round() -> None:
-    kernel, gamma = np.array([[3.0], [4.0]]), np.array([-5.0])
-    new_kernel, new_gamma = penalties.write_back(effective(kernel, gamma), kernel, gamma)
-    np.testing.assert_allclose(numpy(new_kernel), kernel)
-    np.testing.assert_allclose(numpy(new_gamma), gamma)
-    assert np.abs(effective(-numpy(new_kernel), numpy(new_gamma)) - [[-3], [-4]]).max() > 1
-
-
-@settings(max_examples=40)
-@given(shapes, norms, powers, seeds)
-def test_pair_gradients_equal_automatic_differentiation(
-    shape: tuple[int, ...], norm: str, power: int, seed: int
-) -> None:
-    kernel, gamma = random_kernel(shape, seed, dead=0.2), random_gamma(shape[-1], seed)
-
-    def value(k: groups.Tensor, g: groups.Tensor) -> groups.Tensor:
-        v = penalties.effective_kernel(k, g)
-        return penalties.value(groups.group_norms(v, "half_ring", norm), power=power)
-
-    v = penalties.effective_kernel(kernel, gamma)
-    slope = penalties.slopes(groups.group_norms(v, "half_ring", norm), power=power)
-    at_v = penalties.subgradient(v, "half_ring", norm, slope)
-    closed = penalties.pair_gradient(at_v, kernel, gamma)
-    for mine, automatic in zip(closed, gradient(value, kernel, gamma), strict=True):
-        np.testing.assert_allclose(numpy(mine), automatic, rtol=1e-10, atol=1e-12)
-
-
-def test_gamma_must_have_one_entry_per_kernel() -> None:
-    kernel = np.ones((3, 3, 1, 2))
-    with pytest.raises(ValueError, match=r"`gamma` .* 2 kernels. Received shape: \(3,\)"):
-        penalties.effective_kernel(kernel, np.ones(3))

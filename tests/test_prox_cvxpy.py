@@ -11,6 +11,8 @@ import pytest
 from helpers_prox import Array, naive_norms, numpy, random_kernel
 
 from keras_structsparse import groups, penalties
+from keras_structsparse.norms import Tensor
+from keras_structsparse.prox_squared import prox_squared
 
 TIGHT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas", "tol_ktratio"), 1e-10)
 KERNELS = 20
@@ -125,17 +127,17 @@ def test_kernel_count_is_the_solvers_minimum(norm: str, power: int) -> None:
         assert disagreements(0.99 * ours, theirs, "kernel", objective)
 
 
-def _kernel_count(kernels: Array, norm: str, steps: Array, power: int) -> groups.Tensor:
+def _kernel_count(kernels: Array, norm: str, steps: Array, power: int) -> Tensor:
     if power == 1:
         return penalties.prox_chain(kernels, "kernel", norm, steps)
-    return penalties.prox_squared(kernels, "kernel", norm, 1.0, steps, per="layer")
+    return prox_squared(kernels, "kernel", norm, 1.0, steps, per="layer")
 
 
 @pytest.mark.parametrize("norm", groups.NORMS)
 def test_squared_sizes_are_the_solvers_minimum(norm: str) -> None:
     kernels = random_kernel((3, 3, 1, 10))
     steps = np.array([0.2, 0.3, 0.1])
-    ours = numpy(penalties.prox_squared(kernels, "half_ring", norm, 1.0, steps[:, None]))
+    ours = numpy(prox_squared(kernels, "half_ring", norm, 1.0, steps[:, None]))
     for j in range(10):
         one = slice(j, j + 1)
         theirs, objective = solve(kernels[..., one], "half_ring", norm, steps, power=2)

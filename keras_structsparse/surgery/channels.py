@@ -64,19 +64,23 @@ class Site:
 
     Attributes:
         name: Name of the call.
+        layer_name: Name of the new layer.
+        derive: From a suffix to a name for one more new layer, different from all others.
         operation: The layer.
         weights: Its weights by name, with the plan's entries set to zero.
         inputs: The channels of the tensors it reads.
         shapes: The original shapes of these tensors.
         output_shape: The original shape of the tensor it makes.
         constants: "exact", "interior" or "drop": what becomes of the constants of removed
-            channels at padded convolutions.
+            channels where layers read them.
         costs: What operations cost beside their multiply-adds.
         fresh: Gives new channel numbers.
         fill: Puts tensors in the places of the call's inputs.
     """
 
     name: str
+    layer_name: str
+    derive: Callable[[str], str]
     operation: keras.Operation
     weights: Mapping[str, Array]
     inputs: tuple[Channels, ...]
@@ -86,11 +90,6 @@ class Site:
     costs: Costs
     fresh: Callable[[int], Array]
     fill: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
-
-    @property
-    def layer_name(self) -> str:
-        """The name of the new layer: Keras allows no slash."""
-        return self.name.replace("/", "_")
 
 
 @dataclass(frozen=True)

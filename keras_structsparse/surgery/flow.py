@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -40,6 +40,25 @@ class Walk:
     count: int
 
 
+class _Names:
+    """Hands out layer names: calls keep theirs where they can, derived names avoid all others."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._taken: set[str] = set()
+        # Names without a slash first: those of the model's own layers never change.
+        ordered = sorted(dict.fromkeys(call.name for call in calls), key=lambda n: "/" in n)
+        self.of_call = {name: self._unused(name.replace("/", "_")) for name in ordered}
+
+    def derive(self, name: str, suffix: str) -> str:
+        return self._unused(f"{name}_{suffix}")
+
+    def _unused(self, name: str) -> str:
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
 class _Numbers:
     """Hands out channel numbers."""
 
@@ -70,21 +89,33 @@ def walk(
     """
     numbers = _Numbers()
     channels = {i: unknown(numbers(_width(network, i))) for i in network.inputs}
+    names = _Names(network.calls)
     make = partial(Site, constants=constants, costs=costs, fresh=numbers)
     steps = []
+    # What the outputs of a layer without a rule depend on is known even where their values are not.
+    depends = dict.fromkeys(network.inputs, True)
     for call in network.calls:
-        site = _site(network, call, changes.get(id(call.operation), {}), channels, make)
+        site = _site(network, call, changes.get(id(call.operation), {}), channels, make, names)
         step = _step(network, call, site)
         channels.update(zip(call.outputs, step.outputs, strict=True))
         steps.append(step)
-    if not any(channels[i].live.any() for i in network.outputs):
-        raise DeadNetworkError(_dead_message(network, channels))
+        read = any(depends[i] for i in call.inputs)
+        depends.update(
+            (i, read and bool(output.live.any()))
+            for i, output in zip(call.outputs, step.outputs, strict=True)
+        )
+    if not any(depends[i] for i in network.outputs):
+        raise DeadNetworkError(_dead_message(network, depends))
     return Walk(tuple(steps), channels, numbers.count)
 
 
 def _step(network: Graph, call: Call, site: Site) -> Step:
     rule = RULES.get(type(call.operation))
     reason = "no rule for its type" if rule is None else rule.refuses(site)
+    if call.options.get("training"):
+        reason = "it is called with training=True"
+    if call.options.get("mask") is not None:
+        reason = "it is called with a mask"
     if network.is_shared(call):
         reason = "it is called more than once"
     if rule is None or reason is not None or len(call.outputs) != 1:
@@ -115,9 +146,13 @@ def _site(
     changes: Mapping[str, Array],
     channels: Mapping[int, Channels],
     make: Callable[..., Site],
+    names: _Names,
 ) -> Site:
+    layer_name = names.of_call[call.name]
     return make(
         name=call.name,
+        layer_name=layer_name,
+        derive=partial(names.derive, layer_name),
         operation=call.operation,
         weights=named_weights(call.operation, changes),
         inputs=tuple(channels[i] for i in call.inputs),
@@ -143,14 +178,14 @@ def _width(network: Graph, tensor: int) -> int:
     return (shape[-1] if shape else None) or 1
 
 
-def _dead_message(network: Graph, channels: Mapping[int, Channels]) -> str:
+def _dead_message(network: Graph, depends: Mapping[int, bool]) -> str:
     """Name the first layer that cuts the way: constant output from a live input."""
     behind = set(network.outputs)
     cuts = []
     for call in reversed(network.calls):
-        if behind.intersection(call.outputs) and not channels[call.outputs[0]].live.any():
+        if behind.intersection(call.outputs) and not depends[call.outputs[0]]:
             behind.update(call.inputs)
-            if any(channels[i].live.any() for i in call.inputs):
+            if any(depends[i] for i in call.inputs):
                 cuts.append(call.name)
     return (
         f"Model '{network.model.name}': no output depends on the input any more. "

@@ -76,11 +76,12 @@ def flow(site: Site, padded: bool) -> Flow:
     bias = _bias(site) + (_folded(site, ~inputs.live) if folds else 0.0)
     activation = site.operation.activation
     mixes = not is_elementwise(activation)
-    value = np.zeros(len(bias)) if mixes else _apply(activation, bias)
+    notes = ("its activation mixes channels",) if mixes and not live.all() else ()
+    live = live | (mixes and live.any())
     output = Channels(
         ids=site.fresh(len(bias)),
-        live=np.ones(len(bias), bool) if mixes else live,
-        value=np.where(live, 0.0, value),
+        live=live,
+        value=np.where(live, 0.0, _apply(activation, np.where(live, 0.0, bias))),
         cost=np.full(len(bias), positions(site) * kernel.shape[0] * float(active.sum())),
     )
     return Flow(
@@ -88,7 +89,7 @@ def flow(site: Site, padded: bool) -> Flow:
         keeps=(output.ids,) if mixes else (),
         carries=() if folds else (inputs,),
         reads=(inputs,),
-        notes=("its activation mixes channels",) if mixes and not live.all() else (),
+        notes=notes,
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse import graph, groups
+from keras_structsparse import groups
+from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit
 from keras_structsparse.surgery.costs import cut
@@ -40,7 +41,15 @@ def flow(site: Site) -> Flow:
     keys = sorted(sizes[live].tolist())
     apart = sum(price(keys[stop - 1], stop - start) for start, stop in cut(keys, price))
     together = price(max(keys, default=1), len(keys))
-    return replace(found, sizes=sizes, gain=together - apart)
+    notes = found.notes + _uncroppable(site, max(keys, default=1))
+    return replace(found, sizes=sizes, gain=together - apart, notes=notes)
+
+
+def _uncroppable(site: Site, size: int) -> tuple[str, ...]:
+    shape = site.operation.kernel_size
+    if size == max(shape) or _pads(site, shape, size) is not None:
+        return ()
+    return (f"its kernels of size {size} cannot be cropped, as its input size is not known",)
 
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
@@ -59,7 +68,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     parts = [
         _convolution(
             site,
-            f"{site.layer_name}_part_{index}",
+            site.derive(f"part_{index}"),
             kernel[..., start:stop],
             None if bias is None else bias[start:stop],
             piece.tensor,
@@ -67,7 +76,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
         for index, (start, stop) in enumerate(segments)
     ]
     policy = site.operation.dtype_policy
-    join = keras.layers.Concatenate(dtype=policy, name=f"{site.layer_name}_parts")
+    join = keras.layers.Concatenate(dtype=policy, name=site.derive("parts"))
     return Piece(join(parts), wanted)
 
 
@@ -76,7 +85,7 @@ def _convolution(
 ) -> Tensor:
     kernel, pads = _cropped(site, kernel)
     changes = {} if pads is None else {"padding": "valid"}
-    layer = graph.clone(
+    layer = clone(
         site.operation,
         name=name,
         filters=kernel.shape[-1],
@@ -84,7 +93,7 @@ def _convolution(
         use_bias=bias is not None,
         **changes,
     )
-    tensor = tensor if pads is None else _padded(tensor, pads, name, layer.dtype_policy)
+    tensor = tensor if pads is None else _padded(site, tensor, pads)
     return emit(layer, tensor, [kernel] if bias is None else [kernel, bias])
 
 
@@ -111,49 +120,57 @@ def refuses(site: Site) -> str | None:
     return f"it has weights that the rule does not know: {sorted(extra)}" if extra else None
 
 
-def _padded(tensor: Tensor, pads: Pads, name: str, policy: Any) -> Tensor:
+def _padded(site: Site, tensor: Tensor, pads: Pads) -> Tensor:
     """The tensor with each spatial axis padded before and after; negative numbers crop."""
+    policy = site.operation.dtype_policy
     grow = [(max(before, 0), max(after, 0)) for before, after in pads]
     cut = [(max(-before, 0), max(-after, 0)) for before, after in pads]
     for amounts, kinds, suffix in ((cut, CROPPINGS, "crop"), (grow, PADDINGS, "pad")):
         if np.any(amounts):
             argument = amounts[0] if len(amounts) == 1 else amounts
-            layer = kinds[len(pads)](argument, name=f"{name}_explicit_{suffix}", dtype=policy)
+            layer = kinds[len(pads)](argument, name=site.derive(f"explicit_{suffix}"), dtype=policy)
             tensor = layer(tensor)
     return tensor
 
 
 def _is_padded(site: Site) -> bool:
-    layer = site.operation
-    return layer.padding != "valid" and max(layer.kernel_size) > 1
+    """Whether the entries that are left ever see the border of the input."""
+    size = int(_support_sizes(site.weights["kernel"]).max())
+    pads = _pads(site, site.operation.kernel_size, size)
+    return pads is None or any(number > 0 for pair in pads for number in pair)
 
 
 def _cropped(site: Site, kernel: Array) -> tuple[Array, Pads | None]:
     """The kernel cropped to the support of its entries, and the explicit padding it needs.
 
-    With k of K entries kept from ``a = (K - k + 1) // 2`` on and dilation d, the crop sees the
-    same inputs at ``before = P_before(K) - a d``, ``after = P_after(K) - (K - a - k) d``. None
-    stands for the layer's own padding, where that comes to the same.
+    None stands for the layer's own padding, where that comes to the same.
     """
     layer, shape = site.operation, kernel.shape[:-2]
     size = int(_support_sizes(kernel).max())
-    if size == max(shape):
+    pads = _pads(site, shape, size)
+    if size == max(shape) or pads is None:
         return kernel, None
-    base = _same_pads(site.shapes[0], layer, shape) if layer.padding != "valid" else None
-    if layer.padding != "valid" and base is None:
-        return kernel, None
-    inside = groups.support(shape, size)
-    small = kernel[inside]
-    base = base or [(0, 0)] * len(shape)
-    pads = [
+    small = kernel[groups.support(shape, size)]
+    own = layer.padding == "same" and pads == _own_pads(site.shapes[0], layer, small.shape[:-2])
+    return small, None if own else pads
+
+
+def _pads(site: Site, shape: Sequence[int], size: int) -> Pads | None:
+    """The padding with which a crop sees the same inputs; None where the input size decides.
+
+    With k of K entries kept from position a on and dilation d it is
+    ``before = P_before(K) - a d``, ``after = P_after(K) - (K - a - k) d``.
+    """
+    layer = site.operation
+    whole = _own_pads(site.shapes[0], layer, shape)
+    if whole is None:
+        return None
+    return [
         (before - part.start * d, after - (full - part.stop) * d)
         for (before, after), part, full, d in zip(
-            base, inside, shape, layer.dilation_rate, strict=True
+            whole, groups.support(tuple(shape), size), shape, layer.dilation_rate, strict=True
         )
     ]
-    if layer.padding == "same" and pads == _same_pads(site.shapes[0], layer, small.shape[:-2]):
-        return small, None
-    return small, pads
 
 
 def _support_sizes(kernel: Array) -> Array:
@@ -164,14 +181,16 @@ def _support_sizes(kernel: Array) -> Array:
     return np.maximum(reached.sum(axis=0), 1)
 
 
-def _same_pads(input_shape: Shape, layer: keras.Layer, shape: Sequence[int]) -> Pads | None:
-    """The padding of a ``same`` or ``causal`` convolution; None where the input size decides."""
+def _own_pads(input_shape: Shape, layer: keras.Layer, shape: Sequence[int]) -> Pads | None:
+    """The layer's padding for a kernel of some shape; None where the unknown input size decides."""
     pads = []
     for n, k, s, d in zip(
         input_shape[1:-1], shape, layer.strides, layer.dilation_rate, strict=True
     ):
         reach = (k - 1) * d
-        if layer.padding == "causal":
+        if layer.padding == "valid":
+            pads.append((0, 0))
+        elif layer.padding == "causal":
             pads.append((reach, 0))
         elif s == 1:
             pads.append((reach // 2, reach - reach // 2))

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_structsparse import graph
+from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit
 from keras_structsparse.surgery.registry import register
@@ -25,7 +25,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
     kernel, bias = linear.shrunk(site, piece.order, wanted, padded=False)
-    layer = graph.clone(
+    layer = clone(
         site.operation,
         name=site.layer_name,
         units=kernel.shape[-1],

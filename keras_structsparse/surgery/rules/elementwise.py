@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_structsparse import graph
+from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site
 from keras_structsparse.surgery.registry import register
@@ -37,7 +37,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     (piece,) = pieces
     assert piece is not None, "the output has the channels of the input"
     args, kwargs = site.fill([piece.tensor])
-    return Piece(graph.clone(site.operation, name=site.layer_name)(*args, **kwargs), piece.order)
+    return Piece(clone(site.operation, name=site.layer_name)(*args, **kwargs), piece.order)
 
 
 def mixes(site: Site) -> str | None:

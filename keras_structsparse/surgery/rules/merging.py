@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_structsparse import graph
+from keras_structsparse.copying import clone
 from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit
 from keras_structsparse.surgery.registry import register
 
@@ -45,7 +45,13 @@ def flow_add(site: Site) -> Flow:
 
 def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The sum of the sides that have channels left, plus the constants of the others."""
-    order = _common_order(wanted, pieces)
+    live = np.any([side.live for side in site.inputs], axis=0)
+    joined = [
+        piece
+        for side, piece in zip(site.inputs, pieces, strict=True)
+        if not _spreads(site, side, live)
+    ]
+    order = _common_order(wanted, joined)
     whole = [p.tensor for p in pieces if p is not None and np.array_equal(p.order, order)]
     partial = [p for p in pieces if p is not None and not np.array_equal(p.order, order)]
     offset = _lost_constants(site, pieces)[order]
@@ -54,11 +60,11 @@ def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piec
         offset = np.zeros_like(offset)
     if np.any(offset):
         policy = site.operation.dtype_policy
-        name = f"{site.layer_name}_offset"
+        name = site.derive("offset")
         whole[0] = layers.Rescaling(1.0, offset, dtype=policy, name=name)(whole[0])
     if len(whole) == 1:
         return Piece(whole[0], order)
-    return Piece(graph.clone(site.operation, name=site.layer_name)(whole), order)
+    return Piece(clone(site.operation, name=site.layer_name)(whole), order)
 
 
 def _common_order(wanted: Array, pieces: Sequence[Piece | None]) -> Array:
@@ -109,7 +115,7 @@ def _spread(site: Site, index: int, piece: Piece, order: Array, offset: Array) -
         use_bias=biased,
         trainable=False,
         dtype=site.operation.dtype_policy,
-        name=f"{site.layer_name}_spread_{index}",
+        name=site.derive(f"spread_{index}"),
     )
     kernel = places.reshape((1,) * (rank - 2) + places.shape)
     return emit(layer, piece.tensor, [kernel, offset] if biased else [kernel])
@@ -136,7 +142,7 @@ def build_concatenate(site: Site, wanted: Array, pieces: Sequence[Piece | None])
     tensors = [piece.tensor for _, piece in left]
     if len(tensors) == 1:
         return Piece(tensors[0], order)
-    return Piece(graph.clone(site.operation, name=site.layer_name)(tensors), order)
+    return Piece(clone(site.operation, name=site.layer_name)(tensors), order)
 
 
 def refuses_concatenate(site: Site) -> str | None:

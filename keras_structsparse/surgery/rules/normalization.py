@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse import graph
+from keras_structsparse.copying import clone
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit
 from keras_structsparse.surgery.registry import register
 
@@ -28,7 +28,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The layer over the kept channels, with its moving statistics."""
     (piece,) = pieces
     assert piece is not None, "the output has the channels of the input"
-    layer = graph.clone(site.operation, name=site.layer_name)
+    layer = clone(site.operation, name=site.layer_name)
     weights = [weight[piece.order] for weight in site.weights.values()]
     return Piece(emit(layer, piece.tensor, weights), piece.order)
 

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from keras_structsparse import graph as graphs
+from keras_structsparse.copying import copy_model
 from keras_structsparse.kernels import kernel_layers
-from keras_structsparse.plan import Plan, masked
+from keras_structsparse.plans import Plan, masked
 from keras_structsparse.surgery import prune
 
 Array = Any
@@ -49,7 +50,12 @@ class Verification:
 
 
 def verify(
-    model: keras.Model, plan: Plan, constants: str = "exact", samples: int = 4, seed: int = 0
+    model: keras.Model,
+    plan: Plan,
+    constants: str = "exact",
+    realize: str = "auto",
+    samples: int = 8,
+    seed: int = 0,
 ) -> Verification:
     """Compare ``prune(model, plan)`` with ``masked(model, plan)`` in float64 on random inputs.
 
@@ -59,6 +65,7 @@ def verify(
         model: A functional or built Sequential model.
         plan: The plan.
         constants: As for :func:`keras_structsparse.prune`.
+        realize: Likewise.
         samples: Number of random inputs.
         seed: Seed of the inputs.
 
@@ -74,7 +81,7 @@ def verify(
     double = in_float64(model)
     inputs = random_inputs(double, samples, seed)
     expected = _outputs(masked(double, plan), inputs)
-    error = _difference(expected, _outputs(prune(double, plan, constants), inputs))
+    error = _difference(expected, _outputs(prune(double, plan, constants, realize=realize), inputs))
     control = 0.0
     for other in _controls(double, plan):
         control = max(control, _difference(expected, _outputs(masked(double, other), inputs)))
@@ -94,7 +101,7 @@ def in_float64(model: keras.Model) -> keras.Model:
         raise RuntimeError(
             "verify: the backend computes in float32 only. With JAX, set JAX_ENABLE_X64=1."
         )
-    return graphs.copy_model(model, lambda layer: {"dtype": "float64"})
+    return copy_model(model, lambda layer: {"dtype": "float64"})
 
 
 def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:
@@ -106,15 +113,21 @@ def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:
         seed: Seed.
 
     Returns:
-        One array per input: standard normal, or integers 0 and 1 for integer inputs.
+        One array per input: half of it standard normal and half uniform between 0 and 1, so that
+        networks for either do not saturate; integers 0 and 1 for integer inputs.
     """
     rng = np.random.default_rng(seed)
     arrays = []
     for tensor in model.inputs:
         shape = (samples, *(size or 32 for size in tensor.shape[1:]))
         floating = "float" in str(tensor.dtype)
-        arrays.append(rng.normal(size=shape) if floating else rng.integers(0, 2, shape))
+        arrays.append(_mixed(rng, shape) if floating else rng.integers(0, 2, shape))
     return arrays
+
+
+def _mixed(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    normal, uniform = rng.normal(size=shape), rng.uniform(size=shape)
+    return np.concatenate([normal[: shape[0] // 2], uniform[shape[0] // 2 :]])
 
 
 def _outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from keras_structsparse import surgery
+import keras_structsparse as kss
+from keras_structsparse import graph, surgery
 from keras_structsparse.errors import ModelError
-from keras_structsparse.plan import Plan
-from keras_structsparse.profile import Profile, compare, profile
+from keras_structsparse.plans import Plan
+from keras_structsparse.profiles import Profile, compare, profile
 
 
 def single(shape: tuple[int | None, ...], layer: keras.Layer) -> keras.Model:
@@ -271,6 +272,47 @@ def test_a_layer_that_is_gone() -> None:
     assert found.removed == ("second",)
     assert found.multiply_adds == (50768, 13824 + 80)
     assert "removed: second" in str(found)
+
+
+def test_the_parts_of_a_split_layer_stand_in_its_row() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(6, 5, padding="same", name="conv")(inputs)
+    model = keras.Model(inputs, kl.Dense(2, name="head")(kl.GlobalAveragePooling2D()(x)))
+    pruned = kss.prune(model, kss.Plan({"conv": (1, 5, 0, 3, 1, 1)}), realize="split")
+    assert [x.name for x in profile(pruned).layers][:-1] == [f"conv_part_{n}" for n in range(3)]
+    found = compare(model, pruned)
+    conv, head = found.layers
+    assert (conv.name, head.name) == ("conv", "head")
+    assert conv.kernels == (6, 5)
+    assert conv.size == ((5, 5), (5, 5))
+    assert conv.parts == ((5, 5), (3, 3), (1, 1))
+    assert conv.multiply_adds == (64 * 3 * 25 * 6, 64 * 3 * (25 + 9 + 3))
+    assert conv.params == (3 * 25 * 6 + 6, 3 * (25 + 9 + 3) + 5)
+    assert found.multiply_adds == (profile(model).multiply_adds, profile(pruned).multiply_adds)
+    assert found.params == (model.count_params(), pruned.count_params())
+    assert found.removed == ()
+    assert "5x5, 3x3, 1x1" in str(found).splitlines()[2]
+    assert json.loads(found.to_json())["layers"][0]["parts"] == [[5, 5], [3, 3], [1, 1]]
+    assert json.loads(found.to_json())["layers"][1]["parts"] == []
+
+
+def test_a_part_needs_a_whole() -> None:
+    """A layer that is only called like one keeps its row, before surgery as after."""
+    inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(2, 3, name="conv")(inputs)
+    x = kl.Conv2D(2, 1, name="conv_part_0")(x)
+    model = keras.Model(inputs, kl.Conv2D(2, 1, name="other_part_0")(x))
+    found = compare(model, model)
+    assert [row.name for row in found.layers] == ["conv", "conv_part_0", "other_part_0"]
+    assert all(row.kernels == (2, 2) and not row.parts for row in found.layers)
+
+
+def test_surgerys_own_notes_are_shown_unless_others_are_given() -> None:
+    model = network()
+    pruned = surgery.prune(model, Plan({"second": (1, 0, 0, 1, 0, 0, 1, 0)}))
+    graph.note(pruned, ["left as it was"])
+    assert compare(model, pruned).notes == ("left as it was",)
+    assert compare(model, pruned, notes=[]).notes == ()
 
 
 def test_layers_that_surgery_adds_have_rows_of_their_own() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from keras_structsparse import graph as graphs
 from keras_structsparse import groups, kernels
+from keras_structsparse.copying import copy_model
 from keras_structsparse.errors import ModelError, PlanError
 
 Array = Any
@@ -40,7 +41,6 @@ class Plan:
         PlanError: A size is negative or no whole number.
 
     Example:
-
     >>> plan = Plan({"conv": (5, 3, 0, 3), "branch": (0, 0)})
     >>> plan.widths
     {'conv': 3, 'branch': 0}
@@ -94,19 +94,22 @@ class Plan:
         """
         try:
             content = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (TypeError, ValueError) as error:
             raise PlanError(f"Plan: expected JSON. Received text that is none: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise PlanError(f'Plan: expected "format": "{FORMAT}". Received: {found!r}')
-        return cls(content.get("sizes", {}))
+        sizes: Any = content.get("sizes")
+        return cls(sizes)
 
 
 def _checked_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
     try:
+        if isinstance(sizes, str | bytes | Mapping):
+            raise TypeError
         checked = tuple(int(size) for size in sizes)
         whole = all(float(s) == c and c >= 0 for s, c in zip(sizes, checked, strict=True))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         whole = False
     if not whole:
         raise PlanError(
@@ -272,7 +275,7 @@ def masked(model: keras.Model, plan: Plan) -> keras.Model:
         PlanError: The plan does not fit the model.
     """
     changes = masks(graphs.read(model), plan)
-    twin = graphs.copy_model(model)
+    twin = copy_model(model)
     originals, copies = graphs.read(model).layers(), graphs.read(twin).layers()
     for original, copied in zip(originals, copies, strict=True):
         for weight, value in changes.get(id(original.operation), {}).items():

@@ -1,0 +1,260 @@
+"""The command line ``structsparse``: one model at a time, on files.
+
+Keras takes seconds to import: every command imports what it needs when it runs, so that help and
+mistakes in the arguments come at once.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_structsparse import console
+from keras_structsparse._version import __version__
+from keras_structsparse.options import (
+    JSON,
+    KERAS,
+    AnyModel,
+    Constants,
+    Force,
+    Format,
+    Groups,
+    ModelFile,
+    NewModel,
+    Norm,
+    Realize,
+    Regularizer,
+    Seed,
+    Weights,
+    floating,
+    input_shape,
+    integer,
+    nonnegative,
+)
+
+TAU = 1e-3
+
+app = typer.Typer(
+    name="structsparse",
+    cls=console.Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="structsparse")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"structsparse {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def structsparse(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option(
+            "--traceback",
+            envvar="STRUCTSPARSE_TRACEBACK",
+            help="Show where an error comes from.",
+        ),
+    ] = False,
+) -> None:
+    """Train a Keras network into a really smaller one with exactly the same outputs.
+
+    Start with `structsparse quickstart`; or train, prune, profile and export on your own.
+    """
+    # Read when TensorFlow is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+# --- commands ---
+
+
+@app.command(epilog="Example:\n\nstructsparse quickstart --out quickstart-out --seed 0")
+def quickstart(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the results.")] = Path(
+        "quickstart-out"
+    ),
+    seed: Seed = 0,
+) -> None:
+    """Find the efficient frontier of a residual network on digits, in three minutes."""
+    from keras_structsparse.quickstart import run
+
+    run(out, seed, console.console())
+
+
+@app.command(epilog="Example:\n\nstructsparse models")
+def models() -> None:
+    """List the networks that can be trained by name."""
+    from keras_structsparse import jobs
+
+    jobs.list_zoo()
+
+
+@app.command(
+    epilog="Example:\n\n"
+    "structsparse train --model digits-plain --dataset digits \\\n"
+    "    --alpha 0.01 --out trained.keras"
+)
+def train(
+    model: Annotated[
+        str, typer.Option(metavar=f"NAME|FILE{KERAS}", help="A name of `models`, or a file.")
+    ],
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME", help="digits, or a TFDS image-classification set.")
+    ],
+    out: NewModel,
+    regularizer: Annotated[
+        Regularizer, typer.Option(help="What to penalise; it replaces that of a file.")
+    ] = Regularizer.KERNEL_SIZE,
+    alpha: Annotated[
+        float,
+        floating("Weight of the penalty.", nonnegative),
+    ] = 1e-3,
+    norm: Annotated[Norm, typer.Option(help="Norm of a group.")] = Norm.l2,
+    groups: Annotated[
+        Groups, typer.Option(help="Steps of kernel-size: all sizes, or every second one.")
+    ] = Groups.half_ring,
+    weights: Annotated[
+        Weights, typer.Option(help="Share alpha among the layers by this.")
+    ] = Weights.uniform,
+    epochs: Annotated[int, integer("Number of epochs.")] = 20,
+    batch_size: Annotated[int, integer("Examples a step.")] = 64,
+    learning_rate: Annotated[
+        float,
+        floating("Rate at the start; it falls to 0 along a half cosine."),
+    ] = 0.1,
+    momentum: Annotated[float, floating("Momentum of SGD.")] = 0.9,
+    ramp: Annotated[
+        float,
+        floating("Share of the steps over which alpha rises from 0."),
+    ] = 0.25,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of prepared or raw TFDS data.")
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Train a classifier with a penalty that makes its kernels fewer and smaller."""
+    console.check_new_file(out, "--out", KERAS, force)
+    from keras_structsparse import datasets, jobs
+    from keras_structsparse.training import Recipe
+
+    recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp)
+    penalty = jobs.regularizer(regularizer.value, alpha, norm.value, groups.value)
+    source = jobs.source(model)
+    data = datasets.load(dataset, data_dir, seed=seed)
+    network = jobs.classifier(source, data, f"--model {model}", seed)
+    jobs.fit(network, data, recipe, penalty, weights.value)
+    jobs.report(network, data, TAU, groups.value)
+    jobs.save(network, out)
+
+
+@app.command(
+    epilog="Example, after that of train:\n\n"
+    "structsparse prune trained.keras --out pruned.keras --save-plan plan.json"
+)
+def prune(
+    model: ModelFile,
+    out: NewModel,
+    tau: Annotated[
+        float | None,
+        floating(f"Norms up to this count as 0; {TAU:g} without --plan.", nonnegative),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(metavar=f"FILE{JSON}", help="A plan, instead of --tau.")
+    ] = None,
+    save_plan: Annotated[
+        Path | None, typer.Option(metavar=f"FILE{JSON}", help="Where to save the plan.")
+    ] = None,
+    constants: Annotated[
+        Constants,
+        typer.Option(help="Constants of removed channels; all but exact change the outputs."),
+    ] = Constants.exact,
+    realize: Annotated[
+        Realize, typer.Option(help="Layers of several kernel sizes: one convolution or several.")
+    ] = Realize.auto,
+    verify: Annotated[
+        bool | None,
+        typer.Option(
+            "--verify/--no-verify",
+            help="Refuse a result whose outputs differ, in float64; on for --constants exact.",
+        ),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Rebuild a model without the kernels, rings and layers that are zero."""
+    if tau is not None and plan is not None:
+        raise typer.BadParameter("expected --tau or --plan. Received both")
+    console.check_new_file(out, "--out", KERAS, force)
+    if save_plan is not None:
+        console.check_new_file(save_plan, "--save-plan", JSON, force)
+    from keras_structsparse import jobs
+    from keras_structsparse.export import load_model
+    from keras_structsparse.plans import plan as read_off
+
+    given = None if plan is None else jobs.read_plan(plan)
+    network = load_model(model)
+    chosen = given or read_off(network, TAU if tau is None else tau)
+    pruned = jobs.prune(network, chosen, constants.value, realize.value, verify)
+    if save_plan is not None:
+        jobs.save_plan(chosen, save_plan)
+    jobs.save(pruned, out)
+
+
+@app.command(epilog="Example:\n\nstructsparse profile fashion-mnist-residual")
+def profile(
+    model: AnyModel,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--input-shape",
+            metavar="28,28,1",
+            help="Shape of one input, where the model leaves it open.",
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar=f"MODEL{KERAS}|NAME", help="A smaller model beside it.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Count the multiply-adds and weights of every layer."""
+    sides = None if shape is None else input_shape(shape)
+    from keras_structsparse import jobs
+
+    found = jobs.costs([name for name in (model, compare) if name is not None], sides)
+    typer.echo(found.to_json().rstrip() if json else str(found))
+
+
+@app.command(
+    epilog="Example, after that of prune:\n\nstructsparse export pruned.keras --out saved_model"
+)
+def export(
+    model: ModelFile,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the export.")],
+    format: Annotated[Format, typer.Option(help="What to export to.")] = Format.saved_model,
+    force: Force = False,
+) -> None:
+    """Export a model for use without Keras, and run the export in a process of its own."""
+    console.check_new_directory(out, "--out", "saved_model.pb", force)
+    from keras_structsparse import jobs
+    from keras_structsparse.export import load_model
+
+    jobs.export(load_model(model), out, format.value)

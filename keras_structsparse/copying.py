@@ -1,0 +1,82 @@
+"""Copy layers and models, without anything that only this package could load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_structsparse.errors import ModelError
+from keras_structsparse.graph import detached, functional, is_opened
+
+OUR_PACKAGE = "keras_structsparse>"
+
+
+def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
+    """A new operation of the same type and configuration, without weights or history.
+
+    Regularizers of this package are left out, so that the copy needs only Keras to load.
+
+    Args:
+        operation: The layer or bare operation.
+        **changes: Entries of its configuration to replace.
+
+    Returns:
+        The new operation. A layer without weights that cannot be made from its configuration (a
+        Lambda around a Python function) is copied as an instance.
+
+    Raises:
+        ModelError: The layer has weights and cannot be made from its configuration.
+    """
+    try:
+        config = _without_ours(operation.get_config())
+        return type(operation).from_config({**config, **changes})
+    except (NotImplementedError, TypeError, ValueError) as error:
+        if getattr(operation, "weights", None):
+            raise ModelError(
+                f"Layer '{operation.name}' of type {type(operation).__name__} cannot be copied "
+                f"from its configuration: {error}"
+            ) from error
+        return detached(operation, changes.get("name"))
+
+
+def _is_ours(entry: Any) -> bool:
+    return isinstance(entry, dict) and str(entry.get("registered_name")).startswith(OUR_PACKAGE)
+
+
+def _without_ours(entry: Any) -> Any:
+    """A configuration without our regularizers, at any depth."""
+    if isinstance(entry, dict):
+        return {k: None if _is_ours(v) else _without_ours(v) for k, v in entry.items()}
+    if isinstance(entry, list | tuple):
+        return type(entry)(_without_ours(v) for v in entry)
+    return entry
+
+
+def copy_model(
+    model: keras.Model, config: Callable[[keras.Layer], Mapping[str, Any]] = lambda layer: {}
+) -> keras.Model:
+    """A copy of a model with its own weights, uncompiled and without our regularizers.
+
+    Args:
+        model: A functional or built Sequential model.
+        config: For each layer, the configuration entries to replace in the copy.
+
+    Returns:
+        A functional model that computes the same.
+
+    Raises:
+        ModelError: The model has no graph.
+    """
+
+    def copied(operation: keras.Operation) -> keras.Operation:
+        if is_opened(operation):
+            return copy_model(operation, config)
+        changes = config(operation) if isinstance(operation, keras.Layer) else {}
+        return clone(operation, **changes)
+
+    source = functional(model)
+    twin = keras.models.clone_model(source, clone_function=copied)
+    twin.set_weights(source.get_weights())
+    return twin

@@ -1,0 +1,148 @@
+"""The check itself: it passes what is right, fails what is wrong, and says when it cannot tell."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from helpers_models import chain, random_plan, randomize, residual_network
+from keras import layers as L
+
+from keras_structsparse.attachment import attach
+from keras_structsparse.errors import DeadNetworkError, PlanError
+from keras_structsparse.plans import Plan
+from keras_structsparse.regularizers import KernelSize
+from keras_structsparse.surgery import prune
+from keras_structsparse.verification import Verification, verify
+
+# In the package, the name stands for the function.
+module = importlib.import_module("keras_structsparse.verification")
+
+Wrong = Callable[..., keras.Model]
+
+PLAN = Plan({"first": [3, 0, 1, 3], "second": [0, 3, 3]})
+
+
+def network() -> keras.Model:
+    return chain(
+        L.Conv2D(4, 3, activation="sigmoid", name="first"),
+        L.Conv2D(3, 3, padding="same", name="second"),
+        L.BatchNormalization(),
+        L.Dense(2),
+    )
+
+
+def test_right_surgery_passes_in_float32_and_leaves_the_model() -> None:
+    model = residual_network(dtype="float32")
+    before = model.get_weights()
+    result = verify(model, random_plan(model, 0))
+    assert result.passed
+    assert result.error <= 1e-10
+    assert result.control > 1e-6
+    assert ": equal (" in str(result)
+    np.testing.assert_equal(model.get_weights(), before)
+
+
+def test_the_check_is_made_in_float64() -> None:
+    double = module.in_float64(network())
+    assert {w.dtype for w in double.weights} == {"float64"}
+    assert double(np.zeros((1, 9, 9, 2))).dtype == "float64"
+
+
+def forgets_a_plan(model: keras.Model, plan: Plan, constants: str, realize: str) -> keras.Model:
+    return prune(model, Plan({**plan.sizes, "second": [3, 3, 3]}))
+
+
+def drops_constants(model: keras.Model, plan: Plan, constants: str, realize: str) -> keras.Model:
+    return prune(model, plan, "drop")
+
+
+def nudges_a_weight(model: keras.Model, plan: Plan, constants: str, realize: str) -> keras.Model:
+    pruned = prune(model, plan)
+    pruned.weights[0].assign(pruned.weights[0] * (1 + 1e-8))
+    return pruned
+
+
+def makes_nan(model: keras.Model, plan: Plan, constants: str, realize: str) -> keras.Model:
+    pruned = prune(model, plan)
+    pruned.weights[0].assign(pruned.weights[0] * np.nan)
+    return pruned
+
+
+@pytest.mark.parametrize("wrong", [forgets_a_plan, drops_constants, nudges_a_weight, makes_nan])
+def test_wrong_surgery_fails(wrong: Wrong, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    assert verify(model, PLAN).passed
+    monkeypatch.setattr(module, "prune", wrong)
+    result = verify(model, PLAN)
+    assert not result.passed
+    assert result.error > 1e-10
+    assert "NOT equal" in str(result)
+
+
+@pytest.mark.parametrize("constants", ["interior", "drop"])
+def test_the_inexact_modes_fail(constants: str) -> None:
+    result = verify(network(), PLAN, constants)
+    assert not result.passed
+    assert result.error > 1e-3
+
+
+def test_a_check_that_can_see_nothing_does_not_pass() -> None:
+    model = network()
+    head = model.layers[-1]
+    head.kernel.assign(head.kernel * 0.0 + 1e-20)
+    head.bias.assign([1.0, 1.0])
+    result = verify(model, PLAN)
+    assert result.error <= 1e-10
+    assert not result.passed
+    assert "undecided" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("error", "control", "passed"),
+    [
+        (0.0, 1.0, True),
+        (1e-10, 1e-6, True),
+        (1.1e-10, 1.0, False),
+        (0.0, 1e-7, False),
+        (float("inf"), 1.0, False),
+        (float("nan"), 1.0, False),
+    ],
+)
+def test_the_verdict(error: float, control: float, passed: bool) -> None:
+    assert Verification(error, control).passed is passed
+
+
+def nested() -> keras.Model:
+    conv = L.Conv2D(4, 3, activation="sigmoid", name="conv")
+    inner = keras.Sequential([keras.Input((9, 9, 2)), conv], name="inner")
+    inputs = keras.Input((9, 9, 2))
+    x = L.Conv2D(3, 3, padding="same")(inner(inputs))
+    return randomize(keras.Model(inputs, L.Dense(2, activation="tanh")(x)))
+
+
+def test_nested_and_regularized_models_are_checked_in_float64_too() -> None:
+    result = verify(attach(nested(), KernelSize(1e-3)), Plan({"inner/conv": [3, 0, 0, 2]}))
+    assert result.passed, str(result)
+
+
+def test_inputs_of_several_kinds() -> None:
+    image, token = keras.Input((None, 9, 2), name="image"), keras.Input((), dtype="int32", name="t")
+    x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="conv")(image))
+    x = L.Dense(2)(L.Concatenate()([x, L.Embedding(2, 3)(token)]))
+    model = randomize(keras.Model({"image": image, "t": token}, {"y": x}))
+    result = verify(model, Plan({"conv": [3, 0, 2, 0]}))
+    assert result.passed, str(result)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error"),
+    [({"other": [1]}, PlanError), ({"second": [0, 0, 0]}, DeadNetworkError)],
+)
+def test_bad_plans_are_refused(sizes: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        verify(network(), Plan(sizes))
