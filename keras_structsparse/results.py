@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from rich.console import Console
 from rich.table import Table
 
 from keras_structsparse._files import write_text
@@ -198,6 +199,21 @@ def latency_table(latencies: Sequence[Latency]) -> Table:
         before, after = medians[size, "dense"], medians[size, "pruned"]
         table.add_row(str(size), f"{before:.2f} ms", f"{after:.2f} ms", f"{after / before:.2f}")
     return table
+
+
+def report(console: Console, frontier: Frontier, checks: Checks) -> None:
+    """Print the tables, the checks and the choice."""
+    best, dense = frontier.best, frontier.dense
+    console.print(points_table(frontier))
+    console.print(latency_table(checks.latencies))
+    console.print(str(checks.verification), highlight=False)
+    for name, difference in checks.reloaded.items():
+        console.print(f"{name} reloaded without keras_structsparse: difference {difference:.1e}")
+    console.print(
+        f"chosen by validation accuracy: alpha {best.alpha:g}, "
+        f"{best.multiply_adds_fraction:.1%} of the multiply-adds, "
+        f"test accuracy {best.accuracy_finetuned:.1%} (dense {dense.accuracy:.1%})"
+    )
 
 
 def dense_summary(model: keras.Model, validation: float, accuracy: float) -> Dense:
