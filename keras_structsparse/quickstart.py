@@ -46,8 +46,9 @@ ALPHAS = (4e-3, 8e-3, 1.2e-2, 1.6e-2, 3.2e-2, 6.4e-2)
 WEIGHTS = "multiply_adds"
 REWEIGHT = 0.1
 TAUS = (1e-3, 3e-3, 1e-2, 3e-2)
-TRAINING = Recipe(epochs=18, batch_size=32, learning_rate=0.1)
-TUNING = Recipe(epochs=4, batch_size=32, learning_rate=0.02, ramp=0.0)
+DENSE = Recipe(epochs=18, batch_size=32, learning_rate=0.1)
+PATH = Recipe(epochs=12, batch_size=32, learning_rate=0.1)
+TUNING = Recipe(epochs=5, batch_size=32, learning_rate=0.02, ramp=0.0)
 
 # All on the validation split: how much accuracy a larger threshold may cost before fine-tuning,
 # and how far below the dense network the chosen point may lie after it.
@@ -136,7 +137,7 @@ Advance = Callable[[str], keras.callbacks.Callback]
 def _progress(console: Console) -> Iterator[Advance]:
     """A bar over the epochs of all trainings, hidden where the output is no terminal."""
     columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeRemainingColumn())
-    epochs = (1 + len(ALPHAS)) * TRAINING.epochs + len(ALPHAS) * TUNING.epochs
+    epochs = DENSE.epochs + len(ALPHAS) * (PATH.epochs + TUNING.epochs)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=epochs)
 
@@ -163,26 +164,25 @@ def _train_dense(
 ) -> tuple[keras.Model, Dense]:
     model = models.build(MODEL, data.shape, data.classes)
     model.set_weights(base.get_weights())
-    compile_for(model, TRAINING, len(data.train))
-    fit(model, (data.train.x, data.train.y), TRAINING, callbacks=[advance("dense network")])
+    compile_for(model, DENSE, len(data.train))
+    fit(model, (data.train.x, data.train.y), DENSE, callbacks=[advance("dense network")])
     validation = accuracy(model, (data.validation.x, data.validation.y))
     return model, dense_summary(model, validation, accuracy(model, (data.test.x, data.test.y)))
 
 
 def _train_sparse(base: keras.Model, data: datasets.Dataset, advance: Advance) -> list[_Candidate]:
-    """One training per alpha from the same initial weights, compiled once."""
-    initial = base.get_weights()
-    regularizer = KernelSize(ALPHAS[0], reweight=REWEIGHT)
-    compile_for(base, TRAINING, len(data.train), regularizer, WEIGHTS)
+    """The path of alphas: each training starts from the solution before, compiled once."""
+    recipe, regularizer = PATH, KernelSize(ALPHAS[0], reweight=REWEIGHT)
+    compile_for(base, PATH, len(data.train), regularizer, WEIGHTS)
     candidates = []
     for alpha in ALPHAS:
-        base.set_weights(initial)
         _restart(base.optimizer)
         regularizer.alpha.assign(alpha)
         ticks = advance(f"KernelSize, alpha {alpha:g}")
-        fit(base, (data.train.x, data.train.y), TRAINING, callbacks=[ticks])
+        fit(base, (data.train.x, data.train.y), recipe, callbacks=[ticks])
         candidates.append(_threshold(base, alpha, (data.validation.x, data.validation.y)))
-    base.set_weights(initial)
+        # With alpha from 0 again, what is dead would come back.
+        recipe = replace(PATH, ramp=0.0)
     return candidates
 
 
@@ -285,6 +285,7 @@ def _settings(seed: int) -> dict[str, Any]:
         "seed": seed,
         "alphas": ALPHAS,
         "taus": TAUS,
-        "training": asdict(TRAINING),
+        "dense": asdict(DENSE),
+        "path": asdict(PATH),
         "fine_tuning": asdict(TUNING),
     }
