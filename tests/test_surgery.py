@@ -472,3 +472,13 @@ def test_names_and_structures_stay() -> None:
     assert pruned.name == model.name
     assert {"stem", "b1a", "classes"} <= {layer.name for layer in pruned.layers}
     assert outputs(pruned, random_batch(model))[0].shape == (3, 4)
+
+
+def test_a_branch_without_any_live_channel_goes_with_its_add() -> None:
+    """Also where its last convolution reads constants only, and so costs nothing to keep."""
+    model = residual_network(seed=3)
+    chosen = Plan({"b3a": [0] * 12, "b3b": [0] * 12})
+    pruned = assert_exact_surgery(model, chosen)
+    left = {layer.name for layer in pruned.layers}
+    assert {"b2a", "stem"} <= left
+    assert not {"b3a", "b3b"} & left

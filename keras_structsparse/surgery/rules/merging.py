@@ -99,8 +99,9 @@ def _spreads(site: Site, side: Channels, live: Array) -> bool:
     missing = live & ~side.live
     places = float(np.prod([size or 1 for size in site.shapes[0][1:-1]]))
     width, have = float(live.sum()), float(side.live.sum())
-    spreading = places * width * (have + site.costs.move) if have else 0.0
-    return bool(missing.any()) and float(side.cost[missing].sum()) > spreading
+    if not missing.any() or not have:
+        return bool(missing.any())  # A side of constants goes, whatever they cost.
+    return float(side.cost[missing].sum()) > places * width * (have + site.costs.move)
 
 
 def _spread(site: Site, index: int, piece: Piece, order: Array, offset: Array) -> Tensor:
