@@ -6,7 +6,6 @@ takes as long as so many of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,11 +23,13 @@ class Costs:
     start: float = 1e6
 
 
-# How kernels of several sizes become convolutions: as many as pay, one, or one per size.
-REALIZE = {"auto": Costs(), "crop": Costs(start=math.inf), "split": Costs(move=0.0, start=0.0)}
+FREE = Costs(move=0.0, start=0.0)
+
+Price = Callable[[int, int], float]
+Segments = list[tuple[int, int]]
 
 
-def cut(keys: Sequence[int], price: Callable[[int, int], float]) -> list[tuple[int, int]]:
+def cut(keys: Sequence[int], price: Price) -> Segments:
     """Cut a sequence into segments of least total price.
 
     Args:
@@ -62,3 +63,31 @@ def cut(keys: Sequence[int], price: Callable[[int, int], float]) -> list[tuple[i
         segments.append((edges[start], edges[stop]))
         stop = start
     return segments[::-1]
+
+
+def whole(keys: Sequence[int], price: Price) -> Segments:
+    """One segment, whatever it costs; none of an empty sequence."""
+    return [(0, len(keys))] if keys else []
+
+
+@dataclass(frozen=True)
+class Realization:
+    """How kernels of several sizes become convolutions.
+
+    Attributes:
+        costs: What operations cost beside their multiply-adds.
+        cut: From the sizes of the kernels and the price of a convolution to the convolutions.
+        crops: Whether a convolution may become smaller than the original.
+    """
+
+    costs: Costs
+    cut: Callable[[Sequence[int], Price], Segments]
+    crops: bool = True
+
+
+REALIZE = {
+    "auto": Realization(Costs(), cut),
+    "crop": Realization(FREE, whole),
+    "split": Realization(FREE, cut),
+    "none": Realization(Costs(), whole, crops=False),
+}
