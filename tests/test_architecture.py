@@ -46,6 +46,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "plans": frozenset({"groups", "graph", "kernels", "copying"}),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying"}),
     "training": frozenset({"optimizers", "attachment", "regularizers"}),
+    "selection": frozenset({"graph", "plans", "training"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying"}),
     "export": frozenset({"graph"}),
     "plots": frozenset({"frontier", "plans", "plots", "profiles"}),
