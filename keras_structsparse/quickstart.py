@@ -47,7 +47,7 @@ REWEIGHT = 0.1
 TAUS = (1e-3, 3e-3, 1e-2, 3e-2)
 DENSE = Recipe(epochs=18, batch_size=32, learning_rate=0.1)
 PATH = Recipe(epochs=12, batch_size=32, learning_rate=0.1)
-TUNING = Recipe(epochs=5, batch_size=32, learning_rate=0.02, ramp=0.0)
+TUNING = Recipe(epochs=10, batch_size=32, learning_rate=0.1, ramp=0.0)
 
 # All on the validation split: how much accuracy a larger threshold may cost before fine-tuning,
 # and how far below the dense network the chosen point may lie after it.
