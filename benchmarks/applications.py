@@ -145,7 +145,8 @@ each kind of block.
   (living inputs times sizes of kernels, measured on the masked network).
 - **constants**: channels that convolutions still compute though they do not depend on the input;
   of these, carriers. **kept**: layers that surgery left as they are.
-- **seconds**: `prune` alone, float32. **memory**: its peak over the size of the model.
+- **seconds**: `prune` alone, float32. **memory**: its peak over the size of the model, where that
+  is above a million parameters.
 
 | network | exact | difference | control | M before | split % | auto % | eq. (10) % | constants | carriers | kept | seconds | memory |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -176,7 +177,7 @@ def _line(row: Row) -> str:
         str(row.get("carriers", "")),
         str(sum(calls for calls, _ in row["kept"].values())),
         f"{row['seconds']:.1f}",
-        f"{row['memory']:.1f}",
+        f"{row['memory']:.1f}" if row["params"] > 1e6 else "",
     ]
     return f"| {row['model']} | {' | '.join(cells)} |"
 
