@@ -372,6 +372,9 @@ def test_a_foreign_layer_may_have_one_number_as_kernel_size() -> None:
     class Block(keras.layers.Layer):
         kernel_size = 3
 
+        def call(self, inputs: Any) -> Any:
+            return inputs
+
     inputs = keras.Input((8, 8, 3))
     x = Block(name="block")(keras.layers.Conv2D(4, 3, name="conv")(inputs))
     assert [x.name for x in profile(keras.Model(inputs, x)).layers] == ["conv"]
