@@ -22,7 +22,7 @@ from keras_structsparse.verification import random_inputs
 Array = Any
 
 DEAD = 0.3
-"""Share of kernels that are removed; of the others the sizes are uniform."""
+"""Share of kernels that are removed unless told otherwise; the sizes of the others are uniform."""
 
 
 def animate(model: keras.Model, seed: int = 0) -> None:
@@ -59,22 +59,22 @@ def _run(model: keras.Model, inputs: Sequence[Array], **options: Any) -> Any:
     return model(keras.tree.pack_sequence_as(graph.input_structure(model), inputs), **options)
 
 
-def random_plan(model: keras.Model, seed: int = 0) -> Plan:
+def random_plan(model: keras.Model, seed: int = 0, dead: float = DEAD) -> Plan:
     """Random sizes for the kernels of all layers but those that make outputs."""
     network, rng = graph.read(model), np.random.default_rng(seed)
     outputs = {call.name for call in network.calls if set(call.outputs) & set(network.outputs)}
     return Plan(
         {
-            name: _sizes(rng, layer.kernel.shape)
+            name: _sizes(rng, layer.kernel.shape, dead)
             for name, layer in kernel_layers(network).items()
             if name not in outputs
         }
     )
 
 
-def _sizes(rng: np.random.Generator, shape: tuple[int, ...]) -> list[int]:
+def _sizes(rng: np.random.Generator, shape: tuple[int, ...], dead: float) -> list[int]:
     base, width = max(shape[:-2], default=1), shape[-1]
-    sizes = rng.integers(1, base + 1, width) * (rng.random(width) >= DEAD)
+    sizes = rng.integers(1, base + 1, width) * (rng.random(width) >= dead)
     sizes[0] = max(sizes[0], 1)
     return [int(size) for size in sizes]
 
@@ -100,7 +100,7 @@ def _kept_area(call: graph.Call, plan: Plan) -> float:
     if sizes is None:
         return 1.0
     shape = tuple(call.operation.kernel.shape[:-2])
-    areas = {size: math.prod(min(size, side) for side in shape) for size in set(sizes)}
+    areas = {n: math.prod(min(n, side) for side in shape) if n else 0 for n in set(sizes)}
     return float(np.mean([areas[size] for size in sizes])) / math.prod(shape)
 
 
