@@ -60,10 +60,7 @@ def examine(name: str) -> Iterator[Row]:
     yield {"before": profile(model).multiply_adds, "after_auto": profile(pruned).multiply_adds}
     yield blocking(model, plan, pruned)
     yield {"after": profile(prune(model, plan, realize="split")).multiply_adds}
-    exact, interior = (
-        planting.computed_constants(each) for each in (pruned, prune(model, plan, "interior"))
-    )
-    yield {"constant": exact, "carriers": exact - interior}
+    yield dict(zip(("constant", "carriers"), planting.constants(pruned), strict=True))
     found = verify(model, plan, realize="split", samples=4)
     yield {"error": found.error, "control": found.control, "exact": found.passed}
 
@@ -143,8 +140,9 @@ each kind of block.
 - **multiply-adds**: millions before; per cent left with one convolution per kernel size
   (`realize="split"`), as the cost model decides (`"auto"`), and what eq. (10) gives for the plan
   (living inputs times sizes of kernels, measured on the masked network).
-- **constants**: channels that convolutions still compute though they do not depend on the input;
-  of these, carriers. **kept**: layers that surgery left as they are.
+- **constants**: channels that convolutions still compute though they do not depend on the input.
+  **carriers**: such channels that padded convolutions read. **kept**: layers that surgery left as
+  they are.
 - **seconds**: `prune` alone, float32. **memory**: its peak over the size of the model, where that
   is above a million parameters.
 

@@ -131,15 +131,21 @@ def _never_flat(layer: keras.Layer) -> Mapping[str, Any]:
     return {"activation": "softsign"} if hasattr(layer, "activation") else {}
 
 
-def computed_constants(model: keras.Model) -> int:
-    """Channels of convolutions and dense layers that do not depend on the input.
+def constants(model: keras.Model) -> tuple[int, int]:
+    """Channels of a pruned model that do not depend on the input.
 
-    The 1x1 convolutions that spread a narrow tensor are left out: their constants are sums.
+    Returns:
+        Those that convolutions and dense layers compute, but for the 1x1 convolutions that spread
+        a narrow tensor: their constants are sums. And those that layers with a border read.
     """
     network = graph.read(model)
-    live, layers = liveness(network), kernel_layers(network)
-    return sum(
-        int((~live[call.outputs[0]]).sum())
-        for call in network.calls
-        if call.name in layers and "_spread_" not in call.name
-    )
+    dead = {tensor: int((~live).sum()) for tensor, live in liveness(network).items()}
+    layers = kernel_layers(network)
+    calls = [call for call in network.calls if call.name in layers]
+    made = {i for call in calls if "_spread_" not in call.name for i in call.outputs}
+    read = {call.inputs[0] for call in calls if _has_border(call.operation)}
+    return sum(dead[i] for i in made), sum(dead[i] for i in read)
+
+
+def _has_border(layer: keras.Layer) -> bool:
+    return max(getattr(layer, "kernel_size", (1,))) > 1 and layer.padding != "valid"

@@ -89,9 +89,9 @@ def function(sketch: Sketch) -> str:
 
 
 def pooling(sketch: Sketch) -> str:
-    # TensorFlow has no 3D maximum in float64.
-    kind = sketch.one_of("Average", "Max" if sketch.rank < 3 else "Average")
-    padding = sketch.one_of("same", "valid")
+    if sketch.rank > 2:  # TensorFlow has none in float64
+        return resizing(sketch)
+    kind, padding = sketch.one_of("Average", "Max"), sketch.one_of("same", "valid")
     strides = sketch.one_of(None, 1, 2)
     size = sketch.several(1, 3)
     options = f"{size}, strides={strides}, padding={padding!r}"
