@@ -10,6 +10,7 @@ from keras_structsparse import models, surgery
 from keras_structsparse._version import __version__
 from keras_structsparse.attachment import attach, regularizers_of
 from keras_structsparse.errors import (
+    CostsError,
     DatasetError,
     DeadNetworkError,
     ModelError,
@@ -26,6 +27,7 @@ from keras_structsparse.verification import Verification, verify
 
 __all__ = [
     "Comparison",
+    "CostsError",
     "DatasetError",
     "DeadNetworkError",
     "KernelCount",

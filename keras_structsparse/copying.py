@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import detached, functional, is_opened
+from keras_structsparse.graph import detached, functional, input_structure, is_opened
 
 OUR_PACKAGE = "keras_structsparse>"
 
@@ -70,6 +70,12 @@ def copy_model(
         ModelError: The model has no graph.
     """
 
+    def like(tensor: Any) -> Any:
+        """Keras keeps the type of inputs: in a nested model it would round what comes in."""
+        layer = keras.layers.InputLayer(batch_shape=tensor.shape, dtype=tensor.dtype)
+        dtype = config(layer).get("dtype", tensor.dtype)
+        return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
+
     def copied(operation: keras.Operation) -> keras.Operation:
         if is_opened(operation):
             return copy_model(operation, config)
@@ -77,6 +83,7 @@ def copy_model(
         return clone(operation, **changes)
 
     source = functional(model)
-    twin = keras.models.clone_model(source, clone_function=copied)
+    inputs = keras.tree.map_structure(like, input_structure(model))
+    twin = keras.models.clone_model(source, input_tensors=inputs, clone_function=copied)
     twin.set_weights(source.get_weights())
     return twin

@@ -47,6 +47,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying"}),
     "training": frozenset({"optimizers", "attachment", "regularizers"}),
     "selection": frozenset({"graph", "plans", "training"}),
+    "calibration": frozenset({"graph", "latency", "profiles", "surgery"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying"}),
     "export": frozenset({"graph"}),
     "plots": frozenset({"frontier", "plans", "plots", "profiles"}),

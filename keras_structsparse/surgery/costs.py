@@ -6,21 +6,77 @@ takes as long as so many of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras_structsparse.errors import CostsError
+
+FORMAT = "keras_structsparse.costs/1"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """The price of operations.
+    """The price of operations, for one example.
+
+    An operation is started once for a whole batch: so ``start`` is its price divided by the batch
+    size, and costs suit one batch size on one machine
+    (:func:`keras_structsparse.calibration.calibrate` measures them).
 
     Attributes:
         move: Multiply-adds that take as long as one element written to memory.
         start: Multiply-adds that take as long as starting one more operation.
+
+    Raises:
+        CostsError: A price is negative or not finite.
+
+    Example:
+        >>> Costs.from_json(Costs(move=20.0, start=3e5).to_json())
+        Costs(move=20.0, start=300000.0)
     """
 
     move: float = 32.0
     start: float = 1e6
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value < 0:
+                raise CostsError(f"{name}: expected a finite number >= 0. Received: {value!r}")
+
+    def to_json(self, **notes: Any) -> str:
+        """The costs as JSON text, which :meth:`from_json` reads.
+
+        Args:
+            **notes: What else to write, such as where the costs were measured.
+        """
+        return json.dumps({"format": FORMAT, **asdict(self), **notes}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Costs:
+        """Read costs from JSON text.
+
+        Args:
+            text: What :meth:`to_json` wrote; notes are passed over.
+
+        Returns:
+            The costs.
+
+        Raises:
+            CostsError: The text is no JSON, or no costs of this format.
+        """
+        try:
+            content = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise CostsError(f"costs: expected JSON. Received text that is none: {error}") from (
+                error
+            )
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        if found != FORMAT:
+            raise CostsError(f'costs: expected "format": "{FORMAT}". Received: {found!r}')
+        return cls(content.get("move"), content.get("start"))
 
 
 FREE = Costs(move=0.0, start=0.0)
@@ -85,9 +141,21 @@ class Realization:
     crops: bool = True
 
 
-REALIZE = {
-    "auto": Realization(Costs(), cut),
-    "crop": Realization(FREE, whole),
-    "split": Realization(FREE, cut),
-    "none": Realization(Costs(), whole, crops=False),
-}
+def realizations(costs: Costs) -> Mapping[str, Realization]:
+    """The values of ``realize`` that :func:`keras_structsparse.prune` takes.
+
+    Args:
+        costs: What operations cost beside their multiply-adds; "crop" and "split" do not ask.
+
+    Returns:
+        The realizations by name.
+    """
+    return {
+        "auto": Realization(costs, cut),
+        "crop": Realization(FREE, whole),
+        "split": Realization(FREE, cut),
+        "none": Realization(costs, whole, crops=False),
+    }
+
+
+REALIZE = realizations(Costs())
