@@ -118,12 +118,18 @@ def _chosen(network: graphs.Graph, names: Iterable[str] | None) -> dict[str, ker
         raise ValueError("layers: expected at least one name. Received: none")
     for name in names:
         if name not in available:
-            near = ", ".join(difflib.get_close_matches(str(name), available, 3, 0.4) or available)
-            raise ValueError(
-                "layers: expected names of ungrouped convolutions or dense layers, such as "
-                f"{near}. Received: {name!r}"
-            )
+            raise ValueError(_unavailable(network, available, name))
     return {name: available[name] for name in names}
+
+
+def _unavailable(network: graphs.Graph, available: Iterable[str], name: str) -> str:
+    near = difflib.get_close_matches(str(name), available, 3, 0.4) or available
+    kinds = [type(call.operation).__name__ for call in network.layers() if call.name == name]
+    return (
+        "layers: expected names of ungrouped convolutions (not transposed, depthwise or separable) "
+        f"or dense layers, such as {', '.join(near)}. "
+        f"Received: {name!r}{', a ' + kinds[0] if kinds else ''}"
+    )
 
 
 def _scaled_norm(name: str, norm: keras.Layer) -> keras.Layer:

@@ -24,6 +24,11 @@ class KernelCount(Structured):
 
     The sum of the kernels' norms, `d'_i = sum_j |k_ij|` (12): whole kernels go to zero.
 
+    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out). As an argument of
+    the constructor of another layer it takes the last axis of what it is given for the kernels:
+    right for the pointwise kernel of a separable convolution; in a depthwise one all channels of
+    a multiplier count as one kernel; in a transposed convolution it would count input channels.
+
     Args:
         alpha: Weight of the penalty, finite and >= 0; `r.alpha` is a variable that can be assigned.
         norm: `"l2"`, `"group_normalized"` (25), `"group_scaled"` (29) or `"linf"`.
@@ -78,6 +83,11 @@ class KernelSize(Structured):
 
     The sum over kernels of `s'_ij = sum_n |k_ij(G_n)|` (21), with nested groups from the outermost
     half ring to the whole kernel: kernels get smaller from the outside in, down to nothing.
+
+    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out). As an argument of
+    the constructor of another layer it takes the last axis of what it is given for the kernels:
+    right for the pointwise kernel of a separable convolution; in a depthwise one all channels of
+    a multiplier count as one kernel; in a transposed convolution it would count input channels.
 
     Args:
         alpha: Weight of the penalty, finite and >= 0; `r.alpha` is a variable that can be assigned.

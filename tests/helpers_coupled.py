@@ -69,9 +69,10 @@ def network(
     variables = {path: keras.Variable(value, dtype="float64") for path, value in given.items()}
     targets = []
     for name in SHAPES:
-        own = regularizer.bound(SHARES[name], SCALES[name], links.get(name))
+        scale = SCALES[name]
+        own = regularizer.bound(SHARES[name], scale, links.get(name))
         own.bind(variables)
-        gamma = None if SCALES[name] is None else variables[SCALES[name]]
+        gamma = None if scale is None else variables[scale]
         targets.append(Target(own, variables[name], gamma, name))
     return targets
 

@@ -171,3 +171,30 @@ def test_a_joined_kernel_that_is_frozen_is_an_error() -> None:
     model.get_layer("b1b").trainable = False
     with pytest.raises(ValueError, match=r"expected one trainable variable 'b1b/kernel'"):
         compiled(model).fit(*data(model), verbose=0)
+
+
+def test_a_plan_may_remove_joined_kernels_together() -> None:
+    """Where one kernel of a channel is above the threshold, the others stay."""
+    model = small(normalize=False)
+    for name, norm in (("stem", 1.0), ("b1b", 0.01)):
+        kernel = np.zeros(model.get_layer(name).kernel.shape)
+        kernel[2, 2, 0] = norm
+        kernel[2, 2, 0, 0] = 0.01
+        model.get_layer(name).kernel.assign(kernel)
+    apart, together = (kss.plan(model, tau=0.05, coupled=c).sizes for c in (False, True))
+    assert apart["stem"] == together["stem"] == (0, *[1] * 7)
+    assert apart["b1b"] == (0,) * 8
+    assert together["b1b"] == (0, *[1] * 7)
+    assert apart["b1a"] == together["b1a"]
+
+
+def test_the_mean_of_a_stream_decides_for_all_of_it() -> None:
+    model = small(normalize=False)
+    for name, norm in (("stem", 0.06), ("b1b", 0.03)):
+        kernel = np.zeros(model.get_layer(name).kernel.shape)
+        kernel[2, 2, 0] = norm
+        model.get_layer(name).kernel.assign(kernel)
+    assert kss.plan(model, tau=0.05).widths["stem"] == 8
+    together = kss.plan(model, tau=0.05, coupled=True)
+    assert together.widths["stem"] == together.widths["b1b"] == 0
+    assert kss.plan(model, tau=0.04, coupled=True).widths["b1b"] == 8
