@@ -1,7 +1,8 @@
 """Find the smallest convolutional network that still does the work, as a plain Keras model.
 
 Train with a regularizer that makes whole kernels, rings of kernels and whole layers vanish
-(:class:`KernelCount`, :class:`KernelSize`, :func:`attach`, :class:`Proximal`), read off what is
+(:class:`KernelCount`, :class:`KernelSize`, :class:`MultiplyAdds`, :func:`attach`,
+:class:`Proximal`), read off what is
 left (:func:`plan`), and rebuild the network without the rest (:func:`prune`): it computes exactly
 the same.
 """
@@ -21,7 +22,8 @@ from keras_structsparse.errors import (
 from keras_structsparse.optimizers import Proximal
 from keras_structsparse.plans import Plan, masked, plan
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
-from keras_structsparse.regularizers import KernelCount, KernelSize
+from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
+from keras_structsparse.scales import with_scales
 from keras_structsparse.surgery import prune
 from keras_structsparse.verification import Verification, verify
 
@@ -33,6 +35,7 @@ __all__ = [
     "KernelCount",
     "KernelSize",
     "ModelError",
+    "MultiplyAdds",
     "OutputError",
     "Plan",
     "PlanError",
@@ -51,4 +54,5 @@ __all__ = [
     "regularizers_of",
     "surgery",
     "verify",
+    "with_scales",
 ]

@@ -7,7 +7,8 @@ with a step length ``t`` for which the fixed points are those of the objective (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import keras
@@ -152,9 +153,9 @@ class Proximal(keras.optimizers.Optimizer):
             for target, start in zip(targets, before, strict=True)
         ]
         points = [
-            Target(t.regularizer, m.point, None)
+            Target(t.regularizer, m.point, None, t.path)
             if t.gamma is None
-            else Target(t.regularizer, ops.convert_to_tensor(t.kernel), m.point)
+            else Target(t.regularizer, ops.convert_to_tensor(t.kernel), m.point, t.path)
             for t, m in zip(targets, moves, strict=True)
         ]
         changes = proximal_steps(points, [m.step for m in moves])
@@ -212,12 +213,14 @@ class Proximal(keras.optimizers.Optimizer):
 
 def _targets(variables: Sequence[keras.Variable]) -> list[Target]:
     """The regularized kernels among some variables, each with the gamma it is paired with."""
+    known = _by_path(variables)
     targets = []
     for variable in variables:
         regularizer = variable.regularizer
         if isinstance(regularizer, Structured):
-            gamma = None if regularizer.scale is None else _gamma(regularizer, variables)
-            targets.append(Target(regularizer, variable, gamma))
+            _bind(regularizer, known)
+            gamma = None if regularizer.scale is None else known[regularizer.scale]
+            targets.append(Target(regularizer, variable, gamma, variable.path))
     return targets
 
 
@@ -229,19 +232,31 @@ def _moved(target: Target) -> keras.Variable:
 def _value(target: Target) -> Target:
     """The target with tensors for its variables."""
     gamma = None if target.gamma is None else ops.convert_to_tensor(target.gamma)
-    return Target(target.regularizer, ops.convert_to_tensor(target.kernel), gamma)
+    kernel = ops.convert_to_tensor(target.kernel)
+    return Target(target.regularizer, kernel, gamma, target.path)
 
 
-def _gamma(regularizer: Structured, variables: Sequence[keras.Variable]) -> keras.Variable:
-    found = [v for v in variables if v.path == regularizer.scale]
-    if len(found) != 1:
+def _by_path(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
+    """The variables whose path is no other's."""
+    counts = collections.Counter(variable.path for variable in variables)
+    return {v.path: v for v in variables if counts[v.path] == 1}
+
+
+def _bind(regularizer: Structured, known: Mapping[str, keras.Variable]) -> None:
+    """Give a regularizer the variables that it needs; they must move together with its kernel."""
+    missing = regularizer.required - known.keys()
+    if missing:
         raise ValueError(
-            f"Proximal: expected one trainable variable '{regularizer.scale}', the scale of the "
-            f"batch normalisation that a regularized kernel is paired with. Found: {len(found)}. "
-            "Attach the regularizer again."
+            f"Proximal: expected one trainable variable '{min(missing)}', the scale of the batch "
+            "normalisation that a regularized kernel is paired with, or a kernel that it is joined "
+            "with. Found none, or several. Attach the regularizer again."
         )
-    regularizer.bind_scale(found[0])
-    return found[0]
+    regularizer.bind(known)
+    if regularizer.unbound:
+        raise ValueError(
+            f"Proximal: the variable '{min(regularizer.unbound)}' of a layer that feeds a "
+            "regularized one is not among the trainable variables. Attach the regularizer again."
+        )
 
 
 def _replica_share() -> float:

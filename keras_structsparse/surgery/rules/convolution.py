@@ -156,10 +156,10 @@ def _padded(site: Site, tensor: Tensor, pads: Pads) -> Tensor:
 
 
 def _stages(pads: Pads) -> list[Stage]:
-    """The layers that pad by possibly negative numbers: first one that crops."""
+    """The layers that pad by possibly negative numbers; cropping first could leave nothing."""
     cut = [(max(-before, 0), max(-after, 0)) for before, after in pads]
     grow = [(max(before, 0), max(after, 0)) for before, after in pads]
-    stages = [(CROPPINGS, "crop", cut), (PADDINGS, "pad", grow)]
+    stages = [(PADDINGS, "pad", grow), (CROPPINGS, "crop", cut)]
     return [stage for stage in stages if np.any(stage[2])]
 
 
