@@ -46,17 +46,18 @@ def check(case: Case) -> None:
     assert_same_function(reference, pruned, inputs)
 
 
-@quick(40)
+@quick(12)
 @given(cases())
 def test_pruned_equals_masked(case: Case) -> None:
     check(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_by_itself(family: str) -> None:
     """Between convolutions and normalisations, which make constants of all kinds."""
 
-    @quick(3)
+    @quick(10)
     @given(cases(("convolution", "normalization", "activation", family, family), depth=6))
     def run(case: Case) -> None:
         check(case)
@@ -71,7 +72,7 @@ def test_thousands_of_networks(case: Case) -> None:
     check(case)
 
 
-@quick(10)
+@quick(4)
 @given(cases())
 def test_the_code_of_a_case_builds_the_same_network(case: Case) -> None:
     first, second = case.build(), case.build()
