@@ -121,7 +121,7 @@ def _step(network: Graph, call: Call, site: Site) -> Step:
     if rule is None or reason is not None or len(call.outputs) != 1:
         outputs = tuple(unknown(site.fresh(_width(network, i))) for i in call.outputs)
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
-        stays = Flow(outputs[0], keeps=keeps, notes=(str(reason),))
+        stays = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
         return Step(call, site, None, stays, outputs)
     site, hidden = (site, ()) if rule.borders else _without_borders(site)
     flow = rule.flow(site)
@@ -158,6 +158,7 @@ def _site(
         inputs=tuple(channels[i] for i in call.inputs),
         shapes=tuple(network.shapes[i] for i in call.inputs),
         output_shape=network.shapes[call.outputs[0]],
+        dtype=network.dtypes[call.outputs[0]],
         fill=call.arguments,
     )
 
