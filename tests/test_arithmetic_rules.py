@@ -1,4 +1,4 @@
-"""Surgery of products, quotients, maxima and bare operations: gates, maps of one channel, numbers."""
+"""Surgery of products, quotients, maxima and bare operations; gates, maps of one channel."""
 
 from __future__ import annotations
 
