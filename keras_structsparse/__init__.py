@@ -26,6 +26,7 @@ from keras_structsparse.profiles import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
 from keras_structsparse.scales import with_scales
 from keras_structsparse.surgery import Costs, prune
+from keras_structsparse.tracing import traced
 from keras_structsparse.verification import Verification, verify
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "prune",
     "regularizers_of",
     "surgery",
+    "traced",
     "verify",
     "with_scales",
 ]

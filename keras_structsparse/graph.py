@@ -128,7 +128,8 @@ def functional(model: keras.Model) -> keras.Model:
     if not _is_plain(model):
         raise ModelError(
             f"Model '{model.name}' is of the subclassed type {type(model).__name__}, which has no "
-            "graph of layers to read. Expected a functional or Sequential model."
+            "graph of layers to read. Expected a functional or Sequential model; kss.traced makes "
+            "one of a call that is made of Keras layers and keras.ops."
         )
     return Functional(model._inputs_struct, model._outputs_struct, name=model.name)
 
