@@ -1,4 +1,4 @@
-"""Fit a network in training to a share of its multiply-adds: measure it, and cut what is too much."""
+"""Fit a network in training to a share of its multiply-adds: measure it, cut what is too much."""
 
 from __future__ import annotations
 
