@@ -10,17 +10,13 @@ from typing import Any
 import keras
 
 from keras_structsparse._checks import nonnegative
-from keras_structsparse.fitting import Fitter
-from keras_structsparse.plans import Plan
+from keras_structsparse.fitting import Fitter, Mask, hold
 from keras_structsparse.plans import plan as read_plan
 from keras_structsparse.readings import State
 from keras_structsparse.structured import Structured
 
 LOOKS = 64
 """How often in a training the multiply-adds are looked at, and alpha is set."""
-
-AHEAD = 2.0
-"""Looks ahead for which shrinking norms are followed on a line: what will die is seen to come."""
 
 WARM_UP, ARRIVAL, LATEST = 0.1, 0.6, 0.7
 """Shares of the training: alpha rises from 0; the plan reaches the target; the cut comes."""
@@ -83,7 +79,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         self._alphas = _starts(self._fitter.regularizers.values())
         self._steering = _Steering(self.target)
         self._epoch = self._looks = self._checks = 0
-        self._plan: Plan | None = None
+        self._arrived, self._masks = False, list[Mask]()
         self._last: State = self._fitter.reader.state()
         self.reached = self.threshold = None
         start = self._fitter.share(self._last)
@@ -98,7 +94,10 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at the network, if it is time."""
+        """Keep away what has gone; look at the network, if it is time."""
+        if self._masks:
+            _synchronize(self.model)
+            hold(self._masks)
         steps = self.params.get("steps")
         if steps:
             self._advance((self._epoch + (batch + 1) / steps) / self.params["epochs"])
@@ -126,13 +125,11 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         passed = sum(progress >= share - ROUNDING for share in CHECKS)
         check, self._checks = passed > self._checks, passed
         _synchronize(self.model)
-        if self._plan is None:
+        if not self._arrived:
             self._look(progress, check)
         elif check:
-            # Biases have moved and left other constants; what came back takes part again.
+            # Biases have moved and left other constants.
             self._cut(self.target)
-        else:
-            self._fitter.apply(self._plan)
 
     def _look(self, progress: float, check: bool) -> None:
         """Steer alpha, or cut if the target is near or time is up."""
@@ -141,7 +138,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         if check or share <= self.target + self.tolerance:
             share = self._fitter.corrected_share(state)
         if share > self.target + self.tolerance and progress < LATEST:
-            coming = self._fitter.coming_share(self._last, state, AHEAD)
+            coming = self._fitter.coming_share(state)
             self._set_alphas(self._steering.alpha_at(progress, coming))
             self._last = state
         else:
@@ -151,13 +148,14 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         if share < self.target:
             # Kernels before a ReLU that have died do not come back by themselves.
             self._fitter.reader.assign(self._last)
+        self._arrived = True
         self._set_alphas(0.0)
         # Somewhat above the target, for later cuts can only take away; unless this is the last.
         self._cut(self.target + self.tolerance / 2 if progress < CHECKS[-2] else self.target)
 
     def _cut(self, target: float) -> None:
-        self._plan, self.threshold = self._fitter.cut(target, self.tolerance / 2)
-        self._fitter.apply(self._plan)
+        plan, self.threshold = self._fitter.cut(target, self.tolerance / 2)
+        self._masks = self._fitter.apply(plan)
 
     def _set_alphas(self, factor: float) -> None:
         for alpha, start in self._alphas:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -18,9 +19,14 @@ from keras_structsparse.surgery import prune
 from keras_structsparse.thresholds import effective_norms
 
 Array = Any
+Mask = tuple[keras.Variable, Any]
+"""A variable, and a tensor of ones and zeros of its shape."""
 
 ROUNDS = 6
 """Networks that are rebuilt at most for one cut."""
+
+SMALL = 0.1
+"""Groups with norms up to this share of what is usual in the network are about to go."""
 
 TINY = float(np.finfo("float32").tiny)
 
@@ -45,6 +51,11 @@ class Fitter:
         self.regularizers = regularizers_of(model)
         self.base = profile(model).multiply_adds
         self._correction = 1.0
+        state = self.reader.state()
+        self._lengths = {
+            name: _root_mean_square(effective_norms(*state[name], "kernel"))
+            for name in self.regularizers
+        }
 
     def share(self, state: State) -> float:
         """The share that surgery would leave."""
@@ -54,14 +65,17 @@ class Fitter:
         """The same, by rebuilding the network."""
         return self._rebuilt(self.reader.sizes(state, self.tau))
 
-    def coming_share(self, before: State, state: State, looks: float) -> float:
-        """The share some looks later, if norms that shrink go on as since the look before."""
-        sizes = {}
-        for name, own in state.items():
-            norms = effective_norms(*own, "half_ring")
-            shrunk = np.minimum(norms - effective_norms(*before[name], "half_ring"), 0.0)
-            count = (norms + looks * shrunk > self.tau).sum(axis=0)
-            sizes[name] = self.reader.reached(name, "half_ring")[count]
+    def coming_share(self, state: State) -> float:
+        """The share without the groups that have become small and may go next.
+
+        Small is relative: norms shrink long before they are 0, in all layers and not alike.
+        """
+        norms = {name: self._relative_norms(name, state) for name in self.regularizers}
+        small = SMALL * _root_mean_square(np.concatenate([own[-1] for own in norms.values()]))
+        sizes = self.reader.sizes(state, self.tau)
+        for name, own in norms.items():
+            reached = self.reader.reached(name, self.regularizers[name].groups)
+            sizes[name] = np.minimum(sizes[name], reached[(own > small).sum(axis=0)])
         return self._estimate(sizes)
 
     def exact_share(self, plan: Plan) -> float:
@@ -95,11 +109,15 @@ class Fitter:
         _, threshold, sizes = min(tried, key=lambda each: each[0])
         return _plan(sizes), threshold
 
-    def apply(self, plan: Plan) -> None:
+    def apply(self, plan: Plan) -> list[Mask]:
         """Take what a plan removes away from the effective kernels.
 
         As in the proximal step, gamma takes the new length and the kernel keeps its own.
+
+        Returns:
+            What keeps it away, for :func:`hold`.
         """
+        found = []
         for name, sizes in plan.sizes.items():
             kernel, gamma = self.reader.layer_state(name)
             kept = masked_kernel(kernel, sizes)
@@ -108,6 +126,21 @@ class Fitter:
                 kept = np.where(ratio > 0, kept / np.where(ratio > 0, ratio, 1.0), kernel)
                 gamma = gamma * ratio
             self.reader.assign({name: (kept, gamma)})
+            found += self._masks(name, sizes)
+        return found
+
+    def _masks(self, name: str, sizes: Sequence[int]) -> list[Mask]:
+        """The entries that stay, of the variables of which some do not."""
+        kernel, gamma = self.reader.layers[name].kernel, self.reader.norms.get(name)
+        entries = masked_kernel(np.ones(kernel.shape), sizes)
+        found = [(kernel, entries)]
+        if gamma is not None:
+            # A kernel without its scale is none; its direction stays as it is.
+            alive = entries.any(axis=tuple(range(entries.ndim - 1)))
+            found = [(kernel, np.where(alive, entries, 1.0)), (gamma.gamma, alive)]
+        return [
+            (v, keras.ops.convert_to_tensor(mask, v.dtype)) for v, mask in found if not mask.all()
+        ]
 
     def _estimate(self, sizes: Sizes) -> float:
         left = sum(remaining(self.reader.graph, sizes).values())
@@ -119,6 +152,11 @@ class Fitter:
         if share > 0 and estimate > 0:
             self._correction *= share / estimate
         return share
+
+    def _relative_norms(self, name: str, state: State) -> Array:
+        """The norms of a layer's groups over what its kernels had at the start."""
+        norms = effective_norms(*state[name], self.regularizers[name].groups)
+        return norms / (self._lengths[name] or 1.0)
 
     def _groups(self, name: str, state: State, now: Sizes) -> LayerGroups:
         """The groups that the layer's regularizer has, with norms over its share of alpha."""
@@ -132,5 +170,15 @@ def _plan(sizes: Sizes) -> Plan:
     return Plan({name: own.tolist() for name, own in sizes.items()})
 
 
+def _root_mean_square(norms: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(norms))))
+
+
 def _lengths(kernel: Array) -> Array:
     return np.sqrt(np.square(kernel).sum(axis=tuple(range(kernel.ndim - 1))))
+
+
+def hold(masks: Iterable[Mask]) -> None:
+    """Take away what training has brought back, a few operations a layer."""
+    for variable, mask in masks:
+        variable.assign(variable * mask)
