@@ -18,13 +18,13 @@ from keras_structsparse.structured import Structured
 LOOKS = 64
 """How often in a training the multiply-adds are looked at, and alpha is set."""
 
-WARM_UP, ARRIVAL, LATEST = 0.1, 0.6, 0.7
+WARM_UP, ARRIVAL, LATEST = 0.1, 0.45, 0.5
 """Shares of the training: alpha rises from 0; the plan reaches the target; the cut comes."""
 
-CHECKS = (0.2, 0.35, 0.5, 0.8, 0.9, 1.0)
+CHECKS = (0.25, 0.6, 0.75, 0.9, 1.0)
 """Shares of the training after which the network is rebuilt, to correct the estimate or the cut."""
 
-PROPORTIONAL, INTEGRAL, LARGEST_ERROR = 3.0, 0.3, 0.5
+PROPORTIONAL, INTEGRAL, LARGEST_ERROR = 1.0, 0.2, 0.5
 """alpha = level * exp(PROPORTIONAL e), and log level grows by INTEGRAL e a look; e is cut off."""
 
 ROUNDING = 1e-6
@@ -34,9 +34,9 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
     """Steer alpha so that the network ends with a share of its multiply-adds.
 
     What counts are the multiply-adds (eq. 10) of ``kss.prune(model, tau=tau)``. The share that is
-    planned falls geometrically from 1 to the target over the first 60 % of the training, and alpha
+    planned falls geometrically from 1 to the target over the first 45 % of the training, and alpha
     follows the ratio of the share there is to the planned one. As soon as the target is near, at
-    70 % of the training at the latest, the groups with the smallest norms go until it is met. From
+    half of the training at the latest, the groups with the smallest norms go until it is met. From
     then on alpha is 0 and what has gone is kept away: what is left trains without bias.
 
     Give the model a regularizer and compile it with :class:`Proximal`. The search starts at the
@@ -154,7 +154,8 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         self._cut(self.target + self.tolerance / 2 if progress < CHECKS[-2] else self.target)
 
     def _cut(self, target: float) -> None:
-        plan, self.threshold = self._fitter.cut(target, self.tolerance / 2)
+        plan, threshold = self._fitter.cut(target, self.tolerance / 2)
+        self.threshold = max(threshold, self.threshold or 0.0)
         self._masks = self._fitter.apply(plan)
 
     def _set_alphas(self, factor: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 Array = Any
 Sizes = Mapping[str, Array]
 
-MOST_TRIALS = 400
+MOST_TRIALS = 100
 """Groups that are looked at one by one, after all those below a threshold."""
 
 
@@ -97,14 +97,16 @@ def _one_by_one(
     threshold: float,
 ) -> Cut:
     sizes, reached = _above(layers, threshold), threshold
+    now = cost(sizes)
     for norm, name, group, kernel in _next_groups(layers, threshold):
-        if cost(sizes) <= target + slack:
+        if now <= target + slack:
             break
         left = layers[name].reached[len(layers[name].norms) - 1 - group]
         trial = {**sizes, name: sizes[name].copy()}
         trial[name][kernel] = min(trial[name][kernel], left)
-        if cost(trial) >= target - slack:
-            sizes, reached = trial, norm
+        then = cost(trial)
+        if then >= target - slack:
+            sizes, now, reached = trial, then, norm
     return Cut(sizes, max(reached, 0.0))
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_structsparse.attachment import regularizers_of
-from keras_structsparse.cutting import LayerGroups, Sizes, cut
+from keras_structsparse.cutting import Cut, LayerGroups, Sizes, cut
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.estimates import remaining
 from keras_structsparse.plans import Plan, masked_kernel
@@ -98,16 +98,24 @@ class Fitter:
         state = self.reader.state()
         now = self.reader.sizes(state, self.tau)
         layers = {name: self._groups(name, state, now) for name in self.regularizers}
-        tried = []
+        factor, low, high, aim = self._correction, 0.0, np.inf, target
+        tried: list[tuple[float, Cut, Sizes]] = []
         for _ in range(ROUNDS):
-            found = cut(layers, lambda left: self._estimate({**now, **left}), target, slack)
+            found = cut(layers, lambda left: factor * self._work({**now, **left}), aim, slack / 2)
             sizes = {**now, **found.sizes}
             share = self._rebuilt(sizes)
-            tried.append((abs(share - target), found.threshold, sizes))
-            if abs(share - target) <= slack:
+            tried.append((share, found, sizes))
+            if abs(share - target) <= slack or (share < target and _same(sizes, now)):
                 break
-        _, threshold, sizes = min(tried, key=lambda each: each[0])
-        return _plan(sizes), threshold
+            low, high = (low, aim) if share > target else (aim, high)
+            aim = (
+                aim * target / share
+                if low < aim * target / max(share, TINY) < high
+                else (low + high) / 2
+            )
+        share, found, sizes = min(tried, key=lambda each: abs(each[0] - target))
+        self._correct(share, sizes)
+        return _plan(sizes), found.threshold
 
     def apply(self, plan: Plan) -> list[Mask]:
         """Take what a plan removes away from the effective kernels.
@@ -142,16 +150,22 @@ class Fitter:
             (v, keras.ops.convert_to_tensor(mask, v.dtype)) for v, mask in found if not mask.all()
         ]
 
+    def _work(self, sizes: Sizes) -> float:
+        return sum(remaining(self.reader.graph, sizes).values()) / self.base
+
     def _estimate(self, sizes: Sizes) -> float:
-        left = sum(remaining(self.reader.graph, sizes).values())
-        return self._correction * left / self.base
+        return self._correction * self._work(sizes)
 
     def _rebuilt(self, sizes: Sizes) -> float:
         """The exact share; estimates are corrected by it from now on."""
-        share, estimate = self.exact_share(_plan(sizes)), self._estimate(sizes)
-        if share > 0 and estimate > 0:
-            self._correction *= share / estimate
+        share = self.exact_share(_plan(sizes))
+        self._correct(share, sizes)
         return share
+
+    def _correct(self, share: float, sizes: Sizes) -> None:
+        work = self._work(sizes)
+        if share > 0 and work > 0:
+            self._correction = share / work
 
     def _relative_norms(self, name: str, state: State) -> Array:
         """The norms of a layer's groups over what its kernels had at the start."""
@@ -168,6 +182,10 @@ class Fitter:
 
 def _plan(sizes: Sizes) -> Plan:
     return Plan({name: own.tolist() for name, own in sizes.items()})
+
+
+def _same(left: Sizes, right: Sizes) -> bool:
+    return all(np.array_equal(left[name], right[name]) for name in left)
 
 
 def _root_mean_square(norms: Array) -> float:
