@@ -27,6 +27,9 @@ CHECKS = (0.25, 0.6, 0.75, 0.9, 1.0)
 PROPORTIONAL, INTEGRAL, LARGEST_ERROR = 1.0, 0.2, 0.5
 """alpha = level * exp(PROPORTIONAL e), and log level grows by INTEGRAL e a look; e is cut off."""
 
+SEARCH, UNTOUCHED = 0.2, 0.99
+"""While next to nothing is small yet, alpha is too low, maybe by far: log level grows by this."""
+
 ROUNDING = 1e-6
 
 
@@ -182,7 +185,7 @@ class _Steering:
             return progress / WARM_UP
         error = math.log(max(share, ROUNDING) / self.planned(progress))
         error = min(max(error, -LARGEST_ERROR), LARGEST_ERROR)
-        self._level += INTEGRAL * error
+        self._level += INTEGRAL * error if share < UNTOUCHED else SEARCH
         self.alpha = math.exp(self._level + PROPORTIONAL * error)
         return self.alpha
 
@@ -193,7 +196,7 @@ def check_target(argument: str, value: float) -> float:
     Raises:
         ValueError: It is none.
     """
-    if not isinstance(value, int | float) or not 0 < value <= 1:
+    if not 0 < nonnegative(argument, value) <= 1:
         raise ValueError(f"{argument}: expected a number in (0, 1]. Received: {value!r}")
     return float(value)
 

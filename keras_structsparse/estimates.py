@@ -99,14 +99,15 @@ def _passed(inputs: Sequence[Array], width: int) -> Array:
 
 
 def _kept(network: Graph, live: Masks, kernels: Masks) -> Masks:
-    """The live channels, and those that a sum needs on all its sides."""
-    kept = dict(live)
+    """The live channels that something reads, and those that a sum needs on all its sides."""
+    kept = {i: live[i] & (i in network.outputs) for i in live}
     for call in reversed(network.calls):
-        below = kept[call.outputs[0]]
-        for i in call.inputs if id(call) not in kernels else ():
+        below = np.any([kept[i] for i in call.outputs], axis=0)
+        for i in call.inputs if below.any() else ():
+            through = id(call) not in kernels and len(kept[i]) == len(below)
             # A side of constants leaves its sum.
-            if len(kept[i]) == len(below) and live[i].any():
-                kept[i] = kept[i] | below
+            wanted = below & live[i].any() if through else live[i]
+            kept[i] = kept[i] | wanted
     return kept
 
 

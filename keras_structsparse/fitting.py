@@ -98,21 +98,17 @@ class Fitter:
         state = self.reader.state()
         now = self.reader.sizes(state, self.tau)
         layers = {name: self._groups(name, state, now) for name in self.regularizers}
-        factor, low, high, aim = self._correction, 0.0, np.inf, target
+        factor, aim, bounds = self._correction, target, (0.0, 2.0)
         tried: list[tuple[float, Cut, Sizes]] = []
         for _ in range(ROUNDS):
             found = cut(layers, lambda left: factor * self._work({**now, **left}), aim, slack / 2)
-            sizes = {**now, **found.sizes}
+            sizes: Sizes = {**now, **found.sizes}
             share = self._rebuilt(sizes)
             tried.append((share, found, sizes))
             if abs(share - target) <= slack or (share < target and _same(sizes, now)):
                 break
-            low, high = (low, aim) if share > target else (aim, high)
-            aim = (
-                aim * target / share
-                if low < aim * target / max(share, TINY) < high
-                else (low + high) / 2
-            )
+            bounds = (bounds[0], aim) if share > target else (aim, bounds[1])
+            aim = _between(aim * target / max(share, TINY), *bounds)
         share, found, sizes = min(tried, key=lambda each: abs(each[0] - target))
         self._correct(share, sizes)
         return _plan(sizes), found.threshold
@@ -186,6 +182,11 @@ def _plan(sizes: Sizes) -> Plan:
 
 def _same(left: Sizes, right: Sizes) -> bool:
     return all(np.array_equal(left[name], right[name]) for name in left)
+
+
+def _between(value: float, low: float, high: float) -> float:
+    """The value, or the middle if it is outside of the bounds."""
+    return value if low < value < high else (low + high) / 2
 
 
 def _root_mean_square(norms: Array) -> float:

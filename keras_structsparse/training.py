@@ -58,8 +58,9 @@ class Recipe:
         return keras.optimizers.SGD(schedule, momentum=self.momentum)
 
 
-def _counts(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+def _counts(value: Any) -> bool:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return bool(whole and value >= 1)
 
 
 class AlphaRamp(keras.callbacks.Callback):
