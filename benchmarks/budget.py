@@ -3,8 +3,8 @@
     python benchmarks/budget.py --data-dir DIR
 
 Each run trains the residual network once, with a target for its multiply-adds and no fine-tuning.
-Nothing is chosen on the validation or the test split. Results go to benchmarks/results/budget.jsonl;
-finished runs are not repeated.
+Nothing is chosen on the validation or the test split. Results go to
+benchmarks/results/budget.jsonl; finished runs are not repeated.
 """
 
 from __future__ import annotations
