@@ -11,6 +11,7 @@ import keras
 
 from keras_structsparse._checks import nonnegative
 from keras_structsparse.fitting import Fitter, Mask, hold
+from keras_structsparse.plans import Plan
 from keras_structsparse.plans import plan as read_plan
 from keras_structsparse.readings import State
 from keras_structsparse.structured import Structured
@@ -82,7 +83,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         self._alphas = _starts(self._fitter.regularizers.values())
         self._steering = _Steering(self.target)
         self._epoch = self._looks = self._checks = 0
-        self._arrived, self._masks = False, list[Mask]()
+        self._arrived, self._plan, self._masks = False, Plan({}), list[Mask]()
         self._last: State = self._fitter.reader.state()
         self.reached = self.threshold = None
         start = self._fitter.share(self._last)
@@ -131,8 +132,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         if not self._arrived:
             self._look(progress, check)
         elif check:
-            # Biases have moved and left other constants.
-            self._cut(self.target)
+            self._cut_again()
 
     def _look(self, progress: float, check: bool) -> None:
         """Steer alpha, or cut if the target is near or time is up."""
@@ -151,15 +151,24 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         if share < self.target:
             # Kernels before a ReLU that have died do not come back by themselves.
             self._fitter.reader.assign(self._last)
-        self._arrived = True
+        self._arrived, self._last = True, self._fitter.reader.state()
         self._set_alphas(0.0)
         # Somewhat above the target, for later cuts can only take away; unless this is the last.
         self._cut(self.target + self.tolerance / 2 if progress < CHECKS[-2] else self.target)
 
+    def _cut_again(self) -> None:
+        """Biases have moved and left other constants; with them surgery leaves another share."""
+        share = self._fitter.corrected_share(self._fitter.reader.state())
+        if abs(share - self.target) <= self.tolerance / 2:
+            return
+        if share < self.target:
+            self._fitter.give_back(self._plan, self._last)
+        self._cut(self.target)
+
     def _cut(self, target: float) -> None:
-        plan, threshold = self._fitter.cut(target, self.tolerance / 2)
+        self._plan, threshold = self._fitter.cut(target, self.tolerance / 2)
         self.threshold = max(threshold, self.threshold or 0.0)
-        self._masks = self._fitter.apply(plan)
+        self._masks = self._fitter.apply(self._plan)
 
     def _set_alphas(self, factor: float) -> None:
         for alpha, start in self._alphas:

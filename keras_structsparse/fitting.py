@@ -133,6 +133,16 @@ class Fitter:
             found += self._masks(name, sizes)
         return found
 
+    def give_back(self, plan: Plan, state: State) -> None:
+        """Undo what a plan removed: those entries are as in an earlier state, the others as now."""
+        for name, sizes in plan.sizes.items():
+            kernel, gamma = self.reader.layer_state(name)
+            before, scale = state[name]
+            kept = masked_kernel(np.ones(kernel.shape), sizes) > 0
+            alive = np.asarray(sizes) > 0
+            gamma = None if gamma is None else np.where(alive, gamma, scale)
+            self.reader.assign({name: (np.where(kept, kernel, before), gamma)})
+
     def _masks(self, name: str, sizes: Sequence[int]) -> list[Mask]:
         """The entries that stay, of the variables of which some do not."""
         kernel, gamma = self.reader.layers[name].kernel, self.reader.norms.get(name)

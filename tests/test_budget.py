@@ -154,6 +154,20 @@ def test_what_was_cut_does_not_come_back_with_a_step() -> None:
     assert share(model) == pytest.approx(0.4, abs=TOLERANCE)
 
 
+def test_a_share_that_has_fallen_too_far_is_given_back() -> None:
+    model = kss.attach(randomize(network()), kss.KernelSize(1e-3))
+    budget = begun(TargetMultiplyAdds(0.4), model)
+    budget._arrive(0.5, 0.5)
+    plan = budget._plan
+    budget._cut(0.2)
+    assert share(model) < 0.3
+    budget._cut_again()
+    assert share(model) == pytest.approx(0.4, abs=TOLERANCE)
+    left = kss.plan(model, tau=0.0)
+    differing = [name for name, sizes in plan.sizes.items() if left.sizes[name] != sizes]
+    assert len(differing) < len(plan.sizes)
+
+
 def test_several_alphas_keep_their_ratio() -> None:
     model = kss.attach(network(), kss.KernelSize(1e-3), layers=["conv1"])
     kss.attach(model, kss.KernelCount(1e-2), layers=["conv2"])
