@@ -10,8 +10,8 @@ the same.
 from keras_structsparse import models, surgery
 from keras_structsparse._version import __version__
 from keras_structsparse.attachment import attach, regularizers_of
-from keras_structsparse.calibration import calibrate
 from keras_structsparse.budget import TargetMultiplyAdds
+from keras_structsparse.calibration import calibrate
 from keras_structsparse.errors import (
     CostsError,
     DatasetError,
