@@ -48,7 +48,7 @@ def test_a_short_training_reaches_its_target() -> None:
     model, budget, history = trained("size", 0.4, 0, 3, images=640)
     assert abs(share(model) - 0.4) <= TOLERANCE
     assert budget.reached == pytest.approx(share(model))
-    assert budget.threshold
+    assert budget.threshold is not None
     first, *_, last = history["multiply_adds_fraction"]
     assert first > 0.5  # It was not there from the start.
     assert last == pytest.approx(0.4, abs=TOLERANCE)
