@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -13,17 +12,12 @@ import numpy as np
 from keras import ops
 
 from keras_structsparse import pairs, penalties
+from keras_structsparse._checks import nonnegative
 from keras_structsparse.groups import GROUPS, NORMS, require
 from keras_structsparse.linked import Linked
 from keras_structsparse.links import Links, NormOf, Stream
 from keras_structsparse.norms import Tensor, constant, group_norms
 from keras_structsparse.prox_squared import prox_squared
-
-
-def _finite(argument: str, number: float) -> float:
-    if not (isinstance(number, int | float | np.number) and math.isfinite(number) and number >= 0):
-        raise ValueError(f"`{argument}` must be a finite number >= 0. Received: {number!r}")
-    return float(number)
 
 
 class Structured(Linked):
@@ -47,11 +41,15 @@ class Structured(Linked):
         require("groups", groups, GROUPS)
         require("power", power, (1, 2))
         self.norm, self.groups, self.power = norm, groups, power
-        self.reweight = _finite("reweight", reweight)
-        self.weight = _finite("weight", weight)
+        self.reweight = nonnegative("reweight", reweight)
+        self.weight = nonnegative("weight", weight)
         # Without autocast, or half-precision layers would round alpha.
         self.alpha = keras.Variable(
-            _finite("alpha", alpha), trainable=False, dtype="float32", autocast=False, name="alpha"
+            nonnegative("alpha", alpha),
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+            name="alpha",
         )
 
     def __call__(self, kernel: Tensor) -> Tensor:
@@ -236,7 +234,7 @@ class Structured(Linked):
         """
         twin = copy.copy(self)  # Shallow: alpha stays the same variable.
         Linked.__init__(twin, scale, links)
-        twin.weight = _finite("weight", weight)
+        twin.weight = nonnegative("weight", weight)
         return twin
 
     def get_config(self) -> dict[str, Any]:
