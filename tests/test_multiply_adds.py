@@ -120,6 +120,7 @@ def compiled(model: keras.Model, eagerly: bool = False) -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 def test_training_removes_kernels_of_a_stream_together() -> None:
     model = compiled(kss.attach(short_network(), kss.MultiplyAdds(3e-4)))
     model.fit(*data(model), epochs=30, batch_size=32, verbose=0)

@@ -84,7 +84,10 @@ def test_without_proximal_no_kernel_is_exactly_zero() -> None:
     assert kernel.any(axis=0).all()
 
 
-@pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.AdamW])
+@pytest.mark.parametrize(
+    "kind",
+    [keras.optimizers.Adam, pytest.param(keras.optimizers.AdamW, marks=pytest.mark.slow)],
+)
 def test_adam_reaches_the_solution_of_the_group_lasso(kind: Any) -> None:
     rate = keras.optimizers.schedules.CosineDecay(0.1, 3000)
     options = {"weight_decay": 0.0} if kind is keras.optimizers.AdamW else {}
