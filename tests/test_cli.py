@@ -201,6 +201,7 @@ def test_the_options_reach_the_regularizer(run: Run) -> None:
     assert first.weight < second.weight
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model(run: Run) -> None:
     stored(network())
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
