@@ -4,17 +4,34 @@ Importing Keras starts TensorFlow, which writes to the error stream below Python
 switch for it. This must be done before any import of the package, so it stands outside.
 """
 
+import importlib.util
 import os
 import sys
+import types
+
+PACKAGE = "keras_structsparse"
 
 
 def main() -> None:
     """Run the command line; with STRUCTSPARSE_TRACEBACK set, native libraries may talk."""
     if not os.environ.get("STRUCTSPARSE_TRACEBACK"):
         _silence_native_libraries()
+    _leave_out_public_names()
     from keras_structsparse.cli import main as run
 
     run()
+
+
+def _leave_out_public_names() -> None:
+    """Import modules of the package without its names, for which Keras would be imported first.
+
+    The commands import the modules that they need, Keras with them; help and mistakes need none.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if PACKAGE not in sys.modules and spec is not None:
+        package = types.ModuleType(PACKAGE)
+        package.__path__ = list(spec.submodule_search_locations or ())
+        sys.modules[PACKAGE] = package
 
 
 def _silence_native_libraries() -> None:

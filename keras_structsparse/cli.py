@@ -172,7 +172,11 @@ def train(
             "expected a --regularizer for --target-multiply-adds to steer. Received: none"
         )
     console.check_new_file(out, "--out", KERAS, force)
-    from keras_structsparse import datasets, jobs
+    from keras_structsparse import datasets
+
+    # Before Keras is imported: that files are missing is said at once.
+    data = datasets.load(dataset, data_dir, seed=seed)
+    from keras_structsparse import jobs
     from keras_structsparse.budget import TargetMultiplyAdds
     from keras_structsparse.training import Recipe
 
@@ -181,7 +185,6 @@ def train(
         regularizer.value, ALPHA if alpha is None else alpha, norm.value, groups.value
     )
     source = jobs.source(model)
-    data = datasets.load(dataset, data_dir, seed=seed)
     network = jobs.classifier(source, data, f"--model {model}", seed)
     steering = None if target is None else TargetMultiplyAdds(target, TAU)
     jobs.fit(network, data, recipe, penalty, weights.value, steering)
