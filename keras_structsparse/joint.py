@@ -27,6 +27,7 @@ from keras_structsparse.norms import (
     constant,
     nested_norms,
     nonzero,
+    outward_sum,
     ring_squares,
     safe_sqrt,
     to_blocks,
@@ -206,8 +207,7 @@ def _joint_subgradients(targets: Sequence[Target]) -> list[Change]:
     batch = _gather(targets)
     norms = nested_norms(batch.effective)
     ratios = ops.where(norms > 0, batch.weights / nonzero(norms), 0.0)
-    # A ring is in its own group and in all later ones.
-    pulls = ops.flip(ops.cumsum(ops.flip(ratios, axis=0), axis=0), axis=0)
+    pulls = outward_sum(ratios)
     if targets[0].gamma is None:
         return [(kernel, None) for kernel in batch.multiplied(pulls)]
     along = batch.scale * ops.sum(pulls * batch.squares, axis=0) / nonzero(batch.lengths)
