@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable
 
 import numpy as np
 from keras import ops

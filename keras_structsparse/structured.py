@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_structsparse import pairs, penalties
+from keras_structsparse.alpha import Alpha
 from keras_structsparse.groups import GROUPS, NORMS, require
 from keras_structsparse.norms import Tensor, constant, group_norms
 from keras_structsparse.prox_squared import prox_squared
@@ -51,10 +52,7 @@ class Structured(keras.regularizers.Regularizer):
         self.weight = _finite("weight", weight)
         self.scale = _path(scale)
         self._gamma: Any = None
-        # Without autocast, or half-precision layers would round alpha.
-        self.alpha = keras.Variable(
-            _finite("alpha", alpha), trainable=False, dtype="float32", autocast=False, name="alpha"
-        )
+        self.alpha = Alpha(_finite("alpha", alpha))
 
     def __call__(self, kernel: Tensor) -> Tensor:
         """The penalty `alpha * weight * Omega` of one kernel variable.
