@@ -1,7 +1,8 @@
 """Find the smallest convolutional network that still does the work, as a plain Keras model.
 
 Train with a regularizer that makes whole kernels, rings of kernels and whole layers vanish
-(:class:`KernelCount`, :class:`KernelSize`, :func:`attach`, :class:`Proximal`), read off what is
+(:class:`KernelCount`, :class:`KernelSize`, :class:`MultiplyAdds`, :func:`attach`,
+:class:`Proximal`), read off what is
 left (:func:`plan`), and rebuild the network without the rest (:func:`prune`): it computes exactly
 the same.
 """
@@ -10,6 +11,7 @@ from keras_structsparse import models, surgery
 from keras_structsparse._version import __version__
 from keras_structsparse.attachment import attach, regularizers_of
 from keras_structsparse.errors import (
+    CostsError,
     DatasetError,
     DeadNetworkError,
     ModelError,
@@ -20,17 +22,20 @@ from keras_structsparse.errors import (
 from keras_structsparse.optimizers import Proximal
 from keras_structsparse.plans import Plan, masked, plan
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
-from keras_structsparse.regularizers import KernelCount, KernelSize
+from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
+from keras_structsparse.scales import with_scales
 from keras_structsparse.surgery import prune
 from keras_structsparse.verification import Verification, verify
 
 __all__ = [
     "Comparison",
+    "CostsError",
     "DatasetError",
     "DeadNetworkError",
     "KernelCount",
     "KernelSize",
     "ModelError",
+    "MultiplyAdds",
     "OutputError",
     "Plan",
     "PlanError",
@@ -49,4 +54,5 @@ __all__ = [
     "regularizers_of",
     "surgery",
     "verify",
+    "with_scales",
 ]

@@ -11,6 +11,14 @@ import keras
 from keras_structsparse import graph as graphs
 from keras_structsparse.errors import ModelError
 from keras_structsparse.kernels import batch_norm_pairs, is_convolution, kernel_layers
+from keras_structsparse.linking import (
+    Site,
+    complexity_links,
+    joint_links,
+    no_links,
+    positions,
+)
+from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.structured import Structured
 
 Shares = Callable[[graphs.Graph, Mapping[str, keras.Layer]], dict[str, float]]
@@ -35,19 +43,22 @@ def attach(
         layers: Names of the layers, nested ones as "model/layer"; all ungrouped convolutions
             unless given. Dense layers only on request.
         weights: The layer's share of alpha, mean 1 over the layers: "uniform", or in proportion to
-            the "multiply_adds" or "params" of one of its kernels.
-        coupled: Join the kernels that write the same residual stream into one group. Not
-            available yet: only False is accepted.
+            the "multiply_adds" or "params" of one of its kernels. :class:`MultiplyAdds` weighs
+            its terms itself.
+        coupled: Join the whole kernels that write the same channel of a residual stream into one
+            group, so that they vanish together and the stream gets narrower; the inner groups of
+            a kernel stay its own. Channels that something else writes as well, such as the input
+            of the model or a layer that is left out, join nothing.
 
     Returns:
         The same model.
 
     Raises:
-        ModelError: The model has no graph or no convolutions, or a batch normalisation that
-            follows a convolution has no scale.
+        ModelError: The model has no graph or no convolutions, a batch normalisation that follows
+            a convolution has no scale, or multiply-adds are asked for and a size is open.
         TypeError: ``regularizer`` is none of this package.
         ValueError: ``layers`` names a layer that cannot be regularized, ``weights`` is unknown,
-            or ``coupled`` is not False.
+            or ``weights`` or ``coupled`` does not go with the regularizer.
 
     Example:
         >>> from keras_structsparse.regularizers import KernelCount
@@ -62,16 +73,15 @@ def attach(
         )
     if weights not in SHARES:
         raise ValueError(f"weights: expected one of {tuple(SHARES)}. Received: {weights!r}")
-    if coupled:
-        raise ValueError(f"coupled: expected False, other values not yet. Received: {coupled!r}")
+    _check_choice(regularizer, weights, coupled)
     network = graphs.read(model)
     chosen = _chosen(network, layers)
     pairs = batch_norm_pairs(network)
     norms = {name: _scaled_norm(name, pairs[name]) for name in chosen if name in pairs}
     shares = SHARES[weights](network, chosen)
     mean = math.fsum(shares.values()) / len(shares)
-    for name, layer in chosen.items():
-        _set(layer, regularizer, shares[name] / mean, norms.get(name))
+    shares = {name: share / mean for name, share in shares.items()}
+    _set(Site(network, chosen, norms, shares, regularizer.norm), regularizer, coupled)
     _forget_traces(model)
     return model
 
@@ -108,12 +118,18 @@ def _chosen(network: graphs.Graph, names: Iterable[str] | None) -> dict[str, ker
         raise ValueError("layers: expected at least one name. Received: none")
     for name in names:
         if name not in available:
-            near = ", ".join(difflib.get_close_matches(str(name), available, 3, 0.4) or available)
-            raise ValueError(
-                "layers: expected names of ungrouped convolutions or dense layers, such as "
-                f"{near}. Received: {name!r}"
-            )
+            raise ValueError(_unavailable(network, available, name))
     return {name: available[name] for name in names}
+
+
+def _unavailable(network: graphs.Graph, available: Iterable[str], name: str) -> str:
+    near = difflib.get_close_matches(str(name), available, 3, 0.4) or available
+    kinds = [type(call.operation).__name__ for call in network.layers() if call.name == name]
+    return (
+        "layers: expected names of ungrouped convolutions (not transposed, depthwise or separable) "
+        f"or dense layers, such as {', '.join(near)}. "
+        f"Received: {name!r}{', a ' + kinds[0] if kinds else ''}"
+    )
 
 
 def _scaled_norm(name: str, norm: keras.Layer) -> keras.Layer:
@@ -121,19 +137,42 @@ def _scaled_norm(name: str, norm: keras.Layer) -> keras.Layer:
         raise ModelError(
             f"Layer '{name}' is followed by the batch normalisation '{norm.name}' with "
             "scale=False: the norm of its kernels has no effect, so it cannot be penalised. "
-            "Build it with scale=True, or leave the layer out with `layers`."
+            "Take kss.with_scales(model), the same network with a scale of 1 there, build it with "
+            "scale=True, or leave the layer out with `layers`."
         )
     return norm
 
 
-def _set(layer: keras.Layer, regularizer: Structured, share: float, norm: keras.Layer) -> None:
-    scale = norm.gamma.path if norm is not None else None
-    own = regularizer.bound(weight=share, scale=scale)
-    if norm is not None:
-        own.bind_scale(norm.gamma)
-    # The loss reads the variable's regularizer, the configuration that of the layer.
-    layer.kernel_regularizer = own
-    layer.kernel.regularizer = own
+def _check_choice(regularizer: Structured, weights: str, coupled: bool) -> None:
+    if not isinstance(coupled, bool):
+        raise ValueError(f"coupled: expected True or False. Received: {coupled!r}")
+    if isinstance(regularizer, MultiplyAdds) and (coupled or weights != "uniform"):
+        raise ValueError(
+            "regularizer: MultiplyAdds weighs every layer by its own multiply-adds and counts the "
+            'channels of residual streams once. Expected weights="uniform" and coupled=False. '
+            f"Received: weights={weights!r}, coupled={coupled!r}"
+        )
+    if coupled and (regularizer.norm == "linf" or regularizer.power != 1):
+        raise ValueError(
+            "coupled: expected a regularizer with an l2 norm and power=1. Received: "
+            f"norm={regularizer.norm!r}, power={regularizer.power!r}"
+        )
+
+
+def _set(site: Site, regularizer: Structured, coupled: bool) -> None:
+    if isinstance(regularizer, MultiplyAdds):
+        links = complexity_links(site)
+    else:
+        links = joint_links(site) if coupled else no_links(site)
+    variables = site.variables() if links else {}
+    for name, layer in site.layers.items():
+        norm = site.norms.get(name)
+        scale = None if norm is None else norm.gamma.path
+        own = regularizer.bound(site.shares[name], scale, links.get(name))
+        own.bind(variables if norm is None else {**variables, norm.gamma.path: norm.gamma})
+        # The loss reads the variable's regularizer, the configuration that of the layer.
+        layer.kernel_regularizer = own
+        layer.kernel.regularizer = own
 
 
 def _forget_traces(model: keras.Model) -> None:
@@ -152,19 +191,8 @@ def _params(network: graphs.Graph, layers: Mapping[str, keras.Layer]) -> dict[st
 
 
 def _multiply_adds(network: graphs.Graph, layers: Mapping[str, keras.Layer]) -> dict[str, float]:
-    positions = {call.name: _positions(network, call) for call in network.layers()}
-    return {n: positions[n] * size for n, size in _params(network, layers).items()}
-
-
-def _positions(network: graphs.Graph, call: graphs.Call) -> float:
-    sizes = network.shapes[call.outputs[0]][1:-1]
-    if None in sizes and is_convolution(call.operation):
-        raise ModelError(
-            f"Layer '{call.name}': the size of its output is not known ({sizes}), so its "
-            "multiply-adds are not either. Give the model an input of fixed size, or choose "
-            'weights="params".'
-        )
-    return float(math.prod(size or 1 for size in sizes))
+    places = {c.name: positions(network, c) for c in network.layers() if c.name in layers}
+    return {n: places[n] * size for n, size in _params(network, layers).items()}
 
 
 SHARES: dict[str, Shares] = {

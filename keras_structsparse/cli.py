@@ -258,3 +258,21 @@ def export(
     from keras_structsparse.export import load_model
 
     jobs.export(load_model(model), out, format.value)
+
+
+@app.command(epilog="Example:\n\nstructsparse calibrate --batch-size 1 --out costs.json")
+def calibrate(
+    out: Annotated[Path, typer.Option(metavar=f"FILE{JSON}", help="Where to save the costs.")],
+    batch_size: Annotated[int, integer("Examples a run: that of the later use.")] = 1,
+    repeats: Annotated[int, integer("Runs of each network.")] = 20,
+    force: Force = False,
+) -> None:
+    """Measure what operations cost on this machine, for the choices of surgery."""
+    console.check_new_file(out, "--out", JSON, force)
+    from keras_structsparse._files import write_text
+    from keras_structsparse.calibration import calibrate as measure
+
+    found = measure(batch_size, repeats)
+    typer.echo(str(found))
+    write_text(out, found.to_json())
+    typer.echo(f"saved {out}")

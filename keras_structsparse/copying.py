@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import detached, functional, is_opened
+from keras_structsparse.graph import detached, functional, input_structure, is_opened, read
 
 OUR_PACKAGE = "keras_structsparse>"
 
@@ -55,13 +55,16 @@ def _without_ours(entry: Any) -> Any:
 
 
 def copy_model(
-    model: keras.Model, config: Callable[[keras.Layer], Mapping[str, Any]] = lambda layer: {}
+    model: keras.Model,
+    config: Callable[[keras.Layer], Mapping[str, Any]] = lambda layer: {},
+    weights: Callable[[keras.Layer], list[Any]] = lambda layer: layer.get_weights(),
 ) -> keras.Model:
     """A copy of a model with its own weights, uncompiled and without our regularizers.
 
     Args:
         model: A functional or built Sequential model.
         config: For each layer, the configuration entries to replace in the copy.
+        weights: For each layer, the weights of the copy; its own unless given.
 
     Returns:
         A functional model that computes the same.
@@ -70,13 +73,21 @@ def copy_model(
         ModelError: The model has no graph.
     """
 
+    def like(tensor: Any) -> Any:
+        """Keras keeps the type of inputs: in a nested model it would round what comes in."""
+        layer = keras.layers.InputLayer(batch_shape=tensor.shape, dtype=tensor.dtype)
+        dtype = config(layer).get("dtype", tensor.dtype)
+        return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
+
     def copied(operation: keras.Operation) -> keras.Operation:
         if is_opened(operation):
-            return copy_model(operation, config)
+            return copy_model(operation, config, weights)
         changes = config(operation) if isinstance(operation, keras.Layer) else {}
         return clone(operation, **changes)
 
     source = functional(model)
-    twin = keras.models.clone_model(source, clone_function=copied)
-    twin.set_weights(source.get_weights())
+    inputs = keras.tree.map_structure(like, input_structure(model))
+    twin = keras.models.clone_model(source, input_tensors=inputs, clone_function=copied)
+    for old, new in zip(read(source).layers(), read(twin).layers(), strict=True):
+        new.operation.set_weights(weights(old.operation))
     return twin

@@ -15,6 +15,10 @@ class PlanError(StructSparseError, ValueError):
     """A plan that does not fit the model it is used with, or is no plan at all."""
 
 
+class CostsError(StructSparseError, ValueError):
+    """Costs of operations that are no prices, or a file that holds none."""
+
+
 class DeadNetworkError(StructSparseError, ValueError):
     """A network whose output does not depend on its input any more."""
 

@@ -50,16 +50,16 @@ def batch_norm_pairs(graph: Graph) -> dict[str, keras.Layer]:
     """
     layers, pairs = kernel_layers(graph), {}
     for call in graph.layers():
-        if getattr(call.operation, "data_format", None) == "channels_first":
-            continue
         if call.name in layers and call.operation.activation is keras.activations.linear:
-            norm = _only_norm(graph, call)
+            first = getattr(call.operation, "data_format", None) == "channels_first"
+            norm = _only_norm(graph, call, 1 if first else -1)
             if norm is not None:
                 pairs[call.name] = norm
     return pairs
 
 
-def _only_norm(graph: Graph, call: Call) -> keras.Layer | None:
+def _only_norm(graph: Graph, call: Call, axis: int) -> keras.Layer | None:
+    """The normalisation of the channels, on some axis, that alone reads a call."""
     if graph.is_shared(call) or call.outputs[0] in graph.outputs:
         return None
     readers = graph.readers.get(call.outputs[0], ())
@@ -67,8 +67,8 @@ def _only_norm(graph: Graph, call: Call) -> keras.Layer | None:
         return None
     (reader,) = readers
     if type(reader.operation) in PADDINGS:
-        return _only_norm(graph, reader)
+        return _only_norm(graph, reader, axis)
     rank = len(graph.shapes[call.outputs[0]])
     if type(reader.operation) is not keras.layers.BatchNormalization or graph.is_shared(reader):
         return None
-    return reader.operation if reader.operation.axis in (-1, rank - 1) else None
+    return reader.operation if (reader.operation.axis - axis) % rank == 0 else None

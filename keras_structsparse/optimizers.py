@@ -15,9 +15,10 @@ import keras
 from keras import ops
 
 from keras_structsparse import replicas
-from keras_structsparse.joint import Target, proximal_steps, subgradients
+from keras_structsparse.batches import Target
+from keras_structsparse.joint import proximal_steps, subgradients
 from keras_structsparse.moves import is_preconditioned, kind_of, move, travel
-from keras_structsparse.targets import moved, targets_of, tensors_of
+from keras_structsparse.targets import moved, moved_to, targets_of, values_of
 
 Tensor = Any
 
@@ -142,7 +143,7 @@ class Proximal(keras.optimizers.Optimizer):
         """The gradients of the mean loss alone."""
         scale = self.scale_loss(replicas.share())
         penalty: dict[int, Tensor] = {}
-        values = [tensors_of(target) for target in targets]
+        values = [values_of(target) for target in targets]
         # Where a backend has no variables (JAX), the traced loss holds alpha as it was at tracing;
         # a fresh scope reads the same value here.
         with keras.StatelessScope():
@@ -186,12 +187,7 @@ class Proximal(keras.optimizers.Optimizer):
             move(self.optimizer, rate, step, start, moved(target))
             for target, start in zip(targets, before, strict=True)
         ]
-        points = [
-            Target(t.regularizer, m.point, None)
-            if t.gamma is None
-            else Target(t.regularizer, ops.convert_to_tensor(t.kernel), m.point)
-            for t, m in zip(targets, moves, strict=True)
-        ]
+        points = [moved_to(t, m.point) for t, m in zip(targets, moves, strict=True)]
         assignments = []
         changes = proximal_steps(points, [m.step for m in moves])
         for target, (kernel, gamma) in zip(targets, changes, strict=True):

@@ -20,7 +20,7 @@ Norm = StrEnum("Norm", ["l2", "group_normalized", "group_scaled", "linf"])
 Groups = StrEnum("Groups", ["half_ring", "ring"])
 Weights = StrEnum("Weights", ["uniform", "multiply_adds", "params"])
 Constants = StrEnum("Constants", ["exact", "interior", "drop"])
-Realize = StrEnum("Realize", ["auto", "crop", "split"])
+Realize = StrEnum("Realize", ["auto", "crop", "split", "none"])
 Format = StrEnum("Format", ["saved_model"])
 
 # --- numbers; typer's own messages leave out what was received ---

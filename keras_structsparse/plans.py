@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from keras_structsparse import graph as graphs
-from keras_structsparse import groups, kernels
+from keras_structsparse import groups, kernels, thresholds
 from keras_structsparse.copying import copy_model
 from keras_structsparse.errors import ModelError, PlanError
 
@@ -119,7 +119,9 @@ def _checked_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
     return checked
 
 
-def plan(model: keras.Model, tau: float = 1e-3, groups: str = "half_ring") -> Plan:
+def plan(
+    model: keras.Model, tau: float = 1e-3, groups: str = "half_ring", coupled: bool = False
+) -> Plan:
     """Read the plan off a trained model (eqs. 15, 23).
 
     The size of kernel j is the number of its groups with a norm above ``tau``. Where a batch
@@ -130,6 +132,9 @@ def plan(model: keras.Model, tau: float = 1e-3, groups: str = "half_ring") -> Pl
         model: A functional or built Sequential model.
         tau: The threshold on the l2 norms; 0 keeps what is not exactly zero.
         groups: "half_ring" for sizes 0..s, "ring" for 0 and every second size.
+        coupled: Whether kernels that write the same channels, because the outputs of their layers
+            are added, are removed together: where the root of the mean of their squared norms is
+            not above ``tau``. The others of them keep at least size 1.
 
     Returns:
         The plan, with an entry for every ungrouped convolution and dense layer.
@@ -141,43 +146,7 @@ def plan(model: keras.Model, tau: float = 1e-3, groups: str = "half_ring") -> Pl
     check_nonnegative("tau", tau)
     network = graphs.read(model)
     check_convolutions(network)
-    pairs = kernels.batch_norm_pairs(network)
-    return Plan(
-        {
-            name: _sizes(name, layer, pairs.get(name), tau, groups)
-            for name, layer in kernels.kernel_layers(network).items()
-        }
-    )
-
-
-def _sizes(
-    name: str, layer: keras.Layer, norm: keras.Layer | None, tau: float, how: str
-) -> tuple[int, ...]:
-    kernel = _finite(name, layer.kernel)
-    shape = kernel.shape[:-2]
-    norms = _norms(kernel, how)
-    if norm is not None and norm.scale:
-        length = np.where(norms[-1] > 0, norms[-1], 1.0)
-        norms = norms / length * np.abs(_finite(norm.name, norm.gamma))
-    reached = np.concatenate([[0], groups.sizes(shape, how)])
-    return tuple(int(size) for size in reached[np.sum(norms > tau, axis=0)])
-
-
-def _norms(kernel: Array, how: str) -> Array:
-    """The l2 norms (groups, kernels) in float64, whatever the backend's precision."""
-    masks = groups.masks(kernel.shape[:-2], how)
-    squares = np.square(kernel, dtype=np.float64).sum(axis=-2)
-    return np.sqrt(masks @ squares.reshape(masks.shape[1], kernel.shape[-1]))
-
-
-def _finite(name: str, variable: keras.Variable) -> Array:
-    value = keras.ops.convert_to_numpy(variable)
-    if not np.isfinite(value).all():
-        raise ModelError(
-            f"Layer '{name}': expected finite weights. "
-            f"Received NaN or infinity in '{variable.path}'."
-        )
-    return value
+    return Plan(thresholds.sizes(network, tau, groups, coupled))
 
 
 def check_nonnegative(argument: str, value: float) -> None:

@@ -142,9 +142,14 @@ def _layer_profile(
         name=call.name,
         kind=type(layer).__name__,
         kernels=int(shape[counting.channel_axis(layer)] or 0) if any(work) else 0,
-        size=tuple(getattr(layer, "kernel_size", ())),
+        size=_sides(getattr(layer, "kernel_size", ())),
         output_shape=shape[1:],
         multiply_adds=sum(count or 0 for count in work),
         params=sum(math.prod(weight.shape) for weight in own),
         counted=None not in work,
     )
+
+
+def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
+    """The sides of a kernel; layers of other packages may give one number."""
+    return (size,) if isinstance(size, int) else tuple(size)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -19,9 +18,8 @@ from keras_structsparse._files import new_directory, write_text
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.export import check_portable, export, save_model
 from keras_structsparse.frontier import choose
-from keras_structsparse.graph import read
 from keras_structsparse.latency import latency
-from keras_structsparse.plans import Plan, masks, plan
+from keras_structsparse.plans import Plan
 from keras_structsparse.profiles import profile
 from keras_structsparse.regularizers import KernelSize
 from keras_structsparse.results import (
@@ -34,8 +32,9 @@ from keras_structsparse.results import (
     write_figures,
     write_points,
 )
+from keras_structsparse.selection import largest_threshold
 from keras_structsparse.surgery import prune
-from keras_structsparse.training import Recipe, accuracy, compile_for, fit
+from keras_structsparse.training import Recipe, accuracy, compile_for, fit, restart
 from keras_structsparse.verification import verify
 
 Array = Any
@@ -48,7 +47,7 @@ REWEIGHT = 0.1
 TAUS = (1e-3, 3e-3, 1e-2, 3e-2)
 DENSE = Recipe(epochs=18, batch_size=32, learning_rate=0.1)
 PATH = Recipe(epochs=12, batch_size=32, learning_rate=0.1)
-TUNING = Recipe(epochs=5, batch_size=32, learning_rate=0.02, ramp=0.0)
+TUNING = Recipe(epochs=10, batch_size=32, learning_rate=0.1, ramp=0.0)
 
 # All on the validation split: how much accuracy a larger threshold may cost before fine-tuning,
 # and how far below the dense network the chosen point may lie after it.
@@ -180,7 +179,7 @@ def _train_sparse(base: keras.Model, data: datasets.Dataset, advance: Advance) -
     compile_for(base, PATH, len(data.train), regularizer, WEIGHTS)
     candidates = []
     for alpha in ALPHAS:
-        _restart(base.optimizer)
+        restart(base.optimizer)
         regularizer.alpha.assign(alpha)
         ticks = advance(f"KernelSize, alpha {alpha:g}")
         fit(base, (data.train.x, data.train.y), recipe, callbacks=[ticks])
@@ -190,37 +189,10 @@ def _train_sparse(base: keras.Model, data: datasets.Dataset, advance: Advance) -
     return candidates
 
 
-def _restart(optimizer: keras.optimizers.Optimizer) -> None:
-    """Forget the state of the optimizer, as if it were new."""
-    for variable in optimizer.variables if optimizer.built else ():
-        if variable.name != "alpha":
-            variable.assign(np.zeros(variable.shape))
-
-
 def _threshold(model: keras.Model, alpha: float, validation: tuple[Array, Array]) -> _Candidate:
     """The plan of the largest threshold that costs little on the validation split."""
-    reference = accuracy(model, validation)
-    candidates = [
-        _Candidate(
-            alpha, tau, model.get_weights(), chosen, _masked_accuracy(model, chosen, validation)
-        )
-        for tau, chosen in ((tau, plan(model, tau)) for tau in TAUS)
-    ]
-    good = [c for c in candidates if c.validation >= reference - THRESHOLD_DROP]
-    return good[-1] if good else candidates[0]
-
-
-def _masked_accuracy(model: keras.Model, chosen: Plan, validation: tuple[Array, Array]) -> float:
-    """The accuracy right after surgery, without surgery: masking computes the same."""
-    weights = model.get_weights()
-    network = read(model)
-    changes = masks(network, chosen)
-    for call in network.layers():
-        for name, value in changes.get(id(call.operation), {}).items():
-            getattr(call.operation, name).assign(value)
-    found = accuracy(model, validation)
-    model.set_weights(weights)
-    return found
+    tau, chosen, value = largest_threshold(model, TAUS, validation, THRESHOLD_DROP)
+    return _Candidate(alpha, tau, model.get_weights(), chosen, value)
 
 
 def _tune(

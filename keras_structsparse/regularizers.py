@@ -1,14 +1,21 @@
-"""Structured-sparsity regularizers: the number of kernels of a layer, and their sizes."""
+"""Structured-sparsity regularizers: kernel counts, kernel sizes, and both in multiply-adds."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import keras
+from keras import ops
 
+from keras_structsparse import penalties
+from keras_structsparse.groups import require
+from keras_structsparse.links import Links, NormOf, Stream
+from keras_structsparse.norms import Tensor
 from keras_structsparse.structured import Structured
 
-__all__ = ["KernelCount", "KernelSize", "Structured"]
+__all__ = ["KernelCount", "KernelSize", "MultiplyAdds", "Structured"]
 
 
 @keras.saving.register_keras_serializable("keras_structsparse")
@@ -16,6 +23,11 @@ class KernelCount(Structured):
     """Penalty on the number of kernels of a layer: Omega1, equation (13), or (32) with `power=2`.
 
     The sum of the kernels' norms, `d'_i = sum_j |k_ij|` (12): whole kernels go to zero.
+
+    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out). As an argument of
+    the constructor of another layer it takes the last axis of what it is given for the kernels:
+    right for the pointwise kernel of a separable convolution; in a depthwise one all channels of
+    a multiplier count as one kernel; in a transposed convolution it would count input channels.
 
     Args:
         alpha: Weight of the penalty, finite and >= 0; `r.alpha` is a variable that can be assigned.
@@ -25,6 +37,7 @@ class KernelCount(Structured):
             layer's kernels, which spare the kernels that stay; 0 weighs all alike.
         weight: The layer's share of alpha, set by `kss.attach`.
         scale: Path of the batch-normalisation gamma paired with the kernel, set by `kss.attach`.
+        links: What the penalty must know of other layers, set by `kss.attach`.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -47,8 +60,9 @@ class KernelCount(Structured):
         *,
         weight: float = 1.0,
         scale: str | None = None,
+        links: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(alpha, norm, "kernel", power, reweight, weight, scale)
+        super().__init__(alpha, norm, "kernel", power, reweight, weight, scale, links)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, with the current value of alpha.
@@ -70,6 +84,11 @@ class KernelSize(Structured):
     The sum over kernels of `s'_ij = sum_n |k_ij(G_n)|` (21), with nested groups from the outermost
     half ring to the whole kernel: kernels get smaller from the outside in, down to nothing.
 
+    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out). As an argument of
+    the constructor of another layer it takes the last axis of what it is given for the kernels:
+    right for the pointwise kernel of a separable convolution; in a depthwise one all channels of
+    a multiplier count as one kernel; in a transposed convolution it would count input channels.
+
     Args:
         alpha: Weight of the penalty, finite and >= 0; `r.alpha` is a variable that can be assigned.
         norm: `"l2"`, `"group_normalized"` (25), `"group_scaled"` (29) or `"linf"`.
@@ -79,6 +98,7 @@ class KernelSize(Structured):
             layer's kernels, which spare the groups that stay; 0 weighs all alike.
         weight: The layer's share of alpha, set by `kss.attach`.
         scale: Path of the batch-normalisation gamma paired with the kernel, set by `kss.attach`.
+        links: What the penalty must know of other layers, set by `kss.attach`.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -104,5 +124,118 @@ class KernelSize(Structured):
         *,
         weight: float = 1.0,
         scale: str | None = None,
+        links: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(alpha, norm, groups, power, reweight, weight, scale)
+        super().__init__(alpha, norm, groups, power, reweight, weight, scale, links)
+
+
+@keras.saving.register_keras_serializable("keras_structsparse")
+class MultiplyAdds(Structured):
+    """Penalty on the multiply-adds of a network: Omega3, equation (34); only through `kss.attach`.
+
+    The term of layer i is `r_i c_i d'_{i-1} sum_j s'_ij^2`, with its own output map r_i x c_i,
+    its relaxed sizes s' (21), and the relaxed width d' (12) of what it really reads. Channels that
+    several layers write because their outputs are added count once: for each the root of the mean
+    over the layers of the squared kernel norms. What no regularized kernel writes, such as the
+    input of the network, has a constant width.
+
+    As the draft has it, d' and s' are sums of norms: they are widths and sizes where norms are
+    about 1, as those of effective kernels are at the start of training.
+
+    Args:
+        alpha: Weight of the penalty, finite and >= 0; `r.alpha` is a variable that can be assigned.
+        norm: `"l2"`, `"group_normalized"` (25) or `"group_scaled"` (29).
+        groups: `"half_ring"` (18), `"ring"` (19), or `"kernel"` for the whole kernel only.
+        weight: Factor of alpha.
+        scale: Path of the batch-normalisation gamma paired with the kernel, set by `kss.attach`.
+        links: What the layer reads, set by `kss.attach`.
+
+    Raises:
+        ValueError: If an argument is invalid.
+
+    Example:
+        >>> import keras_structsparse as kss
+        >>> stack = [keras.layers.Conv2D(4, 3, kernel_initializer="ones") for _ in range(2)]
+        >>> model = keras.Sequential([keras.Input((8, 8, 2)), *stack])
+        >>> model = kss.attach(model, MultiplyAdds(alpha=1.0, groups="kernel"))
+        >>> first, second = (float(loss) for loss in model.losses)
+        >>> round(first) == 6 * 6 * 2 * 4 * (3 * 3 * 2)
+        True
+        >>> round(second) == round(4 * 4 * (4 * (3 * 3 * 2) ** 0.5) * 4 * (3 * 3 * 4))
+        True
+    """
+
+    _per = "kernel"
+
+    def __init__(
+        self,
+        alpha: float = 1e-9,
+        norm: str = "l2",
+        groups: str = "half_ring",
+        *,
+        weight: float = 1.0,
+        scale: str | None = None,
+        links: Mapping[str, Any] | None = None,
+    ) -> None:
+        require("norm", norm, ("l2", "group_normalized", "group_scaled"))
+        super().__init__(alpha, norm, groups, 1, 0.0, weight, scale, links)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, with the current value of alpha.
+
+        Returns:
+            Dictionary for `from_config`.
+
+        Example:
+            >>> MultiplyAdds(1e-8).get_config()["alpha"]
+            1e-08
+        """
+        left_out = ("power", "reweight")
+        return {name: x for name, x in super().get_config().items() if name not in left_out}
+
+    def slopes(self, norms: Tensor, norm_of: NormOf) -> Tensor:
+        """The derivative with respect to the layer's own group norms, the width held fixed.
+
+        Args:
+            norms: Group norms (groups, kernels).
+            norm_of: Gives the norms of the kernels that feed the layer.
+
+        Returns:
+            Tensor (groups, kernels), the same for all groups of a kernel.
+        """
+        strength = self._strength(norms) * self._width(norms, norm_of)
+        return penalties.slopes(norms, power=2) * strength
+
+    def read_weights(self, norms: Tensor) -> list[tuple[Stream, Tensor]]:
+        """The streams that the layer reads, and the derivative in the norm of one channel.
+
+        Args:
+            norms: Group norms (groups, kernels).
+
+        Returns:
+            Pairs of a stream and a scalar.
+        """
+        areas = self._strength(norms) * penalties.value(norms, power=2)
+        return [(stream, areas * stream.weight) for stream in self._require_links().reads]
+
+    def _value(self, norms: Tensor) -> Tensor:
+        width = self._width(norms, functools.partial(self.whole_norms, norm=self.norm))
+        return self._strength(norms) * width * penalties.value(norms, power=2)
+
+    def _width(self, like: Tensor, norm_of: NormOf) -> Tensor:
+        """Positions of the output map times the relaxed width of what the layer reads."""
+        links = self._require_links()
+        parts = [stream.weight * ops.sum(stream.norms(norm_of)) for stream in links.reads]
+        return sum((ops.cast(part, like.dtype) for part in parts), links.constant)
+
+    def _require_links(self) -> Links:
+        if self.links is None:
+            raise RuntimeError(
+                "MultiplyAdds depends on the layers that feed a layer, so it cannot be given to "
+                "one layer alone, or called on a kernel. Use kss.attach(model, MultiplyAdds())."
+            )
+        return self.links
+
+    def _require_alone(self) -> None:
+        self._require_links()
+        super()._require_alone()

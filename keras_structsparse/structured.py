@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_structsparse import pairs, penalties
 from keras_structsparse.alpha import Alpha
 from keras_structsparse.groups import GROUPS, NORMS, require
+from keras_structsparse.linked import Linked
+from keras_structsparse.links import Links, NormOf, Stream
 from keras_structsparse.norms import Tensor, constant, group_norms
 from keras_structsparse.prox_squared import prox_squared
 
@@ -23,14 +26,8 @@ def _finite(argument: str, number: float) -> float:
     return float(number)
 
 
-def _path(scale: str | None) -> str | None:
-    if scale is not None and not (isinstance(scale, str) and scale):
-        raise ValueError(f"`scale` must be None or a variable's path. Received: {scale!r}")
-    return scale
-
-
-class Structured(keras.regularizers.Regularizer):
-    """What the two regularizers share: everything but the groups and the sum they relax."""
+class Structured(Linked):
+    """What the regularizers share: everything but the groups and the sum they relax."""
 
     _per: ClassVar[str]
 
@@ -43,15 +40,15 @@ class Structured(keras.regularizers.Regularizer):
         reweight: float,
         weight: float,
         scale: str | None,
+        links: Links | Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__(scale, links)
         require("norm", norm, NORMS)
         require("groups", groups, GROUPS)
         require("power", power, (1, 2))
         self.norm, self.groups, self.power = norm, groups, power
         self.reweight = _finite("reweight", reweight)
         self.weight = _finite("weight", weight)
-        self.scale = _path(scale)
-        self._gamma: Any = None
         self.alpha = Alpha(_finite("alpha", alpha))
 
     def __call__(self, kernel: Tensor) -> Tensor:
@@ -65,7 +62,7 @@ class Structured(keras.regularizers.Regularizer):
 
         Raises:
             ValueError: If the kernel has less than two axes.
-            RuntimeError: If `scale` is set and no variable has been bound.
+            RuntimeError: If other variables are needed and have not been bound.
 
         Example:
             >>> from keras_structsparse.regularizers import KernelCount
@@ -75,10 +72,18 @@ class Structured(keras.regularizers.Regularizer):
         if self.scale is None:
             norms = self.group_norms(kernel)
         else:
-            gamma = self._bound_gamma()
+            gamma = self._bound(self.scale)
             norms = pairs.effective_norms(kernel, gamma, self.groups, self.norm)
+        return self._value(norms)
+
+    def _value(self, norms: Tensor) -> Tensor:
         omega = penalties.value(norms, self._weights(norms), self.power, self._per)
-        return self._strength(norms) * omega
+        norm_of = functools.partial(self.whole_norms, norm="l2")
+        joint = [
+            ops.sum(weights * stream.norms(norm_of))
+            for stream, weights in self.joint_weights(norm_of, norms)
+        ]
+        return sum(joint, self._strength(norms) * omega)
 
     def group_norms(self, kernel: Tensor) -> Tensor:
         """The norm of every group of every kernel.
@@ -122,6 +127,7 @@ class Structured(keras.regularizers.Regularizer):
             >>> np.abs(KernelCount(alpha=1.0).prox(kernel, 1.0)).round(2).tolist()
             [[2.4, 0.0], [3.2, 0.0]]
         """
+        self._require_alone()
         norms = self.group_norms(kernel)
         weights = self._weights(norms)
         steps = constant(step, like=weights) * self._strength(norms)
@@ -141,7 +147,8 @@ class Structured(keras.regularizers.Regularizer):
 
         Raises:
             ValueError: If the kernel has less than two axes.
-            RuntimeError: If `scale` is set and no variable has been bound.
+            RuntimeError: If `scale` is set and no variable has been bound, or if the penalty
+                depends on the kernels of other layers.
 
         Example:
             >>> from keras_structsparse.regularizers import KernelCount
@@ -150,7 +157,7 @@ class Structured(keras.regularizers.Regularizer):
             [[0.6, 0.0], [0.8, 0.0]]
         """
         if self.scale is not None:
-            return self.pair_subgradient(kernel, self._bound_gamma())[0]
+            return self.pair_subgradient(kernel, self._bound(self.scale))[0]
         return self._plain_subgradient(ops.convert_to_tensor(kernel))
 
     def pair_prox(self, kernel: Tensor, gamma: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,12 +209,15 @@ class Structured(keras.regularizers.Regularizer):
         gradient = self._plain_subgradient(pairs.effective_kernel(kernel, gamma))
         return pairs.pair_gradient(gradient, kernel, gamma)
 
-    def bound(self, weight: float = 1.0, scale: str | None = None) -> Self:
+    def bound(
+        self, weight: float = 1.0, scale: str | None = None, links: Links | None = None
+    ) -> Self:
         """A copy for one layer, with the same `alpha` variable.
 
         Args:
             weight: The layer's share of alpha, finite and >= 0.
             scale: Path of the gamma of the batch normalisation paired with the kernel, or None.
+            links: What the penalty must know of other layers, or None.
 
         Returns:
             A regularizer of the same class; changing `alpha` changes both.
@@ -222,23 +232,9 @@ class Structured(keras.regularizers.Regularizer):
             True
         """
         twin = copy.copy(self)  # Shallow: alpha stays the same variable.
-        twin.weight, twin.scale, twin._gamma = _finite("weight", weight), _path(scale), None
+        Linked.__init__(twin, scale, links)
+        twin.weight = _finite("weight", weight)
         return twin
-
-    def bind_scale(self, variable: Any) -> None:
-        """Tell which variable `scale` is the path of; it is not serialised.
-
-        Args:
-            variable: The gamma `keras.Variable` (kernels,).
-
-        Example:
-            >>> from keras_structsparse.regularizers import KernelCount
-            >>> r = KernelCount(alpha=1.0, scale="bn/gamma")
-            >>> r.bind_scale(keras.Variable([2.0]))
-            >>> round(float(r(np.array([[3.0], [4.0]], "float32"))), 3)
-            2.0
-        """
-        self._gamma = variable
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, with the current value of alpha.
@@ -254,27 +250,43 @@ class Structured(keras.regularizers.Regularizer):
         # The shortest decimal that gives the same float32: 0.001, not 0.0010000000474974513.
         alpha = float(str(np.float32(float(ops.convert_to_tensor(self.alpha)))))
         names = ("norm", "groups", "power", "reweight", "weight", "scale")
-        return {"alpha": alpha, **{name: getattr(self, name) for name in names}}
+        links = None if self.links is None else self.links.to_config()
+        return {"alpha": alpha, **{name: getattr(self, name) for name in names}, "links": links}
+
+    def slopes(self, norms: Tensor, norm_of: NormOf) -> Tensor:
+        """The derivative of the penalty with respect to the layer's own group norms.
+
+        Args:
+            norms: Group norms (groups, kernels).
+            norm_of: Gives the norms of other kernels.
+
+        Returns:
+            Tensor (groups, kernels), without what the streams add.
+        """
+        return self._weights(norms) * self._strength(norms)
+
+    def read_weights(self, norms: Tensor) -> list[tuple[Stream, Tensor]]:
+        """The streams whose norms the penalty multiplies, and the derivative in each norm.
+
+        Args:
+            norms: Group norms (groups, kernels).
+
+        Returns:
+            Pairs of a stream and a scalar.
+        """
+        return []
 
     def _plain_subgradient(self, kernel: Tensor) -> Tensor:
+        self._require_alone()
         norms = self.group_norms(kernel)
         slopes = penalties.slopes(norms, self._weights(norms), self.power, self._per)
         slopes = slopes * self._strength(norms)
         return penalties.subgradient(kernel, self.groups, self.norm, slopes)
 
     def _weights(self, norms: Tensor) -> Tensor:
-        return penalties.reweighting(norms, self.reweight)
+        weights = penalties.reweighting(norms, self.reweight)
+        return weights * self.alone(norms) if self.links is not None else weights
 
     def _strength(self, norms: Tensor) -> Tensor:
         # Read on every call: a float would be frozen into compiled functions.
         return constant(ops.convert_to_tensor(self.alpha), like=norms) * self.weight
-
-    def _bound_gamma(self) -> Any:
-        if self._gamma is None:
-            raise RuntimeError(
-                f"This {type(self).__name__} penalises a kernel together with the batch "
-                f"normalisation scale {self.scale!r}, but does not hold that variable: loading or "
-                "cloning a model loses it. Call `kss.attach` on the model again, or compile it "
-                "with `kss.Proximal`."
-            )
-        return self._gamma

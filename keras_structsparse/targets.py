@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_structsparse.joint import Target
+from keras_structsparse.batches import Target
 from keras_structsparse.structured import Structured
+
+Tensor = Any
 
 
 def targets_of(variables: Sequence[keras.Variable]) -> list[Target]:
-    """The regularized kernels among some variables, each with the gamma it is paired with."""
+    """The regularized kernels among some variables, each with the gamma it is paired with.
+
+    Raises:
+        ValueError: A variable that one of their penalties needs is not among them.
+    """
+    known = _by_path(variables)
     targets = []
     for variable in variables:
         regularizer = variable.regularizer
         if isinstance(regularizer, Structured):
-            gamma = None if regularizer.scale is None else _gamma(regularizer, variables)
-            targets.append(Target(regularizer, variable, gamma))
+            _bind(regularizer, known)
+            gamma = None if regularizer.scale is None else known[regularizer.scale]
+            targets.append(Target(regularizer, variable, gamma, variable.path))
     return targets
 
 
@@ -27,19 +38,37 @@ def moved(target: Target) -> keras.Variable:
     return target.kernel if target.gamma is None else target.gamma
 
 
-def tensors_of(target: Target) -> Target:
+def moved_to(target: Target, point: Tensor) -> Target:
+    """The target with tensors for its variables, that of :func:`moved` being ``point``."""
+    if target.gamma is None:
+        return dataclasses.replace(target, kernel=point)
+    return dataclasses.replace(target, kernel=ops.convert_to_tensor(target.kernel), gamma=point)
+
+
+def values_of(target: Target) -> Target:
     """The target with tensors for its variables."""
     gamma = None if target.gamma is None else ops.convert_to_tensor(target.gamma)
-    return Target(target.regularizer, ops.convert_to_tensor(target.kernel), gamma)
+    return dataclasses.replace(target, kernel=ops.convert_to_tensor(target.kernel), gamma=gamma)
 
 
-def _gamma(regularizer: Structured, variables: Sequence[keras.Variable]) -> keras.Variable:
-    found = [v for v in variables if v.path == regularizer.scale]
-    if len(found) != 1:
+def _by_path(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
+    """The variables whose path is no other's."""
+    counts = collections.Counter(variable.path for variable in variables)
+    return {v.path: v for v in variables if counts[v.path] == 1}
+
+
+def _bind(regularizer: Structured, known: Mapping[str, keras.Variable]) -> None:
+    """Give a regularizer the variables that it needs; they must move together with its kernel."""
+    missing = regularizer.required - known.keys()
+    if missing:
         raise ValueError(
-            f"Proximal: expected one trainable variable '{regularizer.scale}', the scale of the "
-            f"batch normalisation that a regularized kernel is paired with. Found: {len(found)}. "
-            "Attach the regularizer again."
+            f"Proximal: expected one trainable variable '{min(missing)}', the scale of the batch "
+            "normalisation that a regularized kernel is paired with, or a kernel that it is joined "
+            "with. Found none, or several. Attach the regularizer again."
         )
-    regularizer.bind_scale(found[0])
-    return found[0]
+    regularizer.bind(known)
+    if regularizer.unbound:
+        raise ValueError(
+            f"Proximal: the variable '{min(regularizer.unbound)}' of a layer that feeds a "
+            "regularized one is not among the trainable variables. Attach the regularizer again."
+        )

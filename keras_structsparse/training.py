@@ -114,6 +114,17 @@ def compile_for(
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
+def restart(optimizer: keras.optimizers.Optimizer) -> None:
+    """Forget the momentum and the step count of an optimizer, as if it were new.
+
+    Args:
+        optimizer: The optimizer of a compiled model; its learning rate and alpha stay.
+    """
+    for variable in optimizer.variables if optimizer.built else ():
+        if variable.name not in ("alpha", "learning_rate"):
+            variable.assign(np.zeros(variable.shape))
+
+
 def fit(
     model: keras.Model,
     train: Split,

@@ -101,7 +101,13 @@ def in_float64(model: keras.Model) -> keras.Model:
         raise RuntimeError(
             "verify: the backend computes in float32 only. With JAX, set JAX_ENABLE_X64=1."
         )
-    return copy_model(model, lambda layer: {"dtype": "float64"})
+    return copy_model(model, _double)
+
+
+def _double(layer: keras.Layer) -> dict[str, str]:
+    """Whole numbers stay what they are: they may be indices."""
+    whole = isinstance(layer, keras.layers.InputLayer) and "float" not in str(layer.dtype)
+    return {} if whole else {"dtype": "float64"}
 
 
 def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:

@@ -172,6 +172,15 @@ def test_layers_that_cannot_be_regularized_are_refused(layers: Any) -> None:
     assert regularizers_of(model) == {}
 
 
+@pytest.mark.parametrize("kind", ["DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose"])
+def test_kernels_of_another_layout_are_refused_by_type(kind: str) -> None:
+    options = {} if kind == "DepthwiseConv2D" else {"filters": 2}
+    model = chain(L.Conv2D(2, 3), getattr(L, kind)(kernel_size=3, name="other", **options))
+    with pytest.raises(ValueError, match=rf"layers: expected.*not transposed.*'other', a {kind}"):
+        attach(model, KernelSize(ALPHA), ["other"])
+    assert "other" not in regularizers_of(attach(model, KernelSize(ALPHA)))
+
+
 def test_an_empty_choice_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one name"):
         attach(network(), KernelSize(ALPHA), [])
@@ -190,7 +199,7 @@ def test_unknown_weights_are_refused() -> None:
 
 def test_a_normalisation_without_scale_is_refused_by_name() -> None:
     model = chain(L.Conv2D(2, 3, name="conv"), L.BatchNormalization(scale=False, name="flat"))
-    with pytest.raises(ModelError, match=r"'conv'.*'flat'.*scale=False"):
+    with pytest.raises(ModelError, match=r"'conv'.*'flat'.*scale=False.*kss\.with_scales"):
         attach(model, KernelSize(ALPHA))
     assert model.losses == []
 

@@ -20,13 +20,14 @@ import pytest
 from keras import layers as kl
 from typer.testing import CliRunner, Result
 
-from keras_structsparse import cli, console, groups, options
+from keras_structsparse import calibration, cli, console, groups, options
 from keras_structsparse.attachment import SHARES, attach, regularizers_of
+from keras_structsparse.calibration import Calibration
 from keras_structsparse.errors import ModelError
 from keras_structsparse.export import EXPORTERS, load_model
 from keras_structsparse.plans import Plan, masked
 from keras_structsparse.regularizers import KernelCount
-from keras_structsparse.surgery.costs import REALIZE
+from keras_structsparse.surgery.costs import REALIZE, Costs
 from keras_structsparse.surgery.pruning import CONSTANTS
 from keras_structsparse.training import Recipe
 
@@ -219,6 +220,15 @@ def test_quickstart_is_called(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 # --- what is refused ---
+
+
+def test_calibrate_is_called(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Calibration(Costs(3.0, 5e4), 0.1, 0.25, 1, "none", 7)
+    monkeypatch.setattr(calibration, "calibrate", lambda batch_size, repeats: found)
+    said = assert_done(run(*example("calibrate")))
+    assert "25 %" in said
+    assert Costs.from_json(Path("costs.json").read_text()) == found.costs
+    assert_refused(run(*example("calibrate")), "costs.json", "--force")
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "much"])

@@ -99,6 +99,16 @@ def test_a_channels_first_layer_has_no_pair_on_the_last_axis() -> None:
     assert pairs(lambda x: norm()(conv(data_format="channels_first")(x)), (2, 6, 6)) == {}
 
 
+@pytest.mark.parametrize("axis", [1, -3])
+def test_channels_first_layers_are_paired_on_their_own_axis(axis: int) -> None:
+    def body(x: Tensor) -> Tensor:
+        x = conv(data_format="channels_first")(x)
+        return norm(axis=axis)(L.ZeroPadding2D(1, data_format="channels_first")(x))
+
+    assert pairs(body, (2, 6, 6)) == {"conv": "norm"}
+    assert pairs(lambda x: norm(axis=2)(conv(data_format="channels_first")(x)), (2, 6, 6)) == {}
+
+
 def test_pairs_in_nested_models_have_long_names() -> None:
     block = keras.Sequential([keras.Input((6, 6, 2)), conv(), norm()], name="block")
     assert pairs(block) == {"block/conv": "norm"}

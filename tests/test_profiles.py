@@ -366,3 +366,15 @@ def test_a_comparison_as_json_and_as_a_table() -> None:
         "first Conv2D 8 4 3x3 3x3 13,824 6,912 50.0% 224 112 50.0%"
     )
     assert str(found).isascii()
+
+
+def test_a_foreign_layer_may_have_one_number_as_kernel_size() -> None:
+    class Block(keras.layers.Layer):
+        kernel_size = 3
+
+        def call(self, inputs: Any) -> Any:
+            return inputs
+
+    inputs = keras.Input((8, 8, 3))
+    x = Block(name="block")(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    assert [x.name for x in profile(keras.Model(inputs, x)).layers] == ["conv"]

@@ -94,18 +94,18 @@ def test_the_pair_prox_acts_on_the_effective_kernel(regularizer: Any) -> None:
 def test_a_bound_scale_moves_the_penalty_to_the_effective_kernel(regularizer: Any) -> None:
     kernel, gamma = random_kernel(SHAPE), np.array([1.0, -2.0, 0.5, 0.0, -0.1])
     paired = regularizer.bound(regularizer.weight, "bn/gamma")
-    paired.bind_scale(gamma)
+    paired.bind({"bn/gamma": gamma})
     effective = pairs.effective_kernel(kernel, gamma)
     np.testing.assert_allclose(float(paired(kernel)), float(regularizer(effective)), rtol=1e-12)
 
     def value(k: Any, g: Any) -> Any:
-        paired.bind_scale(g)
+        paired.bind({"bn/gamma": g})
         return paired(k)
 
     closed = paired.pair_subgradient(kernel, gamma)
     for mine, automatic in zip(closed, gradient(value, kernel, gamma), strict=True):
         np.testing.assert_allclose(numpy(mine), automatic, rtol=1e-10, atol=1e-12)
-    paired.bind_scale(gamma)
+    paired.bind({"bn/gamma": gamma})
     np.testing.assert_array_equal(numpy(paired.subgradient(kernel)), numpy(closed[0]))
 
 
@@ -132,7 +132,7 @@ def test_a_scale_that_is_not_bound_says_what_to_do(make: Any) -> None:
 def test_copies_share_alpha_and_nothing_else(make: Any) -> None:
     r = make(0.25, norm="linf", power=2, reweight=0.5)
     twin = r.bound(3.0, "bn/gamma")
-    twin.bind_scale(np.ones(5))
+    twin.bind({"bn/gamma": np.ones(5)})
     assert type(twin) is make
     assert twin.alpha is r.alpha
     assert {**r.get_config(), "weight": 3.0, "scale": "bn/gamma"} == twin.get_config()

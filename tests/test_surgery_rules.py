@@ -141,7 +141,7 @@ def test_other_modes_differ_where_they_say(padding: str, constants: str) -> None
     assert_exact_surgery(model, HALF)
 
 
-@pytest.mark.parametrize("realize", ["auto", "crop", "split"])
+@pytest.mark.parametrize("realize", ["auto", "crop", "split", "none"])
 def test_kernels_of_several_sizes_become_as_many_convolutions_as_asked(realize: str) -> None:
     model = chain(L.Conv2D(6, 5, padding="same", name="first"), L.Dense(2, "tanh"))
     pruned = assert_exact_surgery(model, Plan({"first": [5, 1, 3, 1, 0, 5]}), realize=realize)
@@ -159,11 +159,28 @@ def test_auto_splits_where_that_pays() -> None:
     assert types(pruned).count(L.Conv2D) == 2
 
 
+def test_without_realization_kernels_keep_their_size() -> None:
+    model = chain(L.Conv2D(6, 5, padding="same", name="first"), L.Dense(2, "tanh"))
+    pruned = assert_exact_surgery(model, Plan({"first": [3, 1, 3, 1, 0, 3]}), realize="none")
+    assert kernel_shape(pruned, "first") == (5, 5, 2, 5)
+
+
+@pytest.mark.parametrize(("side", "kernels", "padded"), [(8, 3, False), (32, 128, True)])
+def test_auto_keeps_a_wider_window_where_padding_costs_more(
+    side: int, kernels: int, padded: bool
+) -> None:
+    conv = L.Conv2D(kernels, 5, strides=2, padding="same", name="first")
+    model = chain(conv, L.ReLU(), shape=(side, side, kernels))
+    pruned = assert_exact_surgery(model, Plan({"first": [2, 1, *[2] * (kernels - 2)]}))
+    assert (L.ZeroPadding2D in types(pruned)) == padded
+    assert kernel_shape(pruned, "first")[:2] == ((2, 2) if padded else (3, 3))
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({"padding": "same"}, [L.Conv2D]),
-        ({"padding": "same", "strides": 2}, [L.Cropping2D, L.ZeroPadding2D, L.Conv2D]),
+        ({"padding": "same", "strides": 2}, [L.ZeroPadding2D, L.Cropping2D, L.Conv2D]),
         ({"padding": "valid"}, [L.Cropping2D, L.Conv2D]),
     ],
     ids=str,

@@ -14,7 +14,7 @@ from keras_structsparse.attachment import attach, regularizers_of
 from keras_structsparse.optimizers import Proximal
 from keras_structsparse.plans import plan
 from keras_structsparse.regularizers import KernelCount, KernelSize
-from keras_structsparse.training import AlphaRamp, Recipe, accuracy, compile_for, fit
+from keras_structsparse.training import AlphaRamp, Recipe, accuracy, compile_for, fit, restart
 
 Array = Any
 
@@ -157,3 +157,20 @@ def test_accuracy_is_the_share_of_right_classes(batch_size: int) -> None:
     scores = np.eye(3, dtype="float32")[[0, 1, 2, 2, 1]]
     assert accuracy(model, (scores, np.array([0, 1, 2, 0, 0])), batch_size) == pytest.approx(0.6)
     assert accuracy(model, (scores, np.array([0, 1, 2, 2, 1])), batch_size) == 1.0
+
+
+def test_restart_forgets_momentum_but_neither_alpha_nor_the_learning_rate() -> None:
+    model = network()
+    attach(model, KernelCount(alpha=0.5))
+    model.compile(Proximal(keras.optimizers.SGD(0.25, momentum=0.9)), "mse")
+    images, labels = data()
+    model.fit(images, np.eye(2)[labels], verbose=0)
+    assert len(_states(model.optimizer)) > 4
+    restart(model.optimizer)
+    assert _states(model.optimizer) == {"alpha": 0.5, "learning_rate": 0.25}
+
+
+def _states(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
+    """The largest entry of every variable that is not all zeros."""
+    values = {v.path: keras.ops.convert_to_numpy(v) for v in optimizer.variables}
+    return {path.split("/")[-1]: float(v.max()) for path, v in values.items() if np.any(v)}

@@ -146,3 +146,14 @@ def test_inputs_of_several_kinds() -> None:
 def test_bad_plans_are_refused(sizes: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         verify(network(), Plan(sizes))
+
+
+def test_nothing_is_rounded_on_the_way_into_a_nested_model() -> None:
+    """Keras gives the inputs of a copied model the old type, also where the model is nested."""
+    inputs = keras.Input((6, 6, 3))
+    block = keras.Sequential([keras.Input((6, 6, 4)), keras.layers.Conv2D(4, 3, name="inner")])
+    x = block(keras.layers.Conv2D(4, 1, name="outer")(inputs))
+    model = randomize(keras.Model(inputs, x))
+    found = verify(model, Plan({"outer": [1, 0, 1, 1]}))
+    assert found.passed, str(found)
+    assert found.error < 1e-13

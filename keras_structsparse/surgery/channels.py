@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse.surgery.costs import Costs
+from keras_structsparse.surgery.costs import Realization
 
 Array = Any
 Tensor = Any
@@ -73,7 +73,7 @@ class Site:
         output_shape: The original shape of the tensor it makes.
         constants: "exact", "interior" or "drop": what becomes of the constants of removed
             channels where layers read them.
-        costs: What operations cost beside their multiply-adds.
+        realize: How kernels of several sizes become convolutions, and what operations cost.
         fresh: Gives new channel numbers.
         fill: Puts tensors in the places of the call's inputs.
     """
@@ -87,7 +87,7 @@ class Site:
     shapes: tuple[Shape, ...]
     output_shape: Shape
     constants: str
-    costs: Costs
+    realize: Realization
     fresh: Callable[[int], Array]
     fill: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
 

@@ -6,29 +6,86 @@ takes as long as so many of them.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras_structsparse.errors import CostsError
+
+FORMAT = "keras_structsparse.costs/1"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """The price of operations.
+    """The price of operations, for one example.
+
+    An operation is started once for a whole batch: so ``start`` is its price divided by the batch
+    size, and costs suit one batch size on one machine
+    (:func:`keras_structsparse.calibration.calibrate` measures them).
 
     Attributes:
         move: Multiply-adds that take as long as one element written to memory.
         start: Multiply-adds that take as long as starting one more operation.
+
+    Raises:
+        CostsError: A price is negative or not finite.
+
+    Example:
+        >>> Costs.from_json(Costs(move=20.0, start=3e5).to_json())
+        Costs(move=20.0, start=300000.0)
     """
 
     move: float = 32.0
     start: float = 1e6
 
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value < 0:
+                raise CostsError(f"{name}: expected a finite number >= 0. Received: {value!r}")
 
-# How kernels of several sizes become convolutions: as many as pay, one, or one per size.
-REALIZE = {"auto": Costs(), "crop": Costs(start=math.inf), "split": Costs(move=0.0, start=0.0)}
+    def to_json(self, **notes: Any) -> str:
+        """The costs as JSON text, which :meth:`from_json` reads.
+
+        Args:
+            **notes: What else to write, such as where the costs were measured.
+        """
+        return json.dumps({"format": FORMAT, **asdict(self), **notes}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Costs:
+        """Read costs from JSON text.
+
+        Args:
+            text: What :meth:`to_json` wrote; notes are passed over.
+
+        Returns:
+            The costs.
+
+        Raises:
+            CostsError: The text is no JSON, or no costs of this format.
+        """
+        try:
+            content = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise CostsError(f"costs: expected JSON. Received text that is none: {error}") from (
+                error
+            )
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        if found != FORMAT:
+            raise CostsError(f'costs: expected "format": "{FORMAT}". Received: {found!r}')
+        return cls(content.get("move"), content.get("start"))
 
 
-def cut(keys: Sequence[int], price: Callable[[int, int], float]) -> list[tuple[int, int]]:
+FREE = Costs(move=0.0, start=0.0)
+
+Price = Callable[[int, int], float]
+Segments = list[tuple[int, int]]
+
+
+def cut(keys: Sequence[int], price: Price) -> Segments:
     """Cut a sequence into segments of least total price.
 
     Args:
@@ -62,3 +119,43 @@ def cut(keys: Sequence[int], price: Callable[[int, int], float]) -> list[tuple[i
         segments.append((edges[start], edges[stop]))
         stop = start
     return segments[::-1]
+
+
+def whole(keys: Sequence[int], price: Price) -> Segments:
+    """One segment, whatever it costs; none of an empty sequence."""
+    return [(0, len(keys))] if keys else []
+
+
+@dataclass(frozen=True)
+class Realization:
+    """How kernels of several sizes become convolutions.
+
+    Attributes:
+        costs: What operations cost beside their multiply-adds.
+        cut: From the sizes of the kernels and the price of a convolution to the convolutions.
+        crops: Whether a convolution may become smaller than the original.
+    """
+
+    costs: Costs
+    cut: Callable[[Sequence[int], Price], Segments]
+    crops: bool = True
+
+
+def realizations(costs: Costs) -> Mapping[str, Realization]:
+    """The values of ``realize`` that :func:`keras_structsparse.prune` takes.
+
+    Args:
+        costs: What operations cost beside their multiply-adds; "crop" and "split" do not ask.
+
+    Returns:
+        The realizations by name.
+    """
+    return {
+        "auto": Realization(costs, cut),
+        "crop": Realization(FREE, whole),
+        "split": Realization(FREE, cut),
+        "none": Realization(costs, whole, crops=False),
+    }
+
+
+REALIZE = realizations(Costs())

@@ -14,7 +14,7 @@ from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph import Call, Graph
 from keras_structsparse.surgery import rules  # noqa: F401  (registers the rules)
 from keras_structsparse.surgery.channels import Channels, Flow, Rule, Site, unknown
-from keras_structsparse.surgery.costs import Costs
+from keras_structsparse.surgery.costs import Realization
 from keras_structsparse.surgery.registry import RULES
 
 Array = Any
@@ -71,7 +71,7 @@ class _Numbers:
 
 
 def walk(
-    network: Graph, changes: Mapping[int, Mapping[str, Array]], constants: str, costs: Costs
+    network: Graph, changes: Mapping[int, Mapping[str, Array]], constants: str, realize: Realization
 ) -> Walk:
     """Find the live and the constant channels of every tensor.
 
@@ -79,7 +79,7 @@ def walk(
         network: The graph of the model.
         changes: Weights that differ from the model's, by ``id`` of the layer and name.
         constants: "exact", "interior" or "drop".
-        costs: What operations cost beside their multiply-adds.
+        realize: How kernels of several sizes become convolutions, and what operations cost.
 
     Returns:
         The steps, in topological order.
@@ -90,7 +90,7 @@ def walk(
     numbers = _Numbers()
     channels = {i: unknown(numbers(_width(network, i))) for i in network.inputs}
     names = _Names(network.calls)
-    make = partial(Site, constants=constants, costs=costs, fresh=numbers)
+    make = partial(Site, constants=constants, realize=realize, fresh=numbers)
     steps = []
     # What the outputs of a layer without a rule depend on is known even where their values are not.
     depends = dict.fromkeys(network.inputs, True)

@@ -44,8 +44,9 @@ def prune(
             no border; "drop" forgets them. The last two change what the network computes.
         tau: Stands for ``plan(model, tau)``.
         realize: What becomes of a layer whose kernels have several sizes. "crop": one convolution
-            of the largest; "split": one convolution per size and a concatenation; "auto":
-            whichever costs less, also in between.
+            of the largest; "split": the fewest multiply-adds, so one convolution per size and a
+            concatenation; "none": the original size; "auto": whichever costs least, also in
+            between, where every operation more counts as well.
 
     Returns:
         A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names.

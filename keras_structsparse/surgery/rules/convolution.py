@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,13 @@ from keras_structsparse import groups
 from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit
-from keras_structsparse.surgery.costs import cut
+from keras_structsparse.surgery.costs import Price
 from keras_structsparse.surgery.registry import register
 
 Array = Any
 Tensor = Any
 Pads = list[tuple[int, int]]
+Stage = tuple[dict[int, type[keras.Layer]], str, Pads]
 
 PADDINGS: dict[int, type[keras.Layer]] = {
     1: keras.layers.ZeroPadding1D,
@@ -37,9 +38,10 @@ def flow(site: Site) -> Flow:
     """The channels behind a convolution; kernels of equal size are best side by side."""
     found = linear.flow(site, _is_padded(site))
     sizes = _support_sizes(site.weights["kernel"])
-    live, price = found.output.live, _price(site, len(site.inputs[0]))
+    live, price = found.output.live, _price(site, int(site.inputs[0].live.sum()))
     keys = sorted(sizes[live].tolist())
-    apart = sum(price(keys[stop - 1], stop - start) for start, stop in cut(keys, price))
+    segments = site.realize.cut(keys, price)
+    apart = sum(price(keys[stop - 1], stop - start) for start, stop in segments)
     together = price(max(keys, default=1), len(keys))
     notes = found.notes + _uncroppable(site, max(keys, default=1))
     return replace(found, sizes=sizes, gain=together - apart, notes=notes)
@@ -62,7 +64,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     assert piece is not None, "layout.choose leaves every layer something to read"
     kernel, bias = linear.shrunk(site, piece.order, wanted, _is_padded(site))
     sizes = _support_sizes(kernel)
-    segments = cut(sizes.tolist(), _price(site, len(piece.order)))
+    segments = site.realize.cut(sizes.tolist(), _price(site, len(piece.order)))
     if len(segments) == 1:
         return Piece(_convolution(site, site.layer_name, kernel, bias, piece.tensor), wanted)
     parts = [
@@ -83,7 +85,9 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 def _convolution(
     site: Site, name: str, kernel: Array, bias: Array | None, tensor: Tensor
 ) -> Tensor:
-    kernel, pads = _cropped(site, kernel)
+    size = _window(site, kernel)
+    pads = _explicit_pads(site, size)
+    kernel = kernel[groups.support(kernel.shape[:-2], size)]
     changes = {} if pads is None else {"padding": "valid"}
     layer = clone(
         site.operation,
@@ -97,16 +101,37 @@ def _convolution(
     return emit(layer, tensor, [kernel] if bias is None else [kernel, bias])
 
 
-def _price(site: Site, inputs: int) -> Callable[[int, int], float]:
-    """What a convolution of so many kernels, the largest of a given size, costs."""
-    shape, places = site.operation.kernel_size, linear.positions(site)
+def _window(site: Site, kernel: Array) -> int:
+    """The size of least price that holds all entries: a larger one may do without padding."""
+    *_, inputs, kernels = kernel.shape
+    sizes = _windows(site, int(_support_sizes(kernel).max()))
+    return min(sizes, key=lambda size: _price_of(site, inputs, kernels, size))
+
+
+def _windows(site: Site, least: int) -> list[int]:
+    """The sizes, from the least on, to which the kernels can be cropped."""
+    shape = site.operation.kernel_size
+    largest = max(shape)
+    smaller = range(least, largest) if site.realize.crops else ()
+    return [*(size for size in smaller if _pads(site, shape, size) is not None), largest]
+
+
+def _price(site: Site, inputs: int) -> Price:
+    """What a convolution of so many kernels, the largest of a given size, costs at best."""
 
     def price(size: int, kernels: int) -> float:
-        area = math.prod(min(side, size) for side in shape)
-        work = places * kernels * (inputs * area + site.costs.move)
-        return work + site.costs.start
+        return min(_price_of(site, inputs, kernels, window) for window in _windows(site, size))
 
     return price
+
+
+def _price_of(site: Site, inputs: int, kernels: int, size: int) -> float:
+    costs = site.realize.costs
+    area = math.prod(min(side, size) for side in site.operation.kernel_size)
+    work = linear.positions(site) * kernels * (inputs * area + costs.move)
+    places = math.prod(side or 1 for side in site.shapes[0][1:-1])
+    stages = len(_stages(_explicit_pads(site, size) or []))
+    return work + costs.start + stages * (places * inputs * costs.move + costs.start)
 
 
 def refuses(site: Site) -> str | None:
@@ -123,14 +148,19 @@ def refuses(site: Site) -> str | None:
 def _padded(site: Site, tensor: Tensor, pads: Pads) -> Tensor:
     """The tensor with each spatial axis padded before and after; negative numbers crop."""
     policy = site.operation.dtype_policy
-    grow = [(max(before, 0), max(after, 0)) for before, after in pads]
-    cut = [(max(-before, 0), max(-after, 0)) for before, after in pads]
-    for amounts, kinds, suffix in ((cut, CROPPINGS, "crop"), (grow, PADDINGS, "pad")):
-        if np.any(amounts):
-            argument = amounts[0] if len(amounts) == 1 else amounts
-            layer = kinds[len(pads)](argument, name=site.derive(f"explicit_{suffix}"), dtype=policy)
-            tensor = layer(tensor)
+    for kinds, suffix, amounts in _stages(pads):
+        argument = amounts[0] if len(amounts) == 1 else amounts
+        layer = kinds[len(pads)](argument, name=site.derive(f"explicit_{suffix}"), dtype=policy)
+        tensor = layer(tensor)
     return tensor
+
+
+def _stages(pads: Pads) -> list[Stage]:
+    """The layers that pad by possibly negative numbers; cropping first could leave nothing."""
+    cut = [(max(-before, 0), max(-after, 0)) for before, after in pads]
+    grow = [(max(before, 0), max(after, 0)) for before, after in pads]
+    stages = [(PADDINGS, "pad", grow), (CROPPINGS, "crop", cut)]
+    return [stage for stage in stages if np.any(stage[2])]
 
 
 def _is_padded(site: Site) -> bool:
@@ -140,19 +170,12 @@ def _is_padded(site: Site) -> bool:
     return pads is None or any(number > 0 for pair in pads for number in pair)
 
 
-def _cropped(site: Site, kernel: Array) -> tuple[Array, Pads | None]:
-    """The kernel cropped to the support of its entries, and the explicit padding it needs.
-
-    None stands for the layer's own padding, where that comes to the same.
-    """
-    layer, shape = site.operation, kernel.shape[:-2]
-    size = int(_support_sizes(kernel).max())
+def _explicit_pads(site: Site, size: int) -> Pads | None:
+    """The explicit padding that a crop needs; None where the layer's own comes to the same."""
+    layer, shape = site.operation, site.operation.kernel_size
     pads = _pads(site, shape, size)
-    if size == max(shape) or pads is None:
-        return kernel, None
-    small = kernel[groups.support(shape, size)]
-    own = layer.padding == "same" and pads == _own_pads(site.shapes[0], layer, small.shape[:-2])
-    return small, None if own else pads
+    small = [min(side, size) for side in shape]
+    return None if pads == _own_pads(site.shapes[0], layer, small) else pads
 
 
 def _pads(site: Site, shape: Sequence[int], size: int) -> Pads | None:

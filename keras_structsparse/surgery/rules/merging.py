@@ -101,7 +101,8 @@ def _spreads(site: Site, side: Channels, live: Array) -> bool:
     width, have = float(live.sum()), float(side.live.sum())
     if not missing.any() or not have:
         return bool(missing.any())  # A side of constants goes, whatever they cost.
-    return float(side.cost[missing].sum()) > places * width * (have + site.costs.move)
+    costs = site.realize.costs
+    return float(side.cost[missing].sum()) > places * width * (have + costs.move) + costs.start
 
 
 def _spread(site: Site, index: int, piece: Piece, order: Array, offset: Array) -> Tensor:

@@ -1,0 +1,195 @@
+"""What the saved multiply-adds are worth in time: TensorFlow, ONNX Runtime and LiteRT.
+
+    python benchmarks/latency.py                        # a planted plan
+    python benchmarks/latency.py --points points.json   # that of a quickstart, with its network
+
+Each network is timed before and after surgery, in turns in one process, on every runtime; the
+outputs of an export are compared with Keras' first. The last column is the part of the promise
+that is kept: the speed-up divided by that of the multiply-adds. Results go to
+benchmarks/results/latency.jsonl. Runtimes that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import planting
+from runs import RESULTS, Row, machine
+
+from keras_structsparse import latency, models
+from keras_structsparse.models.bases import Base, build_base
+from keras_structsparse.plans import Plan
+from keras_structsparse.profiles import profile
+from keras_structsparse.surgery import prune
+
+Array = Any
+Run = Callable[[], Any]
+
+LINES = RESULTS / "latency.jsonl"
+DEAD = 0.5
+RESNET20 = Base(((16, 3),) * 7 + ((32, 3),) * 6 + ((64, 3),) * 6, strided=(7, 13))
+
+
+# --- the runtimes: from a model and a batch to a function that runs it ---
+
+
+def tensorflow(model: keras.Model, batch: Array) -> Run:
+    """The compiled Keras model."""
+    return latency._compiled(model, batch)
+
+
+def onnxruntime(model: keras.Model, batch: Array) -> Run:
+    """ONNX Runtime with its default threads."""
+    import onnxruntime as ort
+
+    with exported(model, "onnx") as path:
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: batch}
+    return lambda: session.run(None, feed)[0]
+
+
+def litert(model: keras.Model, batch: Array) -> Run:
+    """LiteRT with a thread for every core."""
+    import tensorflow as tf
+
+    with exported(model, "litert") as path:
+        content = Path(path).read_bytes()
+    network = tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count())
+    (given,), (made,) = network.get_input_details(), network.get_output_details()
+    network.resize_tensor_input(given["index"], batch.shape)
+    network.allocate_tensors()
+
+    def run() -> Array:
+        network.set_tensor(given["index"], batch)
+        network.invoke()
+        return network.get_tensor(made["index"])
+
+    return run
+
+
+RUNTIMES: dict[str, Callable[[keras.Model, Array], Run]] = {
+    "tensorflow": tensorflow,
+    "onnxruntime": onnxruntime,
+    "litert": litert,
+}
+NEEDS = {"tensorflow": "tensorflow", "onnxruntime": "tf2onnx", "litert": "tensorflow"}
+
+
+@contextlib.contextmanager
+def exported(model: keras.Model, format: str) -> Iterator[str]:
+    """A file of the model, while it is read."""
+    suffix = {"onnx": "onnx", "litert": "tflite"}[format]
+    model(np.zeros((1, *model.inputs[0].shape[1:]), "float32"))
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = str(Path(folder, f"model.{suffix}"))
+        model.export(path, format=format, verbose=False)
+        yield path
+
+
+# --- the networks ---
+
+
+def planted(model: keras.Model) -> tuple[keras.Model, Plan]:
+    """Half of the kernels removed, the others of random sizes."""
+    planting.animate(model)
+    return model, planting.random_plan(model, dead=DEAD)
+
+
+def resnet50() -> keras.Model:
+    """The published network, untrained."""
+    return keras.applications.ResNet50(weights=None, classifier_activation=None)
+
+
+NETWORKS: dict[str, Callable[[], keras.Model]] = {
+    "fashion-mnist-residual": lambda: models.build("fashion-mnist-residual"),
+    "ResNet-20, 32x32": lambda: build_base(RESNET20, (32, 32, 3), 10),
+    "ResNet50, 224x224": resnet50,
+}
+
+
+def of_points(path: Path) -> tuple[str, keras.Model, Plan]:
+    """The network of a quickstart with the plan of its chosen point."""
+    content = json.loads(path.read_text())
+    chosen, name = content["points"][content["chosen"]], content["settings"]["model"]
+    model = models.build(name)
+    planting.animate(model)
+    return f"{name}, quickstart", model, Plan(chosen["sizes"])
+
+
+# --- the measurement ---
+
+
+def measure(name: str, model: keras.Model, plan: Plan, options: argparse.Namespace) -> None:
+    """Time a network before and after surgery on every runtime."""
+    pruned = prune(model, plan, realize=options.realize)
+    work = [profile(each).multiply_adds for each in (model, pruned)]
+    for runtime, make in RUNTIMES.items():
+        for size in options.batch_sizes:
+            if importlib.util.find_spec(NEEDS[runtime]) is None:
+                continue
+            batch = np.random.default_rng(0).random((size, *model.inputs[0].shape[1:]), "float32")
+            seconds = timed([model, pruned], make, batch, options.repeats)
+            row = {"network": name, "realize": options.realize, "runtime": runtime, "batch": size}
+            report({**row, "multiply_adds": work, "milliseconds": seconds})
+
+
+def timed(
+    networks: list[keras.Model], make: Callable[[keras.Model, Array], Run], batch: Array, n: int
+) -> list[float]:
+    """Median milliseconds of each network, in turns."""
+    functions = [make(network, batch) for network in networks]
+    for network, run in zip(networks, functions, strict=True):
+        expected = np.asarray(network(batch))
+        np.testing.assert_allclose(run(), expected, atol=1e-3 * np.abs(expected).max())
+    return [float(value) for value in 1e3 * np.median(latency._timed(functions, n), axis=0)]
+
+
+def report(row: Row) -> None:
+    """Keep a row, and print it with what it means."""
+    with LINES.open("a") as file:
+        file.write(json.dumps({**row, "machine": machine(), "cores": os.cpu_count()}) + "\n")
+    (dense, pruned), work = row["milliseconds"], row["multiply_adds"]
+    print(
+        f"{row['network']:<26} {row['runtime']:<12} {row['batch']:>5} {dense:>9.2f} {pruned:>9.2f} "
+        f"{pruned / dense:>8.2f} {work[1] / work[0]:>8.2f} "
+        f"{100 * (dense / pruned) / (work[0] / work[1]):>7.0f} %",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure the networks asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NETWORKS)}; all unless given")
+    parser.add_argument("--points", type=Path, help="points.json of a quickstart")
+    parser.add_argument("--realize", default="auto", help="as in prune")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 128])
+    parser.add_argument("--repeats", type=int, default=30)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # of the exporters
+    print(
+        f"{'network':<26} {'runtime':<12} {'batch':>5} {'dense ms':>9} {'pruned ms':>9} "
+        f"{'time':>8} {'m.-adds':>8} {'kept':>9}"
+    )
+    if options.points:
+        return measure(*of_points(options.points), options)
+    for name in options.names or NETWORKS:
+        if name == "ResNet50, 224x224":  # a batch of 128 takes minutes
+            options.batch_sizes = [1]
+        measure(name, *planted(NETWORKS[name]()), options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""From the weights of a network to the sizes of its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse import groups, kernels, streams
+from keras_structsparse.errors import ModelError
+from keras_structsparse.graph import Graph
+
+Array = Any
+
+
+def sizes(network: Graph, tau: float, how: str, coupled: bool) -> dict[str, tuple[int, ...]]:
+    """The sizes of all kernels whose group norms exceed a threshold (15, 23).
+
+    Args:
+        network: The graph of the model.
+        tau: The threshold on the l2 norms.
+        how: "half_ring" or "ring".
+        coupled: Whether kernels that write the same channels are removed together or not at all.
+
+    Returns:
+        For each ungrouped convolution and dense layer the size of each kernel.
+
+    Raises:
+        ModelError: A weight is not finite.
+    """
+    layers, pairs = kernels.kernel_layers(network), kernels.batch_norm_pairs(network)
+    norms = {name: _norms(name, layer, pairs.get(name), how) for name, layer in layers.items()}
+    counts = {name: np.sum(own > tau, axis=0) for name, own in norms.items()}
+    if coupled:
+        joint = _joint_norms(network, {name: own[-1] for name, own in norms.items()})
+        counts = {
+            name: np.where(np.isnan(joint[name]), own, np.where(joint[name] > tau, own.clip(1), 0))
+            for name, own in counts.items()
+        }
+    reached = {n: [0, *groups.sizes(layer.kernel.shape[:-2], how)] for n, layer in layers.items()}
+    return {n: tuple(int(reached[n][count]) for count in counts[n]) for n in layers}
+
+
+def _joint_norms(network: Graph, norms: Mapping[str, Array]) -> dict[str, Array]:
+    """For each kernel that shares channels the root mean square of their norms, else NaN."""
+    found = {name: np.full_like(own, np.nan) for name, own in norms.items()}
+    for run in streams.joined(streams.channels(network, norms), list(norms)):
+        parts = [norms[name][first : first + run.width] for name, first in run.first]
+        for name, first in run.first:
+            found[name][first : first + run.width] = np.sqrt(np.mean(np.square(parts), axis=0))
+    return found
+
+
+def _norms(name: str, layer: keras.Layer, norm: keras.Layer | None, how: str) -> Array:
+    """The l2 norms (groups, kernels) of the effective kernels, in float64 on every backend."""
+    kernel = _finite(name, layer.kernel)
+    masks = groups.masks(kernel.shape[:-2], how)
+    squares = np.square(kernel, dtype=np.float64).sum(axis=-2)
+    norms = np.sqrt(masks @ squares.reshape(masks.shape[1], kernel.shape[-1]))
+    if norm is None or not norm.scale:
+        return norms
+    length = np.where(norms[-1] > 0, norms[-1], 1.0)
+    return norms / length * np.abs(_finite(norm.name, norm.gamma))
+
+
+def _finite(name: str, variable: keras.Variable) -> Array:
+    value = keras.ops.convert_to_numpy(variable)
+    if not np.isfinite(value).all():
+        raise ModelError(
+            f"Layer '{name}': expected finite weights. "
+            f"Received NaN or infinity in '{variable.path}'."
+        )
+    return value

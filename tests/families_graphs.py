@@ -1,0 +1,215 @@
+"""The layers of random networks: one function for each family, from a sketch to an expression.
+
+To try a new layer, write a function from what can be read so far to an expression and give it a
+line in ``FAMILIES``. Layers without a rule are welcome: surgery has to leave them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from strategies_graphs import Sketch
+
+
+def _window(sketch: Sketch) -> str:
+    """The size and the options that all kinds of convolutions take."""
+    strides = sketch.one_of(1, 1, 1, 2, 3)
+    dilation = sketch.one_of(1, 1, 2) if strides == 1 else 1
+    return (
+        f"{sketch.several(1, 5)}, strides={strides}, dilation_rate={dilation}, "
+        f"padding={sketch.one_of('same', 'same', 'valid')!r}, use_bias={sketch.one_of(True, False)}"
+    )
+
+
+def convolution(sketch: Sketch) -> str:
+    x = sketch.map()
+    groups = sketch.one_of(*[g for g in (1, 1, 1, 2, 3) if sketch.channels(x) % g == 0])
+    filters = groups * sketch.one_of(1, 2, 3, 4)
+    options = f"groups={groups}, activation={sketch.one_of(None, None, 'relu', 'swish')!r}"
+    return f"L.Conv{sketch.rank}D({filters}, {_window(sketch)}, {options})({x})"
+
+
+def depthwise(sketch: Sketch) -> str:
+    if sketch.rank > 2:  # Keras has none
+        return convolution(sketch)
+    kind, strides = sketch.one_of("Depthwise", "Separable"), sketch.one_of(1, 1, 2)
+    filters = f"{sketch.one_of(2, 4)}, " if kind == "Separable" else ""
+    options = f"strides={strides}, padding='same', depth_multiplier={sketch.one_of(1, 1, 2)}"
+    layer = f"L.{kind}Conv{sketch.rank}D({filters}{sketch.several(1, 4)}, {options})"
+    return f"{layer}({sketch.map()})"
+
+
+def transposed(sketch: Sketch) -> str:
+    options = f"strides={sketch.one_of(1, 2)}, padding={sketch.one_of('same', 'valid')!r}"
+    size = sketch.several(1, 3)
+    return (
+        f"L.Conv{sketch.rank}DTranspose({sketch.one_of(2, 3)}, {size}, {options})({sketch.map()})"
+    )
+
+
+def normalization(sketch: Sketch) -> str:
+    x = sketch.map()
+    flags = f"scale={sketch.one_of(True, True, False)}, center={sketch.one_of(True, False)}"
+    groups = sketch.one_of(*[g for g in (1, 2, -1) if sketch.channels(x) % g == 0])
+    layer = sketch.one_of(
+        *[f"BatchNormalization({flags})"] * 4,
+        f"LayerNormalization({flags})",
+        f"GroupNormalization({groups})",
+        "UnitNormalization()",
+        "RMSNormalization()",
+    )
+    return f"L.{layer}({x})"
+
+
+def activation(sketch: Sketch) -> str:
+    smooth = f"Activation({sketch.one_of('swish', 'sigmoid', 'tanh', 'gelu', 'softplus')!r})"
+    others = ("ReLU(6.0)", "ReLU(None, 0.1, 0.5)", "LeakyReLU(0.2)", "ELU()", "PReLU()")
+    mixing = ("Softmax()", "Activation('softmax')")
+    layer = sketch.one_of(smooth, smooth, smooth, *others, *mixing)
+    return f"L.{layer}({sketch.map()})"
+
+
+def function(sketch: Sketch) -> str:
+    x = sketch.map()
+    return str(
+        sketch.one_of(
+            *(f"ops.{name}({x})" for name in ("relu", "relu6", "silu", "sigmoid", "tanh", "abs")),
+            f"{x} + 0.5",
+            f"{x} * 2.0",
+            f"1.0 - {x}",
+            f"{x} / 3.0",
+            f"keras.activations.hard_silu({x})",
+            f"ops.softmax({x}, axis=-1)",
+            f"ops.mean({x}, axis=-1, keepdims=True)",
+            f"{x}[..., 1:]" if sketch.channels(x) > 1 else f"-{x}",
+        )
+    )
+
+
+def pooling(sketch: Sketch) -> str:
+    if sketch.rank > 2:  # TensorFlow has none in float64
+        return resizing(sketch)
+    kind, padding = sketch.one_of("Average", "Max"), sketch.one_of("same", "valid")
+    strides = sketch.one_of(None, 1, 2)
+    size = sketch.several(1, 3)
+    options = f"{size}, strides={strides}, padding={padding!r}"
+    return f"L.{kind}Pooling{sketch.rank}D({options})({sketch.map()})"
+
+
+def resizing(sketch: Sketch) -> str:
+    x, rank = sketch.map(), sketch.rank
+    amounts = tuple((sketch.one_of(0, 1, 2), sketch.one_of(0, 1, 2)) for _ in range(rank))
+    around: Any = amounts if rank > 1 else amounts[0]
+    kinds = [f"ZeroPadding{rank}D({around})", f"UpSampling{rank}D(2)"]
+    room = all(n > sum(cut) for n, cut in zip(sketch.shapes[x], amounts, strict=False))
+    return f"L.{sketch.one_of(*kinds, *([f'Cropping{rank}D({around})'] * room))}({x})"
+
+
+def unchanged(sketch: Sketch) -> str:
+    layers = ("Dropout(0.5)", "GaussianNoise(1.0)", "Identity()", "ActivityRegularization(0.1)")
+    layer = sketch.one_of(*layers, "Rescaling(0.5, 0.25)", f"SpatialDropout{sketch.rank}D(0.5)")
+    return f"L.{layer}({sketch.map()})"
+
+
+def merge(sketch: Sketch) -> str:
+    x = sketch.map()
+    kind = sketch.one_of(*["Add"] * 4, "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+    other = sketch.one_of(*sketch.alike(x))
+    if other == x:
+        layer = f"L.Conv{sketch.rank}D({sketch.channels(x)}, 1)"
+        other = sketch.add(f"{layer}({x})")
+    more = [x] * sketch.one_of(0, 0, 1) if kind not in ("Subtract",) else []
+    return f"L.{kind}()([{', '.join([x, other, *more])}])"
+
+
+def concatenation(sketch: Sketch) -> str:
+    x = sketch.map()
+    others = [n for n in sketch.maps() if sketch.shapes[n][:-1] == sketch.shapes[x][:-1]]
+    names = [x, sketch.one_of(*others), sketch.one_of(*others)][: sketch.one_of(2, 3)]
+    form = sketch.one_of("L.Concatenate()([{}])", "ops.concatenate([{}], axis=-1)")
+    return str(form.format(", ".join(names)))
+
+
+def arithmetic(sketch: Sketch) -> str:
+    x = sketch.map()
+    return f"{x} {sketch.one_of('+', '-', '*')} {sketch.one_of(*sketch.alike(x))}"
+
+
+def gate(sketch: Sketch) -> str:
+    x, rank = sketch.map(), sketch.rank
+    kind = sketch.one_of("Average", "Average", "Max")
+    y = sketch.add(f"L.Global{kind}Pooling{rank}D(keepdims=True)({x})")
+    y = sketch.add(f"L.Conv{rank}D(2, 1, activation='relu')({y})")
+    y = sketch.add(f"L.Conv{rank}D({sketch.channels(x)}, 1, activation='sigmoid')({y})")
+    return f"L.Multiply()([{x}, {y}])"
+
+
+def dense_gate(sketch: Sketch) -> str:
+    x, rank = sketch.map(), sketch.rank
+    width = sketch.channels(x)
+    y = sketch.add(f"L.Dense({width}, 'sigmoid')(L.GlobalAveragePooling{rank}D()({x}))")
+    y = sketch.add(f"L.Reshape({(1,) * rank + (width,)})({y})")
+    return f"L.Multiply()([{x}, {y}])"
+
+
+def shared(sketch: Sketch) -> str:
+    x = sketch.map()
+    width = sketch.channels(x)
+    readable = [name for name in sketch.maps() if sketch.channels(name) == width]
+    layer = sketch.add(f"L.Conv{sketch.rank}D({width}, 3, padding='same')", "layer")
+    y = sketch.add(f"{layer}({sketch.one_of(*readable)})")
+    return f"{layer}(L.ReLU()({y or x}))"
+
+
+def nested(sketch: Sketch) -> str:
+    x = sketch.map()
+    width = sketch.channels(x)
+    parts = (
+        f"keras.Input({sketch.shapes[x]})",
+        f"L.Conv{sketch.rank}D({width}, {sketch.several(1, 3)}, padding='same')",
+        "L.BatchNormalization()",
+        sketch.one_of("L.ReLU()", "L.Activation('swish')"),
+    )
+    model = sketch.add(f"keras.Sequential([{', '.join(parts)}])", "block")
+    return str(sketch.one_of(f"{model}({x})", f"{model}({model}({x}))"))
+
+
+def dense(sketch: Sketch) -> str:
+    return f"L.Dense({sketch.one_of(2, 3, 4)}, {sketch.one_of(None, 'relu')!r})({sketch.map()})"
+
+
+def rearranged(sketch: Sketch) -> str:
+    x = sketch.map()
+    shape = sketch.shapes[x]
+    swapped = (2, 1, *range(3, len(shape) + 1)) if sketch.rank > 1 else (1, 2)
+    forms = [f"L.Permute({swapped})({x})", f"L.Reshape({(*shape[:-1], shape[-1])})({x})"]
+    if shape[-1] % 2 == 0:
+        forms += [f"ops.split({x}, 2, axis=-1)[{sketch.one_of(0, 1)}]"]
+        forms += [f"L.Reshape({(shape[0] * 2, *shape[1:-1], shape[-1] // 2)})({x})"]
+    return str(sketch.one_of(*forms))
+
+
+FAMILIES: dict[str, Callable[[Sketch], str]] = {
+    "convolution": convolution,
+    "convolution again": convolution,
+    "depthwise": depthwise,
+    "transposed": transposed,
+    "normalization": normalization,
+    "activation": activation,
+    "function": function,
+    "pooling": pooling,
+    "resizing": resizing,
+    "unchanged": unchanged,
+    "merge": merge,
+    "merge again": merge,
+    "concatenation": concatenation,
+    "arithmetic": arithmetic,
+    "gate": gate,
+    "dense gate": dense_gate,
+    "shared": shared,
+    "nested": nested,
+    "dense": dense,
+    "rearranged": rearranged,
+}
