@@ -38,3 +38,16 @@ class Alpha(keras.Variable):
         if keras.backend.backend() == "jax":
             # What Keras makes the value of a variable from that is empty.
             self._initializer = keras.initializers.Constant(float(value))
+
+
+def let_go(model: keras.Model) -> None:
+    """Make the variables of a model that is being trained writable for a callback.
+
+    Between two batches, the trainer of JAX holds their values: what a callback assigned to one
+    would be lost.
+
+    Args:
+        model: The model that is being trained, or any other.
+    """
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()

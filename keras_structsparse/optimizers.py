@@ -15,6 +15,7 @@ import keras
 from keras import ops
 
 from keras_structsparse import replicas
+from keras_structsparse.alpha import Alpha
 from keras_structsparse.batches import Target
 from keras_structsparse.joint import proximal_steps, subgradients
 from keras_structsparse.moves import is_preconditioned, kind_of, move, travel
@@ -81,7 +82,8 @@ class Proximal(keras.optimizers.Optimizer):
         """
         if self.built:
             return
-        if not targets_of(variables):
+        targets = targets_of(variables)
+        if not targets:
             raise ValueError(
                 "Proximal: none of the variables carries a regularizer of keras_structsparse. "
                 "Call kss.attach(model, regularizer) before compile, or give layers a "
@@ -91,24 +93,20 @@ class Proximal(keras.optimizers.Optimizer):
         self._travel = self.add_variable(
             (), dtype=_precision(), aggregation="only_first_replica", name="travel"
         )
+        # As state of the optimizer, alpha may change between compiled steps on every backend.
+        for alpha in {id(t.regularizer.alpha): t.regularizer.alpha for t in targets}.values():
+            self._track_variable(alpha)
         self.optimizer.build(variables)
         super().build(variables)
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """The state of this optimizer and of the wrapped one, and on JAX alpha."""
-        return self._state + self._alphas()
+        """The state of this optimizer and of the wrapped one, and alpha."""
+        return [*self._variables, *self.optimizer.variables]
 
     @property
     def _state(self) -> list[keras.Variable]:
-        return [*self._variables, *self.optimizer.variables]
-
-    def _alphas(self) -> list[keras.Variable]:
-        """What may change between the compiled steps of JAX, which read only their arguments."""
-        if keras.backend.backend() != "jax":
-            return []
-        targets = targets_of(self._trainable_variables)
-        return list({id(t.regularizer.alpha): t.regularizer.alpha for t in targets}.values())
+        return [v for v in self.variables if not isinstance(v, Alpha)]
 
     def apply(
         self,
@@ -210,7 +208,9 @@ class Proximal(keras.optimizers.Optimizer):
         replicas.assign([(average, value) for _, average, value in pairs])
         if self.ema_overwrite_frequency:
             due = ops.equal(steps % self.ema_overwrite_frequency, 0)
-            replicas.assign([(v, ops.where(due, value, v)) for v, _, value in pairs])
+            replicas.assign(
+                [(v, ops.where(due, value, ops.convert_to_tensor(v))) for v, _, value in pairs]
+            )
 
     @property
     def learning_rate(self) -> Any:

@@ -12,6 +12,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 

@@ -1,34 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import keras
 import numpy as np
 import pytest
-from keras import layers as L
+from helpers_training import compiled, images, network
 
 import keras_structsparse as kss
-
-Array = Any
-
-
-def network(regularizer: Any = None) -> keras.Model:
-    inputs = keras.Input((6, 6, 2))
-    x = L.Conv2D(8, 3, padding="same", name="conv", kernel_regularizer=regularizer)(inputs)
-    x = L.ReLU()(L.BatchNormalization(name="norm")(x))
-    x = L.Dense(3, activation="softmax", name="classes")(L.GlobalAveragePooling2D()(x))
-    return keras.Model(inputs, x)
-
-
-def images() -> tuple[Array, Array]:
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(64, 6, 6, 2)).astype("float32"), rng.integers(0, 3, 64)
-
-
-def compiled(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.Model:
-    model.compile(optimizer, "sparse_categorical_crossentropy")
-    return model
 
 
 def proximal(rate: float = 0.1) -> kss.Proximal:
@@ -96,18 +73,6 @@ def test_gathered_gradients_take_one_proximal_step() -> None:
     for _ in range(4):
         optimizer.apply([keras.ops.zeros((2, 3), dtype="float64")], [variable])
     np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), 1 - 0.5 / np.sqrt(2))
-
-
-def test_saves_loads_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    model = kss.attach(network(), kss.KernelSize(0.02))
-    compiled(model, proximal()).fit(*images(), epochs=3, shuffle=False, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert isinstance(loaded.optimizer, kss.Proximal)
-    for each in (model, loaded):
-        each.fit(*images(), epochs=2, shuffle=False, verbose=0)
-    for left, right in zip(model.get_weights(), loaded.get_weights(), strict=True):
-        assert np.array_equal(left, right)
 
 
 def test_learning_rate_and_iterations_are_those_of_the_wrapped_optimizer() -> None:
