@@ -15,9 +15,9 @@ from typing import Any
 import keras
 from keras import ops
 from keras import optimizers as O
+from keras.optimizers import Optimizer
 
 Tensor = Any
-Optimizer = keras.optimizers.Optimizer
 Preconditioner = Callable[[Optimizer, int, Tensor], Tensor]
 
 
@@ -40,7 +40,7 @@ def kind_of(optimizer: Optimizer) -> type[Optimizer]:
     Raises:
         ValueError: The step length is not known: for what reason, and for which it is.
     """
-    kind = _PUBLIC.get(type(optimizer))
+    kind: Any = _PUBLIC.get(type(optimizer))
     if kind in PRECONDITIONERS:
         return kind
     known = ", ".join(each.__name__ for each in PRECONDITIONERS)
@@ -187,4 +187,5 @@ REFUSED: dict[type[Optimizer], str] = {
 """Why others have none that would be right."""
 
 # The constructors of torch's optimizers return classes of their own behind the public names.
-_PUBLIC = {type(kind.__new__(kind)): kind for kind in (*PRECONDITIONERS, *REFUSED)}
+_KINDS: tuple[Any, ...] = (*PRECONDITIONERS, *REFUSED)
+_PUBLIC = {type(kind.__new__(kind)): kind for kind in _KINDS}

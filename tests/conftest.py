@@ -19,8 +19,15 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pytest
 from hypothesis import HealthCheck, settings
 
+# JAX compiles every operation for every shape.
+EXAMPLES = 4 if os.environ["KERAS_BACKEND"] == "jax" else 100
+
 settings.register_profile(
-    "ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "ci",
+    deadline=None,
+    derandomize=True,
+    max_examples=EXAMPLES,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ci")
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from helpers_prox import numpy
+from helpers_prox import examples, numpy
 from helpers_regression import Problem, group_lasso, nested_rings, train
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import optimizers as O
 
@@ -38,6 +38,13 @@ MADE: dict[str, tuple[float, Make]] = {
 }
 """A good learning rate to start from, and the optimizer."""
 
+ORDINARY = ("sgd", "momentum", "adam")
+
+every = pytest.mark.parametrize(
+    "name",
+    [name if name in ORDINARY else pytest.param(name, marks=pytest.mark.slow) for name in MADE],
+)
+
 STILL = [name for name in MADE if name not in ("rmsprop-momentum", "rmsprop-both")]
 """Where a constant gradient is followed exactly from the first step on. With momentum, RMSprop
 adds up moves of different preconditioners while those settle."""
@@ -48,7 +55,7 @@ def solved(make: Make, rate: float, problem: Problem) -> Any:
     return train(kss.Proximal(make(schedule)), STEPS, problem)
 
 
-@pytest.mark.parametrize("name", MADE)
+@every
 def test_every_optimizer_solves_the_group_lasso(name: str) -> None:
     rate, make = MADE[name]
     kernel = solved(make, rate, group_lasso())
@@ -56,7 +63,7 @@ def test_every_optimizer_solves_the_group_lasso(name: str) -> None:
     assert 0 < (~kernel.any(axis=0)).sum() < 8
 
 
-@pytest.mark.parametrize("name", MADE)
+@every
 def test_every_optimizer_solves_nested_rings(name: str) -> None:
     rate, make = MADE[name]
     kernel = solved(make, rate, nested_rings())
@@ -93,7 +100,7 @@ def drift(make: Make, rates: list[float]) -> float:
     return float(np.abs(numpy(kernel) - start).max())
 
 
-@settings(max_examples=5)
+@examples(5)
 @pytest.mark.parametrize("name", STILL)
 @given(rates=st.lists(st.floats(0.001, 0.5), min_size=1, max_size=8))
 def test_a_solution_stays_whatever_the_learning_rate_does(name: str, rates: list[float]) -> None:
