@@ -82,7 +82,12 @@ def travel(optimizer: Optimizer, past: Tensor, rate: Tensor) -> tuple[Tensor, Te
 
 
 def move(
-    optimizer: Optimizer, rate: Tensor, step: Tensor, before: Tensor, variable: keras.Variable
+    optimizer: Optimizer,
+    rate: Tensor,
+    step: Tensor,
+    before: Tensor,
+    variable: keras.Variable,
+    plain: Callable[[Tensor], Tensor],
 ) -> Move:
     """The move that an optimizer has made, with one step length for each kernel.
 
@@ -96,17 +101,18 @@ def move(
         step: How far a unit gradient moved, before preconditioning.
         before: The variable's value before the step; only read if preconditioned.
         variable: The variable.
+        plain: Brings what has its shape into the layout (*spatial, in, out).
 
     Returns:
-        The move.
+        The move, in that layout.
     """
     precondition = PRECONDITIONERS[kind_of(optimizer)]
-    after = ops.convert_to_tensor(variable)
+    after = plain(ops.convert_to_tensor(variable))
     if precondition is None:
         return Move(after, step)
     start = _decayed(optimizer, rate, before, variable)
-    h = precondition(optimizer, optimizer._get_variable_index(variable), start)
-    mean = _kernel_means(h)
+    h = plain(precondition(optimizer, optimizer._get_variable_index(variable), start))
+    start, mean = plain(start), _kernel_means(h)
     return Move(start + (after - start) * (h / mean), ops.cast(step, h.dtype) / mean)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import keras
@@ -19,7 +20,7 @@ from keras_structsparse.alpha import Alpha
 from keras_structsparse.batches import Target
 from keras_structsparse.joint import proximal_steps, subgradients
 from keras_structsparse.moves import is_preconditioned, kind_of, move, travel
-from keras_structsparse.targets import moved, moved_to, targets_of, values_of
+from keras_structsparse.targets import from_plain, moved, moved_to, targets_of, to_plain, values_of
 
 Tensor = Any
 
@@ -147,7 +148,7 @@ class Proximal(keras.optimizers.Optimizer):
         with keras.StatelessScope():
             changes = subgradients(values)
         for target, change in zip(targets, changes, strict=True):
-            penalty[id(target.kernel)] = change[0]
+            penalty[id(target.kernel)] = from_plain(target, change[0])
             penalty[id(target.gamma)] = change[1]
         return [
             grad - ops.cast(scale * penalty[id(v)], grad.dtype)
@@ -182,14 +183,14 @@ class Proximal(keras.optimizers.Optimizer):
         self, targets: Sequence[Target], before: Sequence[Tensor], rate: Tensor, step: Tensor
     ) -> list[replicas.Assignment]:
         moves = [
-            move(self.optimizer, rate, step, start, moved(target))
+            move(self.optimizer, rate, step, start, moved(target), partial(to_plain, target))
             for target, start in zip(targets, before, strict=True)
         ]
         points = [moved_to(t, m.point) for t, m in zip(targets, moves, strict=True)]
         assignments = []
         changes = proximal_steps(points, [m.step for m in moves])
         for target, (kernel, gamma) in zip(targets, changes, strict=True):
-            assignments.append((target.kernel, kernel))
+            assignments.append((target.kernel, from_plain(target, kernel)))
             if target.gamma is not None:
                 assignments.append((target.gamma, gamma))
         return assignments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_structsparse.batches import Target
+from keras_structsparse.layouts import LAYOUTS
 from keras_structsparse.structured import Structured
 
 Tensor = Any
@@ -39,16 +41,36 @@ def moved(target: Target) -> keras.Variable:
 
 
 def moved_to(target: Target, point: Tensor) -> Target:
-    """The target with tensors for its variables, that of :func:`moved` being ``point``."""
+    """The target with tensors for its variables, that of :func:`moved` being ``point``.
+
+    The kernel is that of plain layout, in which layers are served together.
+    """
     if target.gamma is None:
-        return dataclasses.replace(target, kernel=point)
+        return dataclasses.replace(target, regularizer=_plain(target.regularizer), kernel=point)
     return dataclasses.replace(target, kernel=ops.convert_to_tensor(target.kernel), gamma=point)
 
 
 def values_of(target: Target) -> Target:
-    """The target with tensors for its variables."""
-    gamma = None if target.gamma is None else ops.convert_to_tensor(target.gamma)
-    return dataclasses.replace(target, kernel=ops.convert_to_tensor(target.kernel), gamma=gamma)
+    """The target with tensors for its variables, the kernel in plain layout."""
+    return moved_to(target, to_plain(target, ops.convert_to_tensor(moved(target))))
+
+
+def to_plain(target: Target, values: Tensor) -> Tensor:
+    """What has the layout of the target's kernel, in plain layout."""
+    return LAYOUTS[target.regularizer.layout].to_plain(values)
+
+
+def from_plain(target: Target, values: Tensor) -> Tensor:
+    """What has plain layout, in that of the target's kernel."""
+    return LAYOUTS[target.regularizer.layout].from_plain(values, tuple(target.kernel.shape))
+
+
+def _plain(regularizer: Structured) -> Structured:
+    if regularizer.layout == "plain":
+        return regularizer
+    twin = copy.copy(regularizer)  # Shallow: alpha stays the same variable.
+    twin.layout = "plain"
+    return twin
 
 
 def _by_path(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:

@@ -38,8 +38,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     "links": frozenset({"norms"}),
     "linked": frozenset({"links", "norms", "pairs", "penalties"}),
     "alpha": frozenset(),
+    "layouts": frozenset(),
     "structured": frozenset(
-        {"alpha", "groups", "linked", "links", "norms", "pairs", "penalties", "prox_squared"}
+        {
+            "alpha",
+            "groups",
+            "layouts",
+            "linked",
+            "links",
+            "norms",
+            "pairs",
+            "penalties",
+            "prox_squared",
+        }
     ),
     "regularizers": frozenset({"groups", "links", "norms", "penalties", "structured"}),
     "streams": frozenset({"graph"}),
@@ -54,7 +65,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "joint": frozenset({"batches", "coupling", "norms", "penalties"}),
     "moves": frozenset(),
     "replicas": frozenset(),
-    "targets": frozenset({"batches", "structured"}),
+    "targets": frozenset({"batches", "layouts", "structured"}),
     "optimizers": frozenset({"alpha", "batches", "joint", "moves", "replicas", "targets"}),
     "thresholds": frozenset({"graph", "groups", "kernels", "streams"}),
     "plans": frozenset({"groups", "graph", "kernels", "copying", "thresholds"}),

@@ -77,8 +77,11 @@ def test_the_check_sees_a_wrong_step_length(name: str, monkeypatch: pytest.Monke
     """The plain learning rate under momentum, and Adam's own move with a mean step length."""
     right = moves.move
 
-    def wrong(optimizer: Any, rate: Any, step: Any, before: Any, variable: Any) -> moves.Move:
-        length = rate if name == "momentum" else right(optimizer, rate, step, before, variable).step
+    def wrong(
+        optimizer: Any, rate: Any, step: Any, before: Any, variable: Any, plain: Any
+    ) -> moves.Move:
+        length = right(optimizer, rate, step, before, variable, plain).step
+        length = rate if name == "momentum" else length
         return moves.Move(keras.ops.convert_to_tensor(variable), length)
 
     monkeypatch.setattr("keras_structsparse.optimizers.move", wrong)
