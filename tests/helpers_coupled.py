@@ -112,3 +112,12 @@ def stream_network() -> keras.Model:
     x = L.ReLU()(block(L.ZeroPadding2D(1)(x), 4, 3, "last"))
     x = L.Dense(2, name="classes")(L.GlobalAveragePooling2D()(x))
     return keras.Model(inputs, x)
+
+
+def short_network() -> keras.Model:
+    """One residual block, quick to trace: the stem and the block write one stream."""
+    inputs = keras.Input((8, 8, 3))
+    x = L.ReLU()(block(inputs, 6, 3, "stem"))
+    y = block(L.ReLU()(block(x, 5, 3, "inner")), 6, 3, "outer")
+    x = L.Conv2D(2, 1, name="last")(L.ReLU()(L.Add()([x, y])))
+    return keras.Model(inputs, L.GlobalAveragePooling2D()(x))

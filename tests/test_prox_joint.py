@@ -28,7 +28,7 @@ def residual(z: Array, u: Array, b: Array) -> float:
     return float(np.abs((z - u) / b + z / norm).max())
 
 
-@examples(200)
+@examples(80)
 @given(lengths, st.integers(0, 999))
 def test_the_result_satisfies_the_optimality_conditions(u: list[float], seed: int) -> None:
     b = 10.0 ** np.random.default_rng(seed).uniform(-4, 1, len(u))

@@ -30,6 +30,7 @@ FILES = {
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(quickstart, "ALPHAS", (8e-3,))
+    monkeypatch.setattr(quickstart, "REPEATS", {1: 3, 128: 3})
     monkeypatch.setattr(quickstart, "DENSE", replace(quickstart.DENSE, epochs=1))
     monkeypatch.setattr(quickstart, "PATH", replace(quickstart.PATH, epochs=1))
     monkeypatch.setattr(quickstart, "TUNING", replace(quickstart.TUNING, epochs=1))

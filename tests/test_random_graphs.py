@@ -46,7 +46,7 @@ def check(case: Case) -> None:
     assert_same_function(reference, pruned, inputs)
 
 
-@quick(12)
+@quick(8)
 @given(cases())
 def test_pruned_equals_masked(case: Case) -> None:
     check(case)

@@ -92,6 +92,11 @@ class Site:
     fill: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
+def nothing(needed: Array) -> tuple[Array, ...]:
+    """No numbers but those of the output itself."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Flow:
     """What one call does to channels.
@@ -100,6 +105,8 @@ class Flow:
         output: The channels of its output.
         joins: Pairs of arrays of numbers that must be kept or removed together.
         keeps: Arrays of numbers that must be kept.
+        needs: From the mask of the output channels that something needs to the numbers that the
+            call needs for them, besides those of these channels themselves.
         carries: Inputs whose constants cannot go into the bias; one constant channel stands for
             all that are removed.
         reads: Inputs of which one channel must stay as long as the output has one.
@@ -111,6 +118,7 @@ class Flow:
     output: Channels
     joins: tuple[tuple[Array, Array], ...] = ()
     keeps: tuple[Array, ...] = ()
+    needs: Callable[[Array], tuple[Array, ...]] = nothing
     carries: tuple[Channels, ...] = ()
     reads: tuple[Channels, ...] = ()
     sizes: Array = None

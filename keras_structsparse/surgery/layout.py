@@ -39,8 +39,10 @@ class Layout:
 def choose(network: Graph, walk: Walk) -> Layout:
     """The smallest choice of channels that is exact, and the order that suits convolutions best.
 
-    Live channels stay; so do all channels that a layer without a rule reads or makes, the model's
-    inputs and outputs, and a carrier wherever constants cannot go into a bias.
+    A channel stays if an output of the model needs it: if it depends on the input there, and
+    something that stays reads it with a weight other than zero. So do all channels that a layer
+    without a rule reads or makes, the model's inputs and outputs, and a carrier wherever constants
+    cannot go into a bias.
 
     Args:
         network: The graph.
@@ -57,11 +59,19 @@ def choose(network: Graph, walk: Walk) -> Layout:
     for tensor in (*network.inputs, *network.outputs):
         fixed[roots[walk.channels[tensor].ids]] = True
     keep = fixed.copy()
-    for channels in walk.channels.values():
-        keep[roots[channels.ids[channels.live]]] = True
-    while any([_add_carriers(walk, roots, keep), _add_readable(walk, roots, keep)]):
+    while any(add(walk, roots, keep) for add in (_add_needed, _add_carriers, _add_readable)):
         pass
     return Layout(keep[roots], _ranks(walk, roots, fixed)[roots])
+
+
+def _add_needed(walk: Walk, roots: Array, keep: Array) -> bool:
+    """Backwards from what stays, all that it is computed from."""
+    before = keep.sum()
+    for step in reversed(walk.steps):
+        needed = keep[roots[step.flow.output.ids]]
+        for ids in step.flow.needs(needed) if needed.any() else ():
+            keep[roots[ids]] = True
+    return bool(keep.sum() > before)
 
 
 def _ranks(walk: Walk, roots: Array, fixed: Array) -> Array:

@@ -84,9 +84,15 @@ def flow(site: Site, padded: bool) -> Flow:
         value=np.where(live, 0.0, _apply(activation, np.where(live, 0.0, bias))),
         cost=np.full(len(bias), positions(site) * kernel.shape[0] * float(active.sum())),
     )
+
+    def needs(needed: Array) -> tuple[Array, ...]:
+        read = (kernel[:, :, needed] != 0).any(axis=(0, 2))
+        return (inputs.ids[inputs.live & read],)
+
     return Flow(
         output,
         keeps=(output.ids,) if mixes else (),
+        needs=needs,
         carries=() if folds else (inputs,),
         reads=(inputs,),
         notes=notes,

@@ -40,7 +40,11 @@ def flow_add(site: Site) -> Flow:
         value=np.where(live, 0.0, np.sum(constants, axis=0)),
         cost=np.sum([side.cost for side in together], axis=0) + np.zeros(len(live)),
     )
-    return Flow(output, joins=tuple((output.ids, side.ids) for side in together))
+
+    def needs(needed: Array) -> tuple[Array, ...]:
+        return tuple(side.ids[side.live & needed] for side in site.inputs)
+
+    return Flow(output, joins=tuple((output.ids, side.ids) for side in together), needs=needs)
 
 
 def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
