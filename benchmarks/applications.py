@@ -39,7 +39,7 @@ LINES = RESULTS / "applications.jsonl"
 TABLE = Path(__file__).parents[1] / "docs" / "applications.md"
 STATUS = Path("/proc/self/status")
 
-KEPT = re.compile(r"layer '(?P<name>.+)' \((?P<kind>\w+)\) is kept as it is: (?P<reason>.+)")
+KEPT = re.compile(r"layer '(?P<name>.+)' \((?P<kind>\w+)\): kept as it is: (?P<reason>.+)")
 
 
 # --- one network, in this process ---

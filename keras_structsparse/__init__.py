@@ -10,6 +10,7 @@ the same.
 from keras_structsparse import models, surgery
 from keras_structsparse._version import __version__
 from keras_structsparse.attachment import attach, regularizers_of
+from keras_structsparse.calibration import calibrate
 from keras_structsparse.errors import (
     CostsError,
     DatasetError,
@@ -24,11 +25,13 @@ from keras_structsparse.plans import Plan, masked, plan
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
 from keras_structsparse.scales import with_scales
-from keras_structsparse.surgery import prune
+from keras_structsparse.surgery import Costs, prune
+from keras_structsparse.tracing import traced
 from keras_structsparse.verification import Verification, verify
 
 __all__ = [
     "Comparison",
+    "Costs",
     "CostsError",
     "DatasetError",
     "DeadNetworkError",
@@ -45,6 +48,7 @@ __all__ = [
     "Verification",
     "__version__",
     "attach",
+    "calibrate",
     "compare",
     "masked",
     "models",
@@ -53,6 +57,7 @@ __all__ = [
     "prune",
     "regularizers_of",
     "surgery",
+    "traced",
     "verify",
     "with_scales",
 ]

@@ -191,6 +191,10 @@ def prune(
     realize: Annotated[
         Realize, typer.Option(help="Layers of several kernel sizes: one convolution or several.")
     ] = Realize.auto,
+    costs: Annotated[
+        Path | None,
+        typer.Option(metavar=f"FILE{JSON}", help="What `structsparse calibrate` measured."),
+    ] = None,
     verify: Annotated[
         bool | None,
         typer.Option(
@@ -211,9 +215,10 @@ def prune(
     from keras_structsparse.plans import plan as read_off
 
     given = None if plan is None else jobs.read_plan(plan)
+    prices = None if costs is None else jobs.read_costs(costs)
     network = load_model(model)
     chosen = given or read_off(network, TAU if tau is None else tau)
-    pruned = jobs.prune(network, chosen, constants.value, realize.value, verify)
+    pruned = jobs.prune(network, chosen, constants.value, realize.value, verify, prices)
     if save_plan is not None:
         jobs.save_plan(chosen, save_plan)
     jobs.save(pruned, out)

@@ -64,6 +64,7 @@ class Graph:
         inputs: Indices of the model's input tensors.
         outputs: Indices of the model's output tensors.
         shapes: Shape of every tensor, batch dimension first.
+        dtypes: Type of every tensor.
     """
 
     model: keras.Model
@@ -71,6 +72,7 @@ class Graph:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     shapes: tuple[Shape, ...]
+    dtypes: tuple[str, ...]
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[Call, ...]]:
@@ -126,7 +128,8 @@ def functional(model: keras.Model) -> keras.Model:
     if not _is_plain(model):
         raise ModelError(
             f"Model '{model.name}' is of the subclassed type {type(model).__name__}, which has no "
-            "graph of layers to read. Expected a functional or Sequential model."
+            "graph of layers to read. Expected a functional or Sequential model; kss.traced makes "
+            "one of a call that is made of Keras layers and keras.ops."
         )
     return Functional(model._inputs_struct, model._outputs_struct, name=model.name)
 
@@ -151,15 +154,18 @@ def read(model: keras.Model) -> Graph:
     """
     model = functional(model)
     shapes: list[Shape] = []
+    dtypes: list[str] = []
 
     def number(tensor: Tensor) -> int:
         shapes.append(tuple(tensor.shape))
+        dtypes.append(str(tensor.dtype))
         return len(shapes) - 1
 
     inputs = [number(t) for t in model.inputs]
     calls: list[Call] = []
     outputs = _walk(model, inputs, "", calls, number)
-    return Graph(model, tuple(calls), tuple(inputs), tuple(outputs), tuple(shapes))
+    tensors = tuple(shapes), tuple(dtypes)
+    return Graph(model, tuple(calls), tuple(inputs), tuple(outputs), *tensors)
 
 
 def input_structure(model: keras.Model) -> Any:
@@ -238,6 +244,24 @@ def detached(operation: keras.Operation, name: str | None = None) -> keras.Opera
     twin._inbound_nodes, twin._outbound_nodes = [], []
     twin.name = name or operation.name
     return twin
+
+
+def operation_type(function: Callable[..., Tensor], inputs: int = 1) -> type[keras.Operation]:
+    """The type of bare operation that a function of ``keras.ops`` adds to a graph.
+
+    Args:
+        function: The function; called on symbolic tensors of shape (1, 1).
+        inputs: How many tensors it takes.
+
+    Returns:
+        The type.
+
+    Example:
+        >>> operation_type(keras.ops.add, 2).__name__
+        'Add'
+    """
+    output = function(*[keras.KerasTensor((1, 1)) for _ in range(inputs)])
+    return type(output._keras_history.operation)
 
 
 def note(model: keras.Model, sentences: Sequence[str]) -> None:

@@ -17,13 +17,14 @@ from keras_structsparse._files import write_atomically, write_text
 from keras_structsparse.attachment import regularizers_of
 from keras_structsparse.copying import copy_model
 from keras_structsparse.datasets import Dataset
-from keras_structsparse.errors import ModelError, PlanError
+from keras_structsparse.errors import CostsError, ModelError, PlanError
 from keras_structsparse.export import load_model
 from keras_structsparse.models import REGISTRY, build
 from keras_structsparse.plans import Plan
 from keras_structsparse.plans import plan as read_off
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize, Structured
+from keras_structsparse.surgery import Costs
 from keras_structsparse.surgery import prune as rebuild
 from keras_structsparse.verification import random_inputs, verify
 
@@ -85,6 +86,19 @@ def read_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"--plan: expected a plan in JSON. Received: {path} ({error})") from error
     return Plan.from_json(text)
+
+
+def read_costs(path: Path) -> Costs:
+    """Read what calibration measured.
+
+    Raises:
+        CostsError: The file cannot be read or holds no costs.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CostsError(f"--costs: expected costs in JSON. Received: {path} ({error})") from error
+    return Costs.from_json(text)
 
 
 def save_plan(plan: Plan, path: Path) -> None:
@@ -229,7 +243,12 @@ def report(model: keras.Model, data: Dataset, tau: float, groups: str) -> None:
 
 
 def prune(
-    model: keras.Model, plan: Plan, constants: str, realize: str, verified: bool | None
+    model: keras.Model,
+    plan: Plan,
+    constants: str,
+    realize: str,
+    verified: bool | None,
+    costs: Costs | None = None,
 ) -> keras.Model:
     """Prune a model and print what was saved.
 
@@ -240,6 +259,7 @@ def prune(
         realize: As for :func:`keras_structsparse.prune`.
         verified: Whether to compare with the masked model first; None: where the result is to be
             exact.
+        costs: As for :func:`keras_structsparse.prune`.
 
     Returns:
         The pruned model.
@@ -250,11 +270,11 @@ def prune(
     if verified is None and constants != "exact":
         typer.echo(f"not verified: --constants {constants} may change the outputs")
     elif verified is not False:
-        result = verify(model, plan, constants, realize)
+        result = verify(model, plan, constants, realize, costs=costs)
         if not result.passed:
             raise ModelError(f"{result}. Nothing is written; --no-verify goes on all the same")
         typer.echo(str(result))
-    pruned = rebuild(model, plan, constants, realize=realize)
+    pruned = rebuild(model, plan, constants, realize=realize, costs=costs)
     typer.echo(str(compare(model, pruned, notes=graph.notes(pruned))))
     return pruned
 

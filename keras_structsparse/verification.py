@@ -13,7 +13,7 @@ from keras_structsparse import graph as graphs
 from keras_structsparse.copying import copy_model
 from keras_structsparse.kernels import kernel_layers
 from keras_structsparse.plans import Plan, masked
-from keras_structsparse.surgery import prune
+from keras_structsparse.surgery import Costs, prune
 
 Array = Any
 
@@ -56,6 +56,7 @@ def verify(
     realize: str = "auto",
     samples: int = 8,
     seed: int = 0,
+    costs: Costs | None = None,
 ) -> Verification:
     """Compare ``prune(model, plan)`` with ``masked(model, plan)`` in float64 on random inputs.
 
@@ -68,6 +69,7 @@ def verify(
         realize: Likewise.
         samples: Number of random inputs.
         seed: Seed of the inputs.
+        costs: As for :func:`keras_structsparse.prune`.
 
     Returns:
         The differences; ``.passed`` tells whether all is well.
@@ -81,7 +83,8 @@ def verify(
     double = in_float64(model)
     inputs = random_inputs(double, samples, seed)
     expected = _outputs(masked(double, plan), inputs)
-    error = _difference(expected, _outputs(prune(double, plan, constants, realize=realize), inputs))
+    pruned = prune(double, plan, constants, realize=realize, costs=costs)
+    error = _difference(expected, _outputs(pruned, inputs))
     control = 0.0
     for other in _controls(double, plan):
         control = max(control, _difference(expected, _outputs(masked(double, other), inputs)))

@@ -58,6 +58,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "scales": frozenset({"copying", "graph", "kernels"}),
     "counting": frozenset({"graph", "kernels"}),
     "summaries": frozenset({"graph"}),
+    "tracing": frozenset(),
     "profiles": frozenset({"summaries", "counting", "graph", "kernels"}),
     "attachment": frozenset({"graph", "kernels", "linking", "regularizers", "structured"}),
     "batches": frozenset({"groups", "norms", "penalties", "structured"}),

@@ -254,6 +254,16 @@ def test_an_input_may_become_unused(tmp_path: Path) -> None:
     assert difference(model, loaded, inputs) > 1e-3
 
 
+def test_shared_layers_without_weights_do_not_matter() -> None:
+    inputs, relu = keras.Input((9, 8, 3)), L.ReLU(name="relu")
+    x = relu(L.Conv2D(4, 3, name="first")(inputs))
+    x = relu(L.Conv2D(4, 3, name="second")(x))
+    model = randomize(keras.Model(inputs, L.Dense(2)(x)))
+    pruned = assert_exact_surgery(model, Plan({"first": [3, 0, 0, 2], "second": [0, 0, 3, 1]}))
+    assert kernel_shape(pruned, "second") == (3, 3, 2, 2)
+    assert [x.name for x in pruned.layers if type(x) is L.ReLU] == ["relu", "relu_"]
+
+
 def test_shared_layers_stay_as_they_are_but_masked() -> None:
     inputs, conv = keras.Input((9, 8, 3)), L.Conv2D(3, 3, padding="same", name="shared")
     x = L.Conv2D(3, 3, padding="same", name="first", activation="sigmoid")(inputs)

@@ -225,7 +225,7 @@ def test_a_layer_without_a_rule_keeps_its_inputs_and_is_noted(kind: str) -> None
     assert kernel_shape(pruned, "first") == (3, 3, 2, 6)
     assert type(pruned.get_layer("odd")).__name__ == kind
     (note,) = graph.notes(pruned)
-    assert note.startswith(f"layer 'odd' ({kind}) is kept as it is: ")
+    assert note.startswith(f"layer 'odd' ({kind}): kept as it is: ")
     assert graph.notes(model) == ()
 
 

@@ -71,6 +71,7 @@ class Site:
         inputs: The channels of the tensors it reads.
         shapes: The original shapes of these tensors.
         output_shape: The original shape of the tensor it makes.
+        dtype: The type of that tensor.
         constants: "exact", "interior" or "drop": what becomes of the constants of removed
             channels where layers read them.
         realize: How kernels of several sizes become convolutions, and what operations cost.
@@ -86,6 +87,7 @@ class Site:
     inputs: tuple[Channels, ...]
     shapes: tuple[Shape, ...]
     output_shape: Shape
+    dtype: str
     constants: str
     realize: Realization
     fresh: Callable[[int], Array]

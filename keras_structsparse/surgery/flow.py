@@ -46,8 +46,8 @@ class _Names:
     def __init__(self, calls: Sequence[Call]) -> None:
         self._taken: set[str] = set()
         # Names without a slash first: those of the model's own layers never change.
-        ordered = sorted(dict.fromkeys(call.name for call in calls), key=lambda n: "/" in n)
-        self.of_call = {name: self._unused(name.replace("/", "_")) for name in ordered}
+        ordered = sorted(calls, key=lambda call: "/" in call.name)
+        self.of_call = {id(call): self._unused(call.name.replace("/", "_")) for call in ordered}
 
     def derive(self, name: str, suffix: str) -> str:
         return self._unused(f"{name}_{suffix}")
@@ -116,12 +116,12 @@ def _step(network: Graph, call: Call, site: Site) -> Step:
         reason = "it is called with training=True"
     if call.options.get("mask") is not None:
         reason = "it is called with a mask"
-    if network.is_shared(call):
-        reason = "it is called more than once"
+    if network.is_shared(call) and site.weights:
+        reason = "it has weights and is called more than once"
     if rule is None or reason is not None or len(call.outputs) != 1:
         outputs = tuple(unknown(site.fresh(_width(network, i))) for i in call.outputs)
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
-        stays = Flow(outputs[0], keeps=keeps, notes=(str(reason),))
+        stays = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
         return Step(call, site, None, stays, outputs)
     site, hidden = (site, ()) if rule.borders else _without_borders(site)
     flow = rule.flow(site)
@@ -148,7 +148,7 @@ def _site(
     make: Callable[..., Site],
     names: _Names,
 ) -> Site:
-    layer_name = names.of_call[call.name]
+    layer_name = names.of_call[id(call)]
     return make(
         name=call.name,
         layer_name=layer_name,
@@ -158,6 +158,7 @@ def _site(
         inputs=tuple(channels[i] for i in call.inputs),
         shapes=tuple(network.shapes[i] for i in call.inputs),
         output_shape=network.shapes[call.outputs[0]],
+        dtype=network.dtypes[call.outputs[0]],
         fill=call.arguments,
     )
 

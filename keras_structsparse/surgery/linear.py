@@ -81,7 +81,7 @@ def flow(site: Site, padded: bool) -> Flow:
     output = Channels(
         ids=site.fresh(len(bias)),
         live=live,
-        value=np.where(live, 0.0, _apply(activation, np.where(live, 0.0, bias))),
+        value=np.where(live, 0.0, activated(site, np.where(live, 0.0, bias))),
         cost=np.full(len(bias), positions(site) * kernel.shape[0] * float(active.sum())),
     )
 
@@ -150,9 +150,10 @@ def _bias(site: Site) -> Array:
     return np.asarray(site.weights.get("bias", np.zeros(width)), np.float64)
 
 
-def _apply(activation: Any, values: Array) -> Array:
+def activated(site: Site, values: Array) -> Array:
+    """What the layer's activation function makes of values (channels,)."""
     tensor = keras.ops.convert_to_tensor(values, dtype="float64")
-    return np.asarray(keras.ops.convert_to_numpy(activation(tensor)), np.float64)
+    return np.asarray(keras.ops.convert_to_numpy(site.operation.activation(tensor)), np.float64)
 
 
 def positions(site: Site) -> int:

@@ -12,7 +12,7 @@ from keras_structsparse.copying import clone
 from keras_structsparse.plans import Masks, Plan, masks
 from keras_structsparse.plans import plan as read_plan
 from keras_structsparse.surgery.channels import Piece
-from keras_structsparse.surgery.costs import REALIZE
+from keras_structsparse.surgery.costs import REALIZE, Costs, realizations
 from keras_structsparse.surgery.flow import Step, Walk, walk
 from keras_structsparse.surgery.layout import Layout, choose
 
@@ -29,6 +29,7 @@ def prune(
     *,
     tau: float | None = None,
     realize: str = "auto",
+    costs: Costs | None = None,
 ) -> keras.Model:
     """Rebuild a model without the kernels, rings and layers that a plan removes.
 
@@ -47,6 +48,8 @@ def prune(
             of the largest; "split": the fewest multiply-adds, so one convolution per size and a
             concatenation; "none": the original size; "auto": whichever costs least, also in
             between, where every operation more counts as well.
+        costs: What operations cost on the machine that the result is for, as
+            :func:`keras_structsparse.calibrate` measures it; rough numbers unless given.
 
     Returns:
         A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names.
@@ -71,6 +74,8 @@ def prune(
         raise ValueError(f"constants: expected one of {CONSTANTS}. Received: {constants!r}")
     if realize not in REALIZE:
         raise ValueError(f"realize: expected one of {tuple(REALIZE)}. Received: {realize!r}")
+    if costs is not None and not isinstance(costs, Costs):
+        raise TypeError(f"costs: expected keras_structsparse.Costs. Received: {costs!r}")
     if (plan is None) == (tau is None):
         raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
     chosen = plan if plan is not None else read_plan(model, tau if tau is not None else 0.0)
@@ -78,7 +83,8 @@ def prune(
         raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
     network = graphs.read(model)
     changes = masks(network, chosen)
-    walked = walk(network, changes, constants, REALIZE[realize])
+    realization = realizations(costs or Costs())[realize]
+    walked = walk(network, changes, constants, realization)
     layout = choose(network, walked)
     pruned = graphs.rebuild(network, _Builder(walked, layout, changes))
     graphs.note(pruned, _collect_notes(walked))
@@ -133,5 +139,5 @@ def _collect_notes(walked: Walk) -> tuple[str, ...]:
     for step in walked.steps:
         for note in step.flow.notes:
             kind = type(step.call.operation).__name__
-            sentences.append(f"layer '{step.call.name}' ({kind}) is kept as it is: {note}")
+            sentences.append(f"layer '{step.call.name}' ({kind}): {note}")
     return tuple(dict.fromkeys(sentences))

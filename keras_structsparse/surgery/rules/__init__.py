@@ -1,8 +1,10 @@
 """Rules for Keras' own layers, one family a file. Importing a file registers its rules."""
 
 from keras_structsparse.surgery.rules import (
+    arithmetic,
     convolution,
     dense,
+    depthwise,
     elementwise,
     merging,
     normalization,
@@ -12,8 +14,10 @@ from keras_structsparse.surgery.rules import (
 )
 
 __all__ = [
+    "arithmetic",
     "convolution",
     "dense",
+    "depthwise",
     "elementwise",
     "merging",
     "normalization",

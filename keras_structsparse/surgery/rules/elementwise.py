@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-import numpy as np
-from keras import layers
+from keras import activations, layers, ops
 
 from keras_structsparse.copying import clone
+from keras_structsparse.graph import operation_type
 from keras_structsparse.surgery import linear
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site
+from keras_structsparse.surgery.constants import settled
 from keras_structsparse.surgery.registry import register
 
 Array = Any
@@ -20,11 +20,8 @@ Array = Any
 def flow_activation(site: Site) -> Flow:
     """A constant c becomes the constant f(c)."""
     inputs = site.inputs[0]
-    shape = (1,) * (len(site.shapes[0]) - 1) + (len(inputs),)
-    constants = np.where(inputs.live, 0.0, inputs.value).reshape(shape)
-    tensor = keras.ops.convert_to_tensor(constants, dtype=site.operation.compute_dtype)
-    value = np.asarray(keras.ops.convert_to_numpy(site.operation(tensor)), np.float64).ravel()
-    return Flow(inputs.passed(value=np.where(inputs.live, 0.0, value)))
+    live, value = settled(site, inputs.live)
+    return Flow(inputs.passed(live=live, value=value))
 
 
 def flow_identity(site: Site) -> Flow:
@@ -47,7 +44,16 @@ def mixes(site: Site) -> str | None:
     return "its activation is not known to treat every channel by itself"
 
 
+FUNCTIONS = (
+    activations.relu,
+    *(ops.relu, ops.relu6, ops.leaky_relu, ops.elu, ops.selu, ops.celu, ops.gelu, ops.silu),
+    *(ops.sigmoid, ops.log_sigmoid, ops.hard_sigmoid, ops.hard_silu, ops.softplus, ops.softsign),
+    *(ops.tanh, ops.exp, ops.sqrt, ops.square, ops.abs, ops.negative),
+)
+"""What bare operations of one tensor make of every entry by itself."""
+
 register(Rule(flow_activation, build), layers.ReLU, layers.LeakyReLU, layers.ELU)
+register(Rule(flow_activation, build), *dict.fromkeys(map(operation_type, FUNCTIONS)))
 register(Rule(flow_activation, build, mixes), layers.Activation)
 register(
     Rule(flow_identity, build, borders=True),

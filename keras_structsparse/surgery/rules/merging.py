@@ -15,22 +15,31 @@ import numpy as np
 from keras import layers
 
 from keras_structsparse.copying import clone
-from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit
+from keras_structsparse.graph import operation_type
+from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site
 from keras_structsparse.surgery.registry import register
+from keras_structsparse.surgery.rules import arithmetic
+from keras_structsparse.surgery.rules.arithmetic import arranged, policy
 
 Array = Any
-Tensor = Any
-
-SPREADERS: dict[int, type[keras.Layer]] = {
-    2: layers.Dense,
-    3: layers.Conv1D,
-    4: layers.Conv2D,
-    5: layers.Conv3D,
-}
 
 
 def flow_add(site: Site) -> Flow:
     """A sum is live where a side is live; elsewhere it is the sum of the constants."""
+    return _flow_sum(site) if _is_sum(site) else arithmetic.flow(site)
+
+
+def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The sum of the sides that have channels left, plus the constants of the others."""
+    return (_build_sum if _is_sum(site) else arithmetic.build)(site, wanted, pieces)
+
+
+def _is_sum(site: Site) -> bool:
+    """Whether nothing is broadcast, and no number is added."""
+    return len(site.shapes) > 1 and len(set(site.shapes)) == 1
+
+
+def _flow_sum(site: Site) -> Flow:
     live = np.any([side.live for side in site.inputs], axis=0)
     constants = [np.where(side.live, 0.0, side.value) for side in site.inputs]
     together = [side for side in site.inputs if not _spreads(site, side, live)]
@@ -47,8 +56,7 @@ def flow_add(site: Site) -> Flow:
     return Flow(output, joins=tuple((output.ids, side.ids) for side in together), needs=needs)
 
 
-def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """The sum of the sides that have channels left, plus the constants of the others."""
+def _build_sum(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     live = np.any([side.live for side in site.inputs], axis=0)
     joined = [
         piece
@@ -60,15 +68,14 @@ def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piec
     partial = [p for p in pieces if p is not None and not np.array_equal(p.order, order)]
     offset = _lost_constants(site, pieces)[order]
     for index, piece in enumerate(partial):
-        whole.append(_spread(site, index, piece, order, offset))
+        whole.append(arranged(site, index, piece, order, offset if np.any(offset) else None))
         offset = np.zeros_like(offset)
     if np.any(offset):
-        policy = site.operation.dtype_policy
         name = site.derive("offset")
-        whole[0] = layers.Rescaling(1.0, offset, dtype=policy, name=name)(whole[0])
+        whole[0] = layers.Rescaling(1.0, offset, dtype=policy(site), name=name)(whole[0])
     if len(whole) == 1:
         return Piece(whole[0], order)
-    return Piece(clone(site.operation, name=site.layer_name)(whole), order)
+    return Piece(layers.Add(dtype=policy(site), name=site.layer_name)(whole), order)
 
 
 def _common_order(wanted: Array, pieces: Sequence[Piece | None]) -> Array:
@@ -89,15 +96,6 @@ def _lost_constants(site: Site, pieces: Sequence[Piece | None]) -> Array:
     return total
 
 
-def refuses_add(site: Site) -> str | None:
-    """Sides of different shapes are broadcast."""
-    if len(set(site.shapes)) > 1:
-        return f"its inputs differ in shape: {site.shapes}"
-    if len(site.shapes[0]) not in SPREADERS:
-        return f"its inputs have {len(site.shapes[0])} axes"
-    return None
-
-
 def _spreads(site: Site, side: Channels, live: Array) -> bool:
     """Whether to spread a narrow side rather than compute the constants it lacks."""
     missing = live & ~side.live
@@ -107,24 +105,6 @@ def _spreads(site: Site, side: Channels, live: Array) -> bool:
         return bool(missing.any())  # A side of constants goes, whatever they cost.
     costs = site.realize.costs
     return float(side.cost[missing].sum()) > places * width * (have + costs.move) + costs.start
-
-
-def _spread(site: Site, index: int, piece: Piece, order: Array, offset: Array) -> Tensor:
-    """The channels of a piece at their places in ``order``, plus an offset."""
-    places = (piece.order[:, None] == order).astype(float)
-    rank = len(site.shapes[0])
-    window = () if rank == 2 else (1,)
-    biased = bool(np.any(offset))
-    layer = SPREADERS[rank](
-        places.shape[1],
-        *window,
-        use_bias=biased,
-        trainable=False,
-        dtype=site.operation.dtype_policy,
-        name=site.derive(f"spread_{index}"),
-    )
-    kernel = places.reshape((1,) * (rank - 2) + places.shape)
-    return emit(layer, piece.tensor, [kernel, offset] if biased else [kernel])
 
 
 def flow_concatenate(site: Site) -> Flow:
@@ -158,5 +138,7 @@ def refuses_concatenate(site: Site) -> str | None:
     return None
 
 
-register(Rule(flow_add, build_add, refuses_add), layers.Add)
+register(
+    Rule(flow_add, build_add, arithmetic.refuses), layers.Add, operation_type(keras.ops.add, 2)
+)
 register(Rule(flow_concatenate, build_concatenate, refuses_concatenate), layers.Concatenate)

@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers
 
+from keras_structsparse.graph import operation_type
 from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site
 from keras_structsparse.surgery.registry import register
+from keras_structsparse.surgery.rules.arithmetic import policy
 from keras_structsparse.surgery.rules.elementwise import build
 
 Array = Any
@@ -50,4 +53,54 @@ def refuses(site: Site) -> str | None:
     return None
 
 
+def flow_reshape(site: Site) -> Flow:
+    """Positions are rearranged, channels are not; or the layer flattens."""
+    return Flow(site.inputs[0]) if _keeps_channels(site) else flow_flatten(site)
+
+
+def build_reshape(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """A layer that reshapes to the new number of channels."""
+    (piece,) = pieces
+    assert piece is not None, "the output has the channels of the input"
+    width, kept = len(site.inputs[0]), piece.order
+    if not _keeps_channels(site):
+        kept = (np.arange(_positions(site))[:, None] * width + kept).ravel()
+    shape = (*(-1 if size is None else size for size in site.output_shape[1:-1]), len(kept))
+    layer = layers.Reshape(shape, dtype=policy(site), name=site.layer_name)
+    return Piece(layer(piece.tensor), kept)
+
+
+def _keeps_channels(site: Site) -> bool:
+    return site.output_shape[-1] == site.shapes[0][-1]
+
+
+def refuses_reshape(site: Site) -> str | None:
+    """All but the last axis may change, or all become one; sizes must be known."""
+    before, after = site.shapes[0], site.output_shape
+    if None in before[1:] or None in after[1:]:
+        return f"the size of its input or output is not known: {before}, {after}"
+    if before[0] is not None or after[0] is not None:
+        return "it gives the batch a fixed size"
+    if not _keeps_channels(site) and len(after) != 2:
+        return f"it puts the channels of {before} elsewhere: {after}"
+    return None
+
+
+def flow_permute(site: Site) -> Flow:
+    """Positions are rearranged."""
+    return Flow(site.inputs[0])
+
+
+def refuses_permute(site: Site) -> str | None:
+    """The last axis must stay the last."""
+    last = len(site.shapes[0]) - 1
+    return None if site.operation.dims[-1] == last else "it moves the channels to another axis"
+
+
 register(Rule(flow_flatten, build_flatten, refuses), layers.Flatten)
+register(
+    Rule(flow_reshape, build_reshape, refuses_reshape),
+    layers.Reshape,
+    operation_type(lambda x: keras.ops.reshape(x, (-1, 1))),
+)
+register(Rule(flow_permute, build, refuses_permute), layers.Permute)

@@ -1,0 +1,144 @@
+"""Arithmetic on tensors, channel by channel: as layers, as bare operations, with numbers.
+
+Tensors of the width of the output must keep the same channels in the same order. A tensor of one
+channel, such as a spatial attention map, goes with all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from numbers import Number
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_structsparse.copying import clone
+from keras_structsparse.graph import operation_type
+from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit
+from keras_structsparse.surgery.constants import settled
+from keras_structsparse.surgery.registry import register
+
+Array = Any
+Tensor = Any
+
+MIXERS: dict[int, type[keras.Layer]] = {
+    2: layers.Dense,
+    3: layers.Conv1D,
+    4: layers.Conv2D,
+    5: layers.Conv3D,
+}
+
+
+def flow(site: Site) -> Flow:
+    """A channel is live where a side is live; elsewhere it is what the operation makes of it."""
+    width = _width(site)
+    live, value = settled(site, np.any([_wide(side.live, width) for side in site.inputs], axis=0))
+    output = Channels(
+        ids=site.fresh(width),
+        live=live,
+        value=value,
+        cost=np.sum([_wide(side.cost, width) for side in site.inputs], axis=0),
+    )
+    full = [side for side in site.inputs if len(side) == width]
+    narrow = tuple(side.ids for side in site.inputs if len(side) < width)
+    return Flow(
+        output,
+        joins=tuple((output.ids, side.ids) for side in full),
+        needs=lambda needed: narrow if needed.any() else (),
+    )
+
+
+def flow_product(site: Site) -> Flow:
+    """A constant side of zero makes the product zero, whatever the others are."""
+    found, width = flow(site), _width(site)
+    zero = np.any([_wide(~side.live & (side.value == 0), width) for side in site.inputs], axis=0)
+    output = found.output
+    value = np.where(zero, 0.0, output.value)
+    return replace(found, output=output.passed(live=output.live & ~zero, value=value))
+
+
+def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The operation on the kept channels."""
+    width, held = _width(site), [piece for piece in pieces if piece is not None]
+    assert len(held) == len(pieces), "all sides have the channels of the output"
+    sides = list(zip(site.inputs, held, strict=True))
+    order = next(piece.order for side, piece in sides if len(side) == width)
+    tensors = [
+        piece.tensor if len(side) < width else arranged(site, index, piece, order)
+        for index, (side, piece) in enumerate(sides)
+    ]
+    args, kwargs = site.fill(tensors)
+    return Piece(clone(site.operation, name=site.layer_name)(*args, **kwargs), order)
+
+
+def arranged(
+    site: Site, index: int, piece: Piece, order: Array, offset: Array | None = None
+) -> Tensor:
+    """The channels of a piece at their places in ``order``, plus an offset (channels,)."""
+    if offset is None and np.array_equal(piece.order, order):
+        return piece.tensor
+    rank = len(site.shapes[index])
+    places = (piece.order[:, None] == order).astype(float)
+    layer = MIXERS[rank](
+        len(order),
+        *([] if rank == 2 else [1]),
+        use_bias=offset is not None,
+        trainable=False,
+        dtype=policy(site),
+        name=site.derive(f"spread_{index}"),
+    )
+    kernel = places.reshape((1,) * (rank - 2) + places.shape)
+    return emit(layer, piece.tensor, [kernel] if offset is None else [kernel, offset])
+
+
+def policy(site: Site) -> Any:
+    """The dtype policy of a layer; for a bare operation the type of the tensors it reads."""
+    return getattr(site.operation, "dtype_policy", site.dtype)
+
+
+def refuses(site: Site) -> str | None:
+    """Arrays in the call, ranks that differ, and outputs wider than all inputs."""
+    if not all(isinstance(value, _Hole | Number | str | None) for value in _arguments(site)):
+        return "an array or a variable is among its arguments"
+    ranks = {len(shape) for shape in site.shapes}
+    if len(ranks) > 1 or not ranks <= set(MIXERS):
+        return f"its inputs have the shapes {site.shapes}"
+    if {len(side) for side in site.inputs} - {1, _width(site)}:
+        return f"the channels of its inputs do not match: {site.shapes}"
+    return None
+
+
+class _Hole:
+    """Stands for a tensor among the arguments of a call."""
+
+
+def _arguments(site: Site) -> Iterable[Any]:
+    args, kwargs = site.fill([_Hole() for _ in site.inputs])
+    return [*keras.tree.flatten(args), *keras.tree.flatten(kwargs)]
+
+
+def _width(site: Site) -> int:
+    return max(len(side) for side in site.inputs)
+
+
+def _wide(values: Array, width: int) -> Array:
+    return np.broadcast_to(values, (width,))
+
+
+PRODUCTS = (layers.Multiply, operation_type(keras.ops.multiply, 2))
+OTHERS = (
+    layers.Subtract,
+    layers.Average,
+    layers.Maximum,
+    layers.Minimum,
+    operation_type(keras.ops.subtract, 2),
+    operation_type(keras.ops.true_divide, 2),
+    operation_type(keras.ops.maximum, 2),
+    operation_type(keras.ops.minimum, 2),
+)
+
+register(Rule(flow_product, build, refuses), *PRODUCTS)
+register(Rule(flow, build, refuses), *OTHERS)

@@ -1,0 +1,122 @@
+"""Depthwise convolutions: every input channel by itself, maybe several times.
+
+Where the window reaches beyond the border, a constant becomes a pattern that no other channel can
+stand for: there constants other than zero count as live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from keras import layers
+
+from keras_structsparse.copying import clone
+from keras_structsparse.surgery import linear
+from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit
+from keras_structsparse.surgery.registry import register
+
+Array = Any
+
+
+def flow(site: Site) -> Flow:
+    """Each output channel has the number of the input channel that it is made of."""
+    inputs, kernel = site.inputs[0], _matrix(site.weights["kernel"])
+    copies = kernel.shape[-1]
+    active = inputs.live | (inputs.offset & _is_padded(site))
+    live = (active[:, None] & (kernel != 0).any(axis=0)).ravel()
+    sums = (np.where(active, 0.0, inputs.value)[:, None] * kernel.sum(axis=0)).ravel()
+    constants = sums + np.asarray(site.weights.get("bias", 0.0), np.float64)
+    value = linear.activated(site, np.where(live, 0.0, constants))
+    work = linear.positions(site) * kernel.shape[0]
+    output = Channels(
+        ids=np.repeat(inputs.ids, copies),
+        live=live,
+        value=np.where(live, 0.0, value),
+        cost=np.repeat(inputs.cost / copies, copies) + work,
+    )
+    return Flow(output, notes=_notes(site, active))
+
+
+def _notes(site: Site, active: Array) -> tuple[str, ...]:
+    held = int((active & ~site.inputs[0].live).sum())
+    return (f"{held} constants end at its border, each in its own way",) if held else ()
+
+
+def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The layer over the kept channels."""
+    (piece,) = pieces
+    assert piece is not None, "the output has the channels of the input"
+    weights = dict(site.weights)
+    kernel = weights["kernel"][..., piece.order, :]
+    order = repeated(piece.order, kernel.shape[-1])
+    arrays = [kernel] if "bias" not in weights else [kernel, weights["bias"][order]]
+    layer = clone(site.operation, name=site.layer_name)
+    return Piece(emit(layer, piece.tensor, arrays), order)
+
+
+def repeated(order: Array, copies: int) -> Array:
+    """The output channels that some input channels become."""
+    return np.asarray((order[:, None] * copies + np.arange(copies)).ravel())
+
+
+def refuses(site: Site) -> str | None:
+    """Channels must come last, and the activation must keep them apart."""
+    if site.operation.data_format != "channels_last":
+        return "its data format is channels_first"
+    if not linear.is_elementwise(site.operation.activation):
+        return "its activation mixes channels"
+    known = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
+    extra = set(site.weights) - known
+    return f"it has weights that the rule does not know: {sorted(extra)}" if extra else None
+
+
+def flow_separable(site: Site) -> Flow:
+    """Together, the two kernels are that of a convolution."""
+    found = linear.flow(joined := _as_convolution(site), padded=False)
+    return replace(found, notes=found.notes + _notes(site, joined.inputs[0].live))
+
+
+def build_separable(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """Both kernels over the kept channels."""
+    (piece,) = pieces
+    assert piece is not None, "layout.choose leaves every layer something to read"
+    _, bias = linear.shrunk(_as_convolution(site), piece.order, wanted, padded=False)
+    depthwise = site.weights["depthwise_kernel"][..., piece.order, :]
+    rows = repeated(piece.order, depthwise.shape[-1])
+    pointwise = site.weights["pointwise_kernel"][..., rows, :][..., wanted]
+    layer = clone(
+        site.operation, name=site.layer_name, filters=len(wanted), use_bias=bias is not None
+    )
+    weights = [depthwise, pointwise] if bias is None else [depthwise, pointwise, bias]
+    return Piece(emit(layer, piece.tensor, weights), wanted)
+
+
+def _as_convolution(site: Site) -> Site:
+    """The site with one kernel (positions, in, out); constants that end at a border as live."""
+    depthwise = _matrix(np.asarray(site.weights["depthwise_kernel"], np.float64))
+    pointwise = np.asarray(site.weights["pointwise_kernel"], np.float64)
+    pointwise = pointwise.reshape(*depthwise.shape[1:], -1)
+    kernel = np.einsum("pik,iko->pio", depthwise, pointwise)
+    bias = {name: value for name, value in site.weights.items() if name == "bias"}
+    (inputs,) = site.inputs
+    if _is_padded(site):
+        inputs = inputs.passed(live=inputs.live | inputs.offset)
+    return replace(site, weights={"kernel": kernel, **bias}, inputs=(inputs,))
+
+
+def _matrix(kernel: Array) -> Array:
+    """A depthwise kernel as (positions, in, copies)."""
+    return kernel.reshape(-1, *kernel.shape[-2:])
+
+
+def _is_padded(site: Site) -> bool:
+    return site.operation.padding != "valid" and max(site.operation.kernel_size) > 1
+
+
+register(Rule(flow, build, refuses), layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+register(
+    Rule(flow_separable, build_separable, refuses), layers.SeparableConv1D, layers.SeparableConv2D
+)

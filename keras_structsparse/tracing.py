@@ -1,0 +1,94 @@
+"""Turn a subclassed model, whose ``call`` is made of layers and Keras operations, into a graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.errors import ModelError
+
+Tensor = Any
+
+TOLERANCE = 1e-4
+"""Largest relative difference that is taken for rounding; a different branch differs by more."""
+
+
+def traced(model: keras.Model, example: Any) -> keras.Model:
+    """A functional model over the layers of a subclassed one.
+
+    The model's ``call`` runs once on symbolic inputs. Layers and weights are those of the model,
+    not copies; layers that are subclassed themselves stay single layers. The result is compared
+    with the model on the example.
+
+    Args:
+        model: The model; its ``call`` may use Keras layers and ``keras.ops`` only.
+        example: Inputs as the model takes them, arrays (batch, ...) in any structure: their shapes
+            become those of the inputs, with a free batch size.
+
+    Returns:
+        A functional model that computes the same at inference.
+
+    Raises:
+        ModelError: The call cannot be traced, uses weights that are in no layer, or computes
+            something else than the traced model, as it does if it branches on values.
+
+    Example:
+        >>> class Twice(keras.Model):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.dense = keras.layers.Dense(3, name="dense")
+        ...     def call(self, x):
+        ...         return keras.ops.relu(self.dense(x)) * 2.0
+        >>> model = traced(Twice(), np.ones((2, 4), "float32"))
+        >>> model.output_shape
+        (None, 3)
+    """
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"Expected a keras.Model. Received: {type(model).__name__}")
+    expected = model(example)
+    inputs = keras.tree.map_structure(_placeholder, example)
+    try:
+        outputs = model.call(inputs)
+        functional = keras.Model(inputs, outputs, name=model.name)
+    except Exception as error:  # whatever a user's code raises on symbolic tensors
+        raise ModelError(
+            f"Model '{model.name}': its call cannot be traced; expected one made of Keras layers "
+            f"and keras.ops only. Received {type(error).__name__}: {error}"
+        ) from error
+    _check_weights(model, functional)
+    _check_outputs(model, expected, functional(example))
+    return functional
+
+
+def _placeholder(array: Any) -> Tensor:
+    tensor = keras.ops.convert_to_tensor(array)
+    return keras.Input(tensor.shape[1:], dtype=keras.backend.standardize_dtype(tensor.dtype))
+
+
+def _check_weights(model: keras.Model, functional: keras.Model) -> None:
+    found = {id(weight) for weight in functional.weights}
+    lost = [weight.path for weight in model.weights if id(weight) not in found]
+    if lost:
+        raise ModelError(
+            f"Model '{model.name}': expected all weights to be those of layers that its call "
+            f"calls. Received others, which a graph cannot hold: {', '.join(sorted(lost))}"
+        )
+
+
+def _check_outputs(model: keras.Model, expected: Any, received: Any) -> None:
+    pairs = zip(keras.tree.flatten(expected), keras.tree.flatten(received), strict=True)
+    for left, right in pairs:
+        a, b = (np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in (left, right))
+        if a.shape != b.shape or not _difference(a, b) <= TOLERANCE:
+            raise ModelError(
+                f"Model '{model.name}': expected the traced model to compute the same on the "
+                "example. Received other outputs; its call branches on values, or draws random "
+                "numbers."
+            )
+
+
+def _difference(expected: Any, received: Any) -> float:
+    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
+    return float(np.abs(expected - received).max(initial=0.0)) / scale
