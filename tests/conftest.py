@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # JAX compiles every operation for every shape.
-EXAMPLES = 4 if os.environ["KERAS_BACKEND"] == "jax" else 100
+EXAMPLES = 2 if os.environ["KERAS_BACKEND"] == "jax" else 100
 
 settings.register_profile(
     "ci",
