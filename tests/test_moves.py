@@ -50,6 +50,10 @@ STILL = [name for name in MADE if name not in ("rmsprop-momentum", "rmsprop-both
 adds up moves of different preconditioners while those settle; so does Nadam's correction."""
 
 
+ROUNDING = 1e-5
+"""With TensorFlow, Keras rounds factors such as 0.9 to float32."""
+
+
 def solved(make: Make, rate: float, problem: Problem) -> Any:
     schedule = O.schedules.CosineDecay(rate, STEPS, alpha=0.01)
     return train(kss.Proximal(make(schedule)), STEPS, problem)
@@ -107,7 +111,7 @@ def drift(make: Make, rates: list[float]) -> float:
 @pytest.mark.parametrize("name", STILL)
 @given(rates=st.lists(st.floats(0.001, 0.5), min_size=1, max_size=8))
 def test_a_solution_stays_whatever_the_learning_rate_does(name: str, rates: list[float]) -> None:
-    assert drift(MADE[name][1], rates) < 1e-12
+    assert drift(MADE[name][1], rates) < ROUNDING
 
 
 def test_with_the_step_of_a_constant_rate_it_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +120,7 @@ def test_with_the_step_of_a_constant_rate_it_would_not(monkeypatch: pytest.Monke
 
     rates = [0.01, 0.1, 0.1, 0.02]
     for name in ("momentum", "nesterov"):
-        assert drift(MADE[name][1], rates) < 1e-12
+        assert drift(MADE[name][1], rates) < ROUNDING
         with monkeypatch.context() as patch:
             patch.setattr("keras_structsparse.optimizers.travel", constant_rate)
             assert drift(MADE[name][1], rates) > 1e-2
