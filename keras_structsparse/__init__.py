@@ -10,6 +10,7 @@ the same.
 from keras_structsparse import models, surgery
 from keras_structsparse._version import __version__
 from keras_structsparse.attachment import attach, regularizers_of
+from keras_structsparse.budget import TargetMultiplyAdds
 from keras_structsparse.calibration import calibrate
 from keras_structsparse.errors import (
     CostsError,
@@ -20,6 +21,7 @@ from keras_structsparse.errors import (
     PlanError,
     StructSparseError,
 )
+from keras_structsparse.monitoring import SparsityLogger
 from keras_structsparse.optimizers import Proximal
 from keras_structsparse.plans import Plan, masked, plan
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
@@ -44,7 +46,9 @@ __all__ = [
     "PlanError",
     "Profile",
     "Proximal",
+    "SparsityLogger",
     "StructSparseError",
+    "TargetMultiplyAdds",
     "Verification",
     "__version__",
     "attach",

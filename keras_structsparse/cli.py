@@ -33,9 +33,10 @@ from keras_structsparse.options import (
     input_shape,
     integer,
     nonnegative,
+    share,
 )
 
-TAU = 1e-3
+TAU, ALPHA = 1e-3, 1e-3
 
 app = typer.Typer(
     name="structsparse",
@@ -111,7 +112,9 @@ def models() -> None:
 @app.command(
     epilog="Example:\n\n"
     "structsparse train --model digits-plain --dataset digits \\\n"
-    "    --alpha 0.01 --out trained.keras"
+    "    --alpha 0.01 --out trained.keras\n\n"
+    "structsparse train --model digits-residual --dataset digits \\\n"
+    "    --target-multiply-adds 0.4 --out trained.keras"
 )
 def train(
     model: Annotated[
@@ -125,9 +128,18 @@ def train(
         Regularizer, typer.Option(help="What to penalise; it replaces that of a file.")
     ] = Regularizer.KERNEL_SIZE,
     alpha: Annotated[
-        float,
-        floating("Weight of the penalty.", nonnegative),
-    ] = 1e-3,
+        float | None,
+        floating(f"Weight of the penalty; {ALPHA:g} without a target.", nonnegative),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            "--target-multiply-adds",
+            parser=share,
+            metavar="FLOAT",
+            help="Steer alpha to end at this share of the multiply-adds, instead of --alpha.",
+        ),
+    ] = None,
     norm: Annotated[Norm, typer.Option(help="Norm of a group.")] = Norm.l2,
     groups: Annotated[
         Groups, typer.Option(help="Steps of kernel-size: all sizes, or every second one.")
@@ -144,7 +156,7 @@ def train(
     momentum: Annotated[float, floating("Momentum of SGD.")] = 0.9,
     ramp: Annotated[
         float,
-        floating("Share of the steps over which alpha rises from 0."),
+        floating("Share of the steps over which alpha rises from 0; not with a target."),
     ] = 0.25,
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of prepared or raw TFDS data.")
@@ -153,16 +165,26 @@ def train(
     force: Force = False,
 ) -> None:
     """Train a classifier with a penalty that makes its kernels fewer and smaller."""
+    if target is not None and alpha is not None:
+        raise typer.BadParameter("expected --alpha or --target-multiply-adds. Received both")
+    if target is not None and regularizer is Regularizer.NONE:
+        raise typer.BadParameter(
+            "expected a --regularizer for --target-multiply-adds to steer. Received: none"
+        )
     console.check_new_file(out, "--out", KERAS, force)
     from keras_structsparse import datasets, jobs
+    from keras_structsparse.budget import TargetMultiplyAdds
     from keras_structsparse.training import Recipe
 
     recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp)
-    penalty = jobs.regularizer(regularizer.value, alpha, norm.value, groups.value)
+    penalty = jobs.regularizer(
+        regularizer.value, ALPHA if alpha is None else alpha, norm.value, groups.value
+    )
     source = jobs.source(model)
     data = datasets.load(dataset, data_dir, seed=seed)
     network = jobs.classifier(source, data, f"--model {model}", seed)
-    jobs.fit(network, data, recipe, penalty, weights.value)
+    steering = None if target is None else TargetMultiplyAdds(target, TAU)
+    jobs.fit(network, data, recipe, penalty, weights.value, steering)
     jobs.report(network, data, TAU, groups.value)
     jobs.save(network, out)
 

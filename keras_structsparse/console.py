@@ -12,7 +12,7 @@ import os
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from keras_structsparse.plans import Plan
     from keras_structsparse.profiles import Profile
+
+Advance = Callable[[str], "keras.callbacks.Callback"]
+"""From what is trained now to a callback that counts its epochs."""
 
 PACKAGE = "keras_structsparse"
 BAD_INPUT = 2
@@ -219,10 +222,40 @@ def epoch_progress(epochs: int, steps: int) -> Iterator[keras.callbacks.Callback
 
 
 def _epoch_line(epoch: int, epochs: int, logs: Mapping[str, float]) -> str:
+    share = logs.get("multiply_adds_fraction")
     return (
         f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  loss {logs['loss']:.4f}  "
         f"accuracy {logs['accuracy']:.4f}  validation accuracy {logs['val_accuracy']:.4f}"
+        + ("" if share is None else f"  multiply-adds {share:.1%}")
     )
+
+
+@contextlib.contextmanager
+def stage_progress(out: Console, epochs: int) -> Iterator[Advance]:
+    """One bar over the epochs of several trainings; only their names where it is no terminal.
+
+    Args:
+        out: Where to print.
+        epochs: Number of epochs of all trainings.
+
+    Yields:
+        What names the next training and gives its callback.
+    """
+    import keras
+
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, disable=not out.is_terminal) as bar:
+        task = bar.add_task("", total=epochs)
+
+        def advance(stage: str) -> keras.callbacks.Callback:
+            bar.update(task, description=stage)
+            if not out.is_terminal:
+                out.print(stage)
+            return keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs=None: bar.advance(task)
+            )
+
+        yield advance
 
 
 # --- tables ---

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from keras_structsparse._checks import finite
+
 Point = tuple[float, float]
 
 ROUNDING = 1e-9
@@ -97,10 +99,10 @@ def choose(
     if not points:
         raise ValueError("points: expected at least one (cost, value). Received none.")
     if max_cost is not None:
-        return _best_within(points, _finite("max_cost", max_cost))
+        return _best_within(points, finite("max_cost", max_cost))
     best = max(value for _, value in points)
-    start = best if reference is None else _finite("reference", reference)
-    return _cheapest_above(points, _finite("max_drop", max_drop or 0.0), start)
+    start = best if reference is None else finite("reference", reference)
+    return _cheapest_above(points, finite("max_drop", max_drop or 0.0), start)
 
 
 def _cheapest_above(points: Sequence[Point], max_drop: float, reference: float) -> int:
@@ -136,12 +138,6 @@ def _first(
     """The index of the least fitting point in an order; None where none fits."""
     fitting = (index for index, point in enumerate(points) if fits(*point))
     return min(fitting, key=lambda index: (*order(*points[index]), index), default=None)
-
-
-def _finite(argument: str, number: float) -> float:
-    if not math.isfinite(number):
-        raise ValueError(f"{argument}: expected a finite number. Received: {number!r}")
-    return float(number)
 
 
 def _check(points: Sequence[Point]) -> None:

@@ -15,6 +15,7 @@ from keras_structsparse import console, graph, training
 from keras_structsparse import export as exporting
 from keras_structsparse._files import write_atomically, write_text
 from keras_structsparse.attachment import regularizers_of
+from keras_structsparse.budget import TargetMultiplyAdds
 from keras_structsparse.copying import copy_model
 from keras_structsparse.datasets import Dataset
 from keras_structsparse.errors import CostsError, ModelError, PlanError
@@ -210,13 +211,17 @@ def fit(
     recipe: training.Recipe,
     penalty: Structured | None,
     weights: str,
+    budget: TargetMultiplyAdds | None = None,
 ) -> None:
-    """Compile and train a model, with a line for each epoch."""
+    """Compile and train a model, with a line for each epoch; say what a budget came to."""
     examples = len(data.train)
     training.compile_for(model, recipe, examples, penalty, weights)
     with console.epoch_progress(recipe.epochs, -(-examples // recipe.batch_size)) as progress:
         validation = (data.validation.x, data.validation.y)
-        training.fit(model, (data.train.x, data.train.y), recipe, validation, [progress])
+        callbacks = [progress] if budget is None else [budget, progress]
+        training.fit(model, (data.train.x, data.train.y), recipe, validation, callbacks)
+    if budget is not None:
+        typer.echo(f"multiply-adds: {budget.target:.1%} wanted, {budget.reached:.1%} reached")
 
 
 def report(model: keras.Model, data: Dataset, tau: float, groups: str) -> None:

@@ -41,6 +41,13 @@ def nonnegative(text: str | float) -> float:
     return value
 
 
+def share(text: str | float) -> float:
+    """Parse a number in (0, 1]."""
+    if not 0 < (value := number(text)) <= 1:
+        raise typer.BadParameter(f"expected a number in (0, 1]. Received: {text}")
+    return value
+
+
 def whole(text: str | int) -> int:
     """Parse a whole number."""
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 
 from keras_structsparse import graph as graphs
 from keras_structsparse import groups, kernels, thresholds
+from keras_structsparse._checks import nonnegative
 from keras_structsparse.copying import copy_model
 from keras_structsparse.errors import ModelError, PlanError
 
@@ -143,17 +143,10 @@ def plan(
         ModelError: The model has no graph or no convolutions, or a weight that is not finite.
         ValueError: ``tau`` is negative or not finite, or ``groups`` is unknown.
     """
-    check_nonnegative("tau", tau)
+    nonnegative("tau", tau)
     network = graphs.read(model)
     check_convolutions(network)
     return Plan(thresholds.sizes(network, tau, groups, coupled))
-
-
-def check_nonnegative(argument: str, value: float) -> None:
-    """Raise a ValueError that names ``argument`` unless ``value`` is finite and >= 0."""
-    number = isinstance(value, (int, float, np.floating, np.integer)) and math.isfinite(value)
-    if not number or value < 0:
-        raise ValueError(f"{argument}: expected a finite number >= 0. Received: {value!r}")
 
 
 def check_convolutions(network: graphs.Graph) -> None:
@@ -187,7 +180,7 @@ def masks(network: graphs.Graph, plan: Plan) -> Masks:
         layer = _planned_layer(layers, name)
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         _check_fit(name, sizes, kernel.shape)
-        result[id(layer)] = {"kernel": _masked_kernel(kernel, sizes)}
+        result[id(layer)] = {"kernel": masked_kernel(kernel, sizes)}
         norm = pairs.get(name)
         if norm is not None and norm.scale:
             cut = (np.asarray(sizes) == 0) & kernel.any(axis=tuple(range(kernel.ndim - 1)))
@@ -196,7 +189,8 @@ def masks(network: graphs.Graph, plan: Plan) -> Masks:
     return result
 
 
-def _masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
+def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
+    """A kernel (*spatial, in, out) with zeros outside the supports of the given sizes (out,)."""
     result = np.zeros_like(kernel)
     for size in sorted(set(sizes) - {0}):
         inside = (*groups.support(kernel.shape[:-2], size), slice(None))

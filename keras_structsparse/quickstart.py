@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from keras_structsparse import datasets, models
 from keras_structsparse._files import new_directory, write_text
+from keras_structsparse.console import Advance, stage_progress
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.export import check_portable, export, save_model
 from keras_structsparse.frontier import choose
@@ -104,7 +104,8 @@ def run(out: str | Path = "quickstart-out", seed: int = 0, console: Console | No
     # Not before: where the digits are not yet in the cache, building them draws random numbers.
     keras.utils.set_random_seed(seed)
     base = models.build(MODEL, data.shape, data.classes)
-    with _progress(console) as advance:
+    epochs = DENSE.epochs + len(ALPHAS) * (PATH.epochs + TUNING.epochs)
+    with stage_progress(console, epochs) as advance:
         dense, summary = _train_dense(base, data, advance)
         candidates = _train_sparse(base, data, advance)
         every = [_tune(base, candidate, data, advance) for candidate in candidates]
@@ -135,35 +136,6 @@ def _make_repeatable() -> None:
         # process that has used TensorFlow before keeps the threads it has.
         with suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(1)
-
-
-Advance = Callable[[str], keras.callbacks.Callback]
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Advance]:
-    """A bar over the epochs of all trainings, hidden where the output is no terminal."""
-    columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeRemainingColumn())
-    epochs = DENSE.epochs + len(ALPHAS) * (PATH.epochs + TUNING.epochs)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=epochs)
-
-        def advance(stage: str) -> keras.callbacks.Callback:
-            progress.update(task, description=stage)
-            if not console.is_terminal:
-                console.print(stage)
-            return _Ticks(progress, task)
-
-        yield advance
-
-
-class _Ticks(keras.callbacks.Callback):
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        super().__init__()
-        self._progress, self._task = progress, task
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._progress.advance(self._task)
 
 
 def _train_dense(

@@ -169,10 +169,19 @@ def write_points(
 def points_table(frontier: Frontier) -> Table:
     """The dense network and all points; the chosen one is marked."""
     table = Table(title="accuracy on the test split", title_justify="left")
-    for heading in ("", "alpha", "tau", "multiply-adds", "", "params", "surgery", "fine-tuned"):
+    for heading in (
+        "",
+        "alpha",
+        "tau",
+        "multiply-adds",
+        "of dense",
+        "params",
+        "surgery",
+        "fine-tuned",
+    ):
         table.add_column(heading, justify="right")
     dense = frontier.dense
-    size = (f"{dense.multiply_adds:,}", "100.0 %", f"{dense.params:,}")
+    size = (f"{dense.multiply_adds:,}", "100.0%", f"{dense.params:,}")
     table.add_row("", "dense", "", *size, "", f"{dense.accuracy:.1%}")
     for index, point in enumerate(frontier.points):
         table.add_row(
@@ -192,7 +201,7 @@ def points_table(frontier: Frontier) -> Table:
 def latency_table(latencies: Sequence[Latency]) -> Table:
     """Median time a batch of the dense and the pruned network."""
     table = Table(title="latency, median of a batch", title_justify="left")
-    for heading in ("batch", "dense", "pruned", "ratio"):
+    for heading in ("batch", "dense", "pruned", "pruned / dense"):
         table.add_column(heading, justify="right")
     medians = {(row.batch_size, row.name): row.median for row in latencies}
     for size in dict.fromkeys(row.batch_size for row in latencies):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -12,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_structsparse import pairs, penalties
+from keras_structsparse._checks import nonnegative
 from keras_structsparse.alpha import Alpha
 from keras_structsparse.groups import GROUPS, NORMS, require
 from keras_structsparse.layouts import LAYOUTS
@@ -19,12 +19,6 @@ from keras_structsparse.linked import Linked
 from keras_structsparse.links import Links, NormOf, Stream
 from keras_structsparse.norms import Tensor, constant, group_norms
 from keras_structsparse.prox_squared import prox_squared
-
-
-def _finite(argument: str, number: float) -> float:
-    if not (isinstance(number, int | float | np.number) and math.isfinite(number) and number >= 0):
-        raise ValueError(f"`{argument}` must be a finite number >= 0. Received: {number!r}")
-    return float(number)
 
 
 class Structured(Linked):
@@ -50,9 +44,9 @@ class Structured(Linked):
         require("groups", groups, GROUPS)
         require("power", power, (1, 2))
         self.norm, self.groups, self.power, self.layout = norm, groups, power, layout
-        self.reweight = _finite("reweight", reweight)
-        self.weight = _finite("weight", weight)
-        self.alpha = Alpha(_finite("alpha", alpha))
+        self.reweight = nonnegative("reweight", reweight)
+        self.weight = nonnegative("weight", weight)
+        self.alpha = Alpha(nonnegative("alpha", alpha))
 
     def __call__(self, kernel: Tensor) -> Tensor:
         """The penalty `alpha * weight * Omega` of one kernel variable.
@@ -237,7 +231,7 @@ class Structured(Linked):
         require("layout", self.layout, ("plain",))
         twin = copy.copy(self)  # Shallow: alpha stays the same variable.
         Linked.__init__(twin, scale, links)
-        twin.weight = _finite("weight", weight)
+        twin.weight = nonnegative("weight", weight)
         return twin
 
     def get_config(self) -> dict[str, Any]:

@@ -54,15 +54,31 @@ def _joint_norms(network: Graph, norms: Mapping[str, Array]) -> dict[str, Array]
 
 
 def _norms(name: str, layer: keras.Layer, norm: keras.Layer | None, how: str) -> Array:
-    """The l2 norms (groups, kernels) of the effective kernels, in float64 on every backend."""
-    kernel = _finite(name, layer.kernel)
+    gamma = _finite(norm.name, norm.gamma) if norm is not None and norm.scale else None
+    return effective_norms(_finite(name, layer.kernel), gamma, how)
+
+
+def effective_norms(kernel: Array, gamma: Array | None, how: str) -> Array:
+    """The norms that thresholds are compared with, in float64 on every backend.
+
+    Args:
+        kernel: Array (*spatial, in, out).
+        gamma: Scale (out,) of the batch normalisation that hides the kernels' own; or None.
+        how: "half_ring", "ring" or "kernel".
+
+    Returns:
+        The l2 norms (groups, kernels) of ``gamma_j k_j / |k_j|``, or of ``k_j``; ``G_1`` first.
+
+    Example:
+        >>> effective_norms(np.array([[3.0], [4.0]]), np.array([-2.0]), "kernel").round(6).tolist()
+        [[2.0]]
+    """
     masks = groups.masks(kernel.shape[:-2], how)
     squares = np.square(kernel, dtype=np.float64).sum(axis=-2)
     norms = np.sqrt(masks @ squares.reshape(masks.shape[1], kernel.shape[-1]))
-    if norm is None or not norm.scale:
+    if gamma is None:
         return norms
-    length = np.where(norms[-1] > 0, norms[-1], 1.0)
-    return norms / length * np.abs(_finite(norm.name, norm.gamma))
+    return norms / np.where(norms[-1] > 0, norms[-1], 1.0) * np.abs(gamma)
 
 
 def _finite(name: str, variable: keras.Variable) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_structsparse.alpha import let_go
 from keras_structsparse.attachment import attach, regularizers_of
+from keras_structsparse.budget import TargetMultiplyAdds
 from keras_structsparse.optimizers import Proximal
 from keras_structsparse.regularizers import Structured
 
@@ -38,8 +39,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         checks = {
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "epochs": (_counts(self.epochs), "a whole number >= 1"),
+            "batch_size": (_counts(self.batch_size), "a whole number >= 1"),
             "learning_rate": (0 < self.learning_rate < np.inf, "a finite number > 0"),
             "momentum": (0 <= self.momentum < 1, "a number in [0, 1)"),
             "ramp": (0 <= self.ramp < 1, "a number in [0, 1)"),
@@ -56,6 +57,11 @@ class Recipe:
         """SGD with momentum and the cosine schedule."""
         schedule = keras.optimizers.schedules.CosineDecay(self.learning_rate, self.steps(examples))
         return keras.optimizers.SGD(schedule, momentum=self.momentum)
+
+
+def _counts(value: Any) -> bool:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return bool(whole and value >= 1)
 
 
 class AlphaRamp(keras.callbacks.Callback):
@@ -136,6 +142,9 @@ def fit(
 ) -> dict[str, list[float]]:
     """Train a compiled model; alpha of its regularizers rises as the recipe says.
 
+    Where a callback steers alpha towards a budget (:class:`TargetMultiplyAdds`), the recipe's ramp
+    is left out.
+
     Args:
         model: A compiled model.
         train: Inputs and labels.
@@ -148,17 +157,19 @@ def fit(
     """
     alphas = {id(r.alpha): r.alpha for r in regularizers_of(model).values()}
     ramp = AlphaRamp(list(alphas.values()), round(recipe.ramp * recipe.steps(len(train[1]))))
+    steered = any(isinstance(callback, TargetMultiplyAdds) for callback in callbacks)
     try:
         history = model.fit(
             *train,
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
             validation_data=validation,
-            callbacks=[ramp, *callbacks],
+            callbacks=[*callbacks] if steered else [ramp, *callbacks],
             verbose=0,
         )
     finally:
-        ramp.on_train_end()
+        if not steered:
+            ramp.on_train_end()
     return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 

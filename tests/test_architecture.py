@@ -12,7 +12,7 @@ import pytest
 PACKAGE = "keras_structsparse"
 ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 
-EVERYBODY = frozenset({"_version", "errors", "_files"})
+EVERYBODY = frozenset({"_version", "errors", "_files", "_checks"})
 """Importable by all; they import nothing of ours."""
 
 ANYTHING = frozenset({"*"})
@@ -21,6 +21,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_version": frozenset(),
     "errors": frozenset(),
     "_files": frozenset(),
+    "_checks": frozenset(),
     "groups": frozenset(),
     "norms": frozenset({"groups"}),
     "frontier": frozenset(),
@@ -70,8 +71,17 @@ ALLOWED: dict[str, frozenset[str]] = {
     "optimizers": frozenset({"alpha", "batches", "joint", "moves", "replicas", "targets"}),
     "thresholds": frozenset({"graph", "groups", "kernels", "streams"}),
     "plans": frozenset({"groups", "graph", "kernels", "copying", "thresholds"}),
+    "readings": frozenset({"graph", "groups", "kernels", "thresholds"}),
+    "estimates": frozenset({"counting", "graph", "kernels", "surgery"}),
+    "cutting": frozenset(),
+    "fitting": frozenset(
+        {"attachment", "cutting", "estimates", "plans", "profiles", "readings", "surgery"}
+        | {"thresholds"}
+    ),
+    "budget": frozenset({"fitting", "plans", "readings", "structured"}),
+    "monitoring": frozenset({"attachment", "estimates", "groups", "profiles", "readings"}),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying"}),
-    "training": frozenset({"alpha", "optimizers", "attachment", "regularizers"}),
+    "training": frozenset({"alpha", "optimizers", "attachment", "budget", "regularizers"}),
     "selection": frozenset({"graph", "plans", "training"}),
     "calibration": frozenset({"graph", "latency", "profiles", "surgery"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying"}),

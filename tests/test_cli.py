@@ -33,6 +33,7 @@ from keras_structsparse.training import Recipe
 
 Run = Callable[..., Result]
 
+TARGET = "--target-multiply-adds"
 TRAIN = ("train", "--dataset", "digits", "--epochs", "1", "--batch-size", "512")
 
 
@@ -95,14 +96,19 @@ def assert_done(result: Result) -> str:
 # --- the whole way ---
 
 
-def example(command: str) -> list[str]:
-    """The words of the example that --help shows on a narrow terminal, as a shell reads them."""
+def examples(command: str) -> list[list[str]]:
+    """The words of the examples that --help shows on a narrow terminal, as a shell reads them."""
     shown = assert_done(CliRunner(env={"COLUMNS": "80"}).invoke(cli.app, [command, "--help"]))
     lines = [line.strip() for line in shown.rpartition("Example")[2].splitlines()[1:]]
-    (pasted,) = "\n".join(lines).replace("\\\n", " ").strip().splitlines()
-    words = shlex.split(pasted)
-    assert words[:2] == ["structsparse", command]
-    return words[1:]
+    pasted = "\n".join(lines).replace("\\\n", " ").strip().splitlines()
+    found = [shlex.split(line) for line in pasted if line]
+    assert all(words[:2] == ["structsparse", command] for words in found)
+    return [words[1:] for words in found]
+
+
+def example(command: str) -> list[str]:
+    """The words of the first example."""
+    return examples(command)[0]
 
 
 def test_the_examples_of_the_help_run_one_after_the_other(run: Run) -> None:
@@ -135,6 +141,41 @@ def test_the_examples_of_the_help_run_one_after_the_other(run: Run) -> None:
     )
     assert compared["multiply_adds"][0] == 1_254_560
     assert compared["multiply_adds"][1] <= compared["multiply_adds"][0]
+
+
+def test_the_example_with_a_target_reaches_it(run: Run) -> None:
+    (_, words) = examples("train")
+    said = assert_done(run(*words, "--epochs", "2"))
+    (wanted, reached) = re.findall(r"multiply-adds: (\S+)% wanted, (\S+)% reached", said)[0]
+    assert float(wanted) == 40.0
+    assert abs(float(reached) - 40.0) <= 2.0
+    assert len(re.findall(r"(?m)^epoch .*  multiply-adds \d+\.\d%$", said)) == 2
+    assert_done(run(*example("prune"), "--no-verify"))
+    compared = json.loads(
+        assert_done(run("profile", "trained.keras", "--compare", "pruned.keras", "--json"))
+    )
+    whole, left = compared["multiply_adds"]
+    assert left / whole == pytest.approx(float(reached) / 100, abs=1e-3)
+
+
+@pytest.mark.parametrize("target", ["0", "-0.4", "1.5", "nan", "inf", "many"])
+def test_a_target_that_is_no_share_is_refused(run: Run, target: str) -> None:
+    result = run(*TRAIN, "--model", "digits-plain", "--out", "out.keras", TARGET, target)
+    assert_refused(result, TARGET, "expected a", "Received: ", target)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--alpha", "0.1"), "expected --alpha or --target-multiply-adds. Received both"),
+        (("--regularizer", "none"), "expected a --regularizer"),
+    ],
+)
+def test_a_target_goes_with_a_penalty_and_without_an_alpha(
+    run: Run, words: tuple[str, ...], complaint: str
+) -> None:
+    model = ("--model", "digits-plain", "--out", "out.keras")
+    assert_refused(run(*TRAIN, *model, TARGET, "0.4", *words), complaint)
 
 
 def test_a_trained_model_goes_on_without_its_penalty(run: Run) -> None:
@@ -470,7 +511,7 @@ def test_which_errors_are_expected() -> None:
     assert console.is_expected(caught(lambda: Recipe(epochs=0)))
     assert console.is_expected(caught(lambda: os.stat("/no/such/file")))
     assert not console.is_expected(caught(lambda: keras.layers.Dense(-1)))
-    assert not console.is_expected(caught(lambda: Recipe(epochs="1")))  # type: ignore[arg-type]
+    assert not console.is_expected(caught(lambda: Recipe(ramp="1")))  # type: ignore[arg-type]
     assert not console.is_expected(BrokenPipeError())
     assert not console.is_expected(caught(lambda: cli._version(True)))
 

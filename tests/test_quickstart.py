@@ -57,6 +57,7 @@ def test_writes_everything_it_promises(tmp_path: Path) -> None:
     pruned = keras.models.load_model(tmp_path / "out" / "pruned.keras")
     assert pruned.count_params() == chosen["params"]
     assert "fine-tuning, alpha 0.008" in text
+    assert all(heading in text for heading in ("of dense", "100.0%", "pruned / dense"))
     assert "pruned against masked in float64: equal" in text
 
 

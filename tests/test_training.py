@@ -41,7 +41,11 @@ def data(examples: int = 20) -> tuple[Array, Array]:
     [
         ("epochs", 0),
         ("epochs", -1),
+        ("epochs", 2.5),
+        ("epochs", True),
+        ("epochs", math.nan),
         ("batch_size", 0),
+        ("batch_size", 32.0),
         ("learning_rate", 0.0),
         ("learning_rate", -0.1),
         ("learning_rate", math.nan),

@@ -1,0 +1,43 @@
+"""Checks of numbers that users give; the errors name the argument."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def finite(argument: str, value: float) -> float:
+    """The value as a float, if it is a finite number.
+
+    Raises:
+        ValueError: It is none.
+
+    Example:
+        >>> finite("cost", 3)
+        3.0
+    """
+    if not _is_finite(value):
+        raise ValueError(f"{argument}: expected a finite number. Received: {value!r}")
+    return float(value)
+
+
+def nonnegative(argument: str, value: float) -> float:
+    """The value as a float, if it is a finite number >= 0.
+
+    Raises:
+        ValueError: It is none.
+
+    Example:
+        >>> nonnegative("tau", -1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: tau: expected a finite number >= 0. Received: -1.0
+    """
+    if not _is_finite(value) or value < 0:
+        raise ValueError(f"{argument}: expected a finite number >= 0. Received: {value!r}")
+    return float(value)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
