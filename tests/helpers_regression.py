@@ -98,7 +98,8 @@ def train(optimizer: keras.optimizers.Optimizer, steps: int, problem: Problem) -
     layer = problem.layer()
     shape = problem.inputs.shape[1:]
     model = keras.Sequential([keras.Input(shape), layer, L.Flatten()])
-    model.compile(optimizer, "mse", steps_per_execution=50)
+    at_once = 1 if keras.backend.backend() == "torch" else 50
+    model.compile(optimizer, "mse", steps_per_execution=at_once)
     data = (np.concatenate([x] * steps) for x in (problem.inputs, problem.targets))
     model.fit(*data, batch_size=SAMPLES, shuffle=False, verbose=0)
     return keras.ops.convert_to_numpy(layer.kernel)
