@@ -154,6 +154,7 @@ def test_what_was_cut_does_not_come_back_with_a_step() -> None:
     assert share(model) == pytest.approx(0.4, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_share_that_has_fallen_too_far_is_given_back() -> None:
     model = kss.attach(randomize(network()), kss.KernelSize(1e-3))
     budget = begun(TargetMultiplyAdds(0.4), model)

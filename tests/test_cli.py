@@ -143,6 +143,7 @@ def test_the_examples_of_the_help_run_one_after_the_other(run: Run) -> None:
     assert compared["multiply_adds"][1] <= compared["multiply_adds"][0]
 
 
+@pytest.mark.slow
 def test_the_example_with_a_target_reaches_it(run: Run) -> None:
     (_, words) = examples("train")
     said = assert_done(run(*words, "--epochs", "2"))
@@ -200,6 +201,7 @@ def test_the_options_reach_the_regularizer(run: Run) -> None:
     assert first.weight < second.weight
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model(run: Run) -> None:
     stored(network())
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):

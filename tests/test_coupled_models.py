@@ -122,7 +122,10 @@ def data(model: keras.Model) -> tuple[Array, Array]:
     return random_batch(model, samples=32), rng.normal(size=(32, 4))
 
 
-@pytest.mark.parametrize("regularizer", [kss.KernelCount(0.05), kss.KernelSize(0.03)])
+@pytest.mark.parametrize(
+    "regularizer",
+    [pytest.param(kss.KernelCount(0.05), marks=pytest.mark.slow), kss.KernelSize(0.03)],
+)
 def test_kernels_of_a_stream_die_together_and_it_gets_narrower(regularizer: Any) -> None:
     model = compiled(kss.attach(short_network(), regularizer, coupled=True))
     inputs = random_batch(model, samples=32).astype("float32")
@@ -155,6 +158,7 @@ def test_gradients_lose_exactly_the_penalty(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_allclose(left, right, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_saves_loads_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
     model = compiled(kss.attach(short_network(), kss.KernelSize(0.02), coupled=True))
     inputs, targets = random_batch(model, samples=32), np.ones((32, 2))

@@ -166,7 +166,7 @@ def test_files_of_plain_models_need_only_keras(tmp_path: Path) -> None:
     assert errors[other] > 0.1  # the control: another model gives other numbers
 
 
-@pytest.mark.parametrize("kind", [list, dict])
+@pytest.mark.parametrize("kind", [pytest.param(list, marks=pytest.mark.slow), dict])
 def test_models_of_several_inputs(tmp_path: Path, kind: type) -> None:
     named = {"b": keras.Input((3,), name="b"), "a": keras.Input((2,), name="a")}
     x = kl.Concatenate()([kl.Dense(2)(named["a"]), kl.Dense(2)(named["b"])])

@@ -204,14 +204,12 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "LayerNormalization": lambda x: L.LayerNormalization(name="odd")(x),
     "Softmax": lambda x: L.Softmax(name="odd")(x),
     "Activation": lambda x: L.Activation("softmax", name="odd")(x),
-    "Multiply": lambda x: L.Multiply(name="odd")([x, x]),
     "Reshape": lambda x: L.Reshape((7, -1), name="odd")(x),
     "Lambda": lambda x: L.Lambda(lambda y: y[..., ::-1], name="odd")(x),
     "OwnConvolution": lambda x: OwnConvolution(3, 3, name="odd")(x),
     "Conv2D": lambda x: L.Conv2D(4, 3, groups=2, name="odd")(x),
     "BatchNormalization": lambda x: L.BatchNormalization(axis=1, name="odd")(x),
     "Concatenate": lambda x: L.Concatenate(axis=1, name="odd")([x, x]),
-    "Add": lambda x: L.Add(name="odd")([x, L.GlobalMaxPooling2D(keepdims=True)(x)]),
     "PReLU": lambda x: L.PReLU(name="odd")(x),
 }
 

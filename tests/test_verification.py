@@ -53,21 +53,21 @@ def test_the_check_is_made_in_float64() -> None:
     assert double(np.zeros((1, 9, 9, 2))).dtype == "float64"
 
 
-def forgets_a_plan(model: keras.Model, plan: Plan, constants: str, realize: str) -> keras.Model:
+def forgets_a_plan(model: keras.Model, plan: Plan, constants: str, **options: Any) -> keras.Model:
     return prune(model, Plan({**plan.sizes, "second": [3, 3, 3]}))
 
 
-def drops_constants(model: keras.Model, plan: Plan, constants: str, realize: str) -> keras.Model:
+def drops_constants(model: keras.Model, plan: Plan, constants: str, **options: Any) -> keras.Model:
     return prune(model, plan, "drop")
 
 
-def nudges_a_weight(model: keras.Model, plan: Plan, constants: str, realize: str) -> keras.Model:
+def nudges_a_weight(model: keras.Model, plan: Plan, constants: str, **options: Any) -> keras.Model:
     pruned = prune(model, plan)
     pruned.weights[0].assign(pruned.weights[0] * (1 + 1e-8))
     return pruned
 
 
-def makes_nan(model: keras.Model, plan: Plan, constants: str, realize: str) -> keras.Model:
+def makes_nan(model: keras.Model, plan: Plan, constants: str, **options: Any) -> keras.Model:
     pruned = prune(model, plan)
     pruned.weights[0].assign(pruned.weights[0] * np.nan)
     return pruned
