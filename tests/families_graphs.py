@@ -66,9 +66,11 @@ def normalization(sketch: Sketch) -> str:
 def activation(sketch: Sketch) -> str:
     smooth = f"Activation({sketch.one_of('swish', 'sigmoid', 'tanh', 'gelu', 'softplus')!r})"
     others = ("ReLU(6.0)", "ReLU(None, 0.1, 0.5)", "LeakyReLU(0.2)", "ELU()", "PReLU()")
-    mixing = ("Softmax()", "Activation('softmax')")
+    x = sketch.map()
+    # Keras warns of a softmax over one channel.
+    mixing = ("Softmax()", "Activation('softmax')") if sketch.channels(x) > 1 else ()
     layer = sketch.one_of(smooth, smooth, smooth, *others, *mixing)
-    return f"L.{layer}({sketch.map()})"
+    return f"L.{layer}({x})"
 
 
 def function(sketch: Sketch) -> str:
@@ -81,7 +83,7 @@ def function(sketch: Sketch) -> str:
             f"1.0 - {x}",
             f"{x} / 3.0",
             f"keras.activations.hard_silu({x})",
-            f"ops.softmax({x}, axis=-1)",
+            f"ops.softmax({x}, axis=-1)" if sketch.channels(x) > 1 else f"ops.exp({x})",
             f"ops.mean({x}, axis=-1, keepdims=True)",
             f"{x}[..., 1:]" if sketch.channels(x) > 1 else f"-{x}",
         )
