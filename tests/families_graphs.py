@@ -66,10 +66,10 @@ def normalization(sketch: Sketch) -> str:
 def activation(sketch: Sketch) -> str:
     smooth = f"Activation({sketch.one_of('swish', 'sigmoid', 'tanh', 'gelu', 'softplus')!r})"
     others = ("ReLU(6.0)", "ReLU(None, 0.1, 0.5)", "LeakyReLU(0.2)", "ELU()", "PReLU()")
-    x = sketch.map()
-    # Keras warns of a softmax over one channel.
-    mixing = ("Softmax()", "Activation('softmax')") if sketch.channels(x) > 1 else ()
-    layer = sketch.one_of(smooth, smooth, smooth, *others, *mixing)
+    mixing = ("Softmax()", "Activation('softmax')")
+    layer, x = sketch.one_of(smooth, smooth, smooth, *others, *mixing), sketch.map()
+    if layer in mixing and sketch.channels(x) == 1:
+        return f"L.Activation('tanh')({x})"  # Keras warns of a softmax over one channel.
     return f"L.{layer}({x})"
 
 
