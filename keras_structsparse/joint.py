@@ -20,7 +20,7 @@ from keras import ops
 from keras_structsparse import penalties
 from keras_structsparse.batches import Batch, Target, gather, key
 from keras_structsparse.coupling import Network, is_coupled
-from keras_structsparse.norms import Tensor, nested_norms, nonzero, safe_sqrt
+from keras_structsparse.norms import Tensor, nested_norms, nonzero, outward_sum, safe_sqrt
 
 __all__ = ["Target", "proximal_steps", "subgradients"]
 
@@ -102,8 +102,7 @@ def _pulled_back(batch: Batch, slopes: Tensor) -> list[Change]:
     """Chain rule on ring norms: the sub-gradient is the kernel times a factor per ring."""
     norms = nested_norms(batch.effective)
     ratios = ops.where(norms > 0, slopes / nonzero(norms), 0.0)
-    # A ring is in its own group and in all later ones.
-    pulls = ops.flip(ops.cumsum(ops.flip(ratios, axis=0), axis=0), axis=0)
+    pulls = outward_sum(ratios)
     if batch.targets[0].gamma is None:
         return [(kernel, None) for kernel in batch.multiplied(pulls)]
     along = batch.scale * ops.sum(pulls * batch.squares, axis=0) / nonzero(batch.lengths)

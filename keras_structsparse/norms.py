@@ -77,7 +77,7 @@ def ring_squares(blocks: Tensor, shape: Shape, groups: str) -> Tensor:
         >>> np.array(ring_squares(blocks, shape, "half_ring"))[:, 0].tolist()
         [10.0, 6.0, 2.0]
     """
-    squares = ops.sum(ops.square(blocks), axis=1)
+    squares = _sums_of_squares(blocks)
     mask = masks(shape, groups)
     if mask.size * squares.shape[-1] > MOST_ENTRIES:
         return by_ring(squares, shape, groups, ops.sum)
@@ -87,9 +87,21 @@ def ring_squares(blocks: Tensor, shape: Shape, groups: str) -> Tensor:
     return ops.sum(inside * squares[None], axis=1)
 
 
+@ops.custom_gradient
+def _sums_of_squares(blocks: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+    """Over the input channels: (positions, in, kernels) to (positions, kernels)."""
+
+    # In one pass: the derivatives of square and sum take three more over arrays of this size.
+    def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
+        outer = arguments[0] if upstream is None else upstream
+        return blocks * (2.0 * outer)[:, None]
+
+    return ops.sum(ops.square(blocks), axis=1), gradient
+
+
 def nested_norms(squares: Tensor) -> Tensor:
     """The l2 norm of each group from the squared norms of the rings, both (groups, kernels)."""
-    return safe_sqrt(ops.cumsum(squares, axis=0))
+    return safe_sqrt(running_sum(squares))
 
 
 def ring_parts(values: Tensor, shape: Shape, groups: str) -> list[Tensor]:
@@ -98,6 +110,18 @@ def ring_parts(values: Tensor, shape: Shape, groups: str) -> list[Tensor]:
     ends = np.cumsum(np.bincount(ring)).tolist()
     ordered = ops.take(values, np.argsort(ring, kind="stable"), axis=0)
     return [ordered[start:end] for start, end in zip((0, *ends[:-1]), ends, strict=True)]
+
+
+def running_sum(values: Tensor) -> Tensor:
+    """Cumulated sums over the first axis: over the rings of each group, from rings to groups."""
+    # `ops.cumsum` rounds float64 to float32 on torch, whose tensors have their own.
+    own = getattr(values, "cumsum", None)
+    return ops.cumsum(values, axis=0) if own is None else own(0)
+
+
+def outward_sum(values: Tensor) -> Tensor:
+    """Sums over the groups that hold each ring, its own and all later ones: groups to rings."""
+    return ops.flip(running_sum(ops.flip(values, axis=0)), axis=0)
 
 
 def running_max(rings: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,6 +166,12 @@ def group_norms(kernel: Tensor, groups: str = "half_ring", norm: str = "l2") -> 
         return running_max(by_ring(channel_max, shape, groups, ops.max))[0]
     squares = ring_squares(blocks, shape, groups)
     return nested_norms(squares) * constant(factors, like=squares)
+
+
+def smaller(left: Tensor, right: Tensor) -> Tensor:
+    """The entrywise minimum; a NaN on the left stays."""
+    # Not `ops.minimum`, which rounds float64 to float32 on torch.
+    return ops.where(left > right, right, left)
 
 
 def nonzero(values: Tensor) -> Tensor:

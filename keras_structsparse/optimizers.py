@@ -7,18 +7,26 @@ with a step length ``t`` for which the fixed points are those of the objective (
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import keras
 from keras import ops
 
-from keras_structsparse.joint import Target, proximal_steps, subgradients
-from keras_structsparse.moves import MOVES
-from keras_structsparse.structured import Structured
+from keras_structsparse import replicas
+from keras_structsparse.alpha import Alpha
+from keras_structsparse.batches import Target
+from keras_structsparse.joint import proximal_steps, subgradients
+from keras_structsparse.moves import is_preconditioned, kind_of, move, travel
+from keras_structsparse.targets import from_plain, moved, moved_to, targets_of, to_plain, values_of
 
 Tensor = Any
+
+OF_THE_WHOLE_STEP = ("use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor")
+"""Settings that `Proximal` takes over from the optimizer it wraps: averages must see the weights
+after the proximal step, and the penalty is in the loss that is scaled."""
 
 
 @keras.saving.register_keras_serializable("keras_structsparse")
@@ -26,11 +34,17 @@ class Proximal(keras.optimizers.Optimizer):
     """An optimizer that follows each step of another one by the proximal step.
 
     Gradients are expected to contain those of the penalty, as they do in ``fit``; they are taken
-    out again in closed form. Kernels paired with a batch normalisation move as effective kernels
-    ``gamma_j k_j / |k_j|``.
+    out again in closed form, before the wrapped optimizer clips what is left. Kernels paired with a
+    batch normalisation move as effective kernels ``gamma_j k_j / |k_j|``.
+
+    Under ``mixed_float16``, ``compile`` puts a ``LossScaleOptimizer`` around it: steps with
+    infinite gradients are skipped as a whole. With ``use_ema``, averages are those of the weights
+    after the proximal step, and a weight that is zero has the average zero.
 
     Args:
-        optimizer: The optimizer to wrap: SGD with or without momentum, Adam or AdamW.
+        optimizer: The optimizer to wrap: SGD, RMSprop, Adagrad, Adam, AdamW, Adamax, Nadam or Lamb,
+            with any of their arguments. From now on it leaves averages and loss scaling to this
+            one.
         penalty_in_loss: Whether gradients contain those of the penalty. False is for training
             loops of one's own that leave ``model.losses`` out.
         name: Name of the optimizer.
@@ -54,13 +68,10 @@ class Proximal(keras.optimizers.Optimizer):
     ) -> None:
         if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise TypeError(f"optimizer: expected a Keras optimizer. Received: {optimizer!r}")
-        if type(optimizer) not in MOVES:
-            known = ", ".join(kind.__name__ for kind in MOVES)
-            raise ValueError(
-                f"optimizer: expected one of {known}, whose step length is known. "
-                f"Received: {type(optimizer).__name__}"
-            )
-        super().__init__(learning_rate=0.0, name=name)
+        kind_of(optimizer)
+        taken = {setting: getattr(optimizer, setting) for setting in OF_THE_WHOLE_STEP}
+        super().__init__(learning_rate=0.0, name=name, **taken)
+        optimizer.use_ema, optimizer.loss_scale_factor = False, None
         self.optimizer = optimizer
         self.penalty_in_loss = penalty_in_loss
 
@@ -72,13 +83,17 @@ class Proximal(keras.optimizers.Optimizer):
         """
         if self.built:
             return
-        targets = _targets(variables)
+        targets = targets_of(variables)
         if not targets:
             raise ValueError(
                 "Proximal: none of the variables carries a regularizer of keras_structsparse. "
                 "Call kss.attach(model, regularizer) before compile, or give layers a "
                 "kernel_regularizer."
             )
+        # One for all replicas, which assign the same.
+        self._travel = self.add_variable(
+            (), dtype=_precision(), aggregation="only_first_replica", name="travel"
+        )
         # As state of the optimizer, alpha may change between compiled steps on every backend.
         for alpha in {id(t.regularizer.alpha): t.regularizer.alpha for t in targets}.values():
             self._track_variable(alpha)
@@ -87,8 +102,12 @@ class Proximal(keras.optimizers.Optimizer):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """The state of the wrapped optimizer, and alpha."""
-        return self._variables + self.optimizer.variables
+        """The state of this optimizer and of the wrapped one, and alpha."""
+        return [*self._variables, *self.optimizer.variables]
+
+    @property
+    def _state(self) -> list[keras.Variable]:
+        return [v for v in self.variables if not isinstance(v, Alpha)]
 
     def apply(
         self,
@@ -104,13 +123,15 @@ class Proximal(keras.optimizers.Optimizer):
         if not self.built and trainable_variables is not None:
             self.build(list(trainable_variables))
         variables = list(trainable_variables or self._trainable_variables)
-        targets = _targets(variables)
+        targets = targets_of(variables)
         if self.penalty_in_loss:
             grads = self._without_penalty(grads, variables, targets)
-        rate = self._rate()
-        before = [ops.copy(ops.convert_to_tensor(_moved(target))) for target in targets]
-        self.optimizer.apply(grads, variables)
-        self._proximal_step(targets, before, rate)
+        rate, step = self._advance()
+        before = self._moved_values(targets)
+        self.optimizer.apply(self._unscaled(grads), variables)
+        replicas.assign(self._proximal_step(targets, before, rate, step))
+        if self.use_ema:
+            self._average()
 
     def _without_penalty(
         self,
@@ -119,15 +140,15 @@ class Proximal(keras.optimizers.Optimizer):
         targets: Sequence[Target],
     ) -> list[Tensor]:
         """The gradients of the mean loss alone."""
-        scale = self.scale_loss(_replica_share())
+        scale = self.scale_loss(replicas.share())
         penalty: dict[int, Tensor] = {}
-        values = [_value(target) for target in targets]
+        values = [values_of(target) for target in targets]
         # Where a backend has no variables (JAX), the traced loss holds alpha as it was at tracing;
         # a fresh scope reads the same value here.
         with keras.StatelessScope():
             changes = subgradients(values)
         for target, change in zip(targets, changes, strict=True):
-            penalty[id(target.kernel)] = change[0]
+            penalty[id(target.kernel)] = from_plain(target, change[0])
             penalty[id(target.gamma)] = change[1]
         return [
             grad - ops.cast(scale * penalty[id(v)], grad.dtype)
@@ -136,33 +157,61 @@ class Proximal(keras.optimizers.Optimizer):
             for grad, v in zip(grads, variables, strict=True)
         ]
 
-    def _rate(self) -> Tensor:
-        """The learning rate of this step; 0 while gradients are only gathered."""
-        rate = ops.cast(ops.convert_to_tensor(self.optimizer.learning_rate), "float32")
+    def _unscaled(self, grads: Sequence[Tensor]) -> list[Tensor]:
+        if self.loss_scale_factor is None:
+            return list(grads)
+        return [None if grad is None else grad / self.loss_scale_factor for grad in grads]
+
+    def _advance(self) -> tuple[Tensor, Tensor]:
+        """The learning rate and the step length of this step; 0 while gradients are gathered."""
+        rate = ops.cast(ops.convert_to_tensor(self.optimizer.learning_rate), _precision())
+        past = ops.convert_to_tensor(self._travel)
+        now, step = travel(self.optimizer, past, rate)
         if steps := self.optimizer.gradient_accumulation_steps:
             last = ops.equal((self.optimizer._iterations + 1) % steps, 0)
-            rate = rate * ops.cast(last, "float32")
-        return rate
+            now = ops.where(last, now, past)
+            rate, step = (ops.where(last, x, ops.zeros_like(x)) for x in (rate, step))
+        self._travel.assign(now)
+        return rate, step
+
+    def _moved_values(self, targets: Sequence[Target]) -> list[Tensor | None]:
+        if not is_preconditioned(self.optimizer):
+            return [None] * len(targets)
+        return [ops.copy(ops.convert_to_tensor(moved(target))) for target in targets]
 
     def _proximal_step(
-        self, targets: Sequence[Target], before: Sequence[Tensor], rate: Tensor
-    ) -> None:
-        move = MOVES[type(self.optimizer)]
+        self, targets: Sequence[Target], before: Sequence[Tensor], rate: Tensor, step: Tensor
+    ) -> list[replicas.Assignment]:
         moves = [
-            move(self.optimizer, rate, start, _moved(target))
+            move(self.optimizer, rate, step, start, moved(target), partial(to_plain, target))
             for target, start in zip(targets, before, strict=True)
         ]
-        points = [
-            Target(t.regularizer, m.point, None, t.path)
-            if t.gamma is None
-            else Target(t.regularizer, ops.convert_to_tensor(t.kernel), m.point, t.path)
-            for t, m in zip(targets, moves, strict=True)
-        ]
+        points = [moved_to(t, m.point) for t, m in zip(targets, moves, strict=True)]
+        assignments = []
         changes = proximal_steps(points, [m.step for m in moves])
         for target, (kernel, gamma) in zip(targets, changes, strict=True):
-            self.assign(target.kernel, kernel)
+            assignments.append((target.kernel, from_plain(target, kernel)))
             if target.gamma is not None:
-                self.assign(target.gamma, gamma)
+                assignments.append((target.gamma, gamma))
+        return assignments
+
+    def _average(self) -> None:
+        """Update the averages, and put them in place every ``ema_overwrite_frequency`` steps."""
+        steps = ops.convert_to_tensor(self.iterations)
+        later = ops.where(steps > 1, self.ema_momentum, 0.0)
+        pairs = [
+            (variable, average, _averaged(average, variable, later))
+            for variable, average in zip(
+                self._trainable_variables, self._model_variables_moving_average, strict=True
+            )
+            if average is not None
+        ]
+        replicas.assign([(average, value) for _, average, value in pairs])
+        if self.ema_overwrite_frequency:
+            due = ops.equal(steps % self.ema_overwrite_frequency, 0)
+            replicas.assign(
+                [(v, ops.where(due, value, ops.convert_to_tensor(v))) for v, _, value in pairs]
+            )
 
     @property
     def learning_rate(self) -> Any:
@@ -178,29 +227,28 @@ class Proximal(keras.optimizers.Optimizer):
         """The number of steps of the wrapped optimizer."""
         return self.optimizer.iterations
 
-    def scale_loss(self, loss: Tensor) -> Tensor:
-        """The loss as the wrapped optimizer wants it."""
-        return self.optimizer.scale_loss(loss)
-
-    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
-        """Let the wrapped optimizer put averaged weights in place."""
-        self.optimizer.finalize_variable_values(var_list)
-
     def save_own_variables(self, store: Any) -> None:
-        """Save the state of the wrapped optimizer; alpha is part of the regularizers."""
-        self.optimizer.save_own_variables(store)
+        """Save the state; alpha is part of the regularizers."""
+        for i, variable in enumerate(self._state):
+            store[str(i)] = keras.ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store: Any) -> None:
         """Load what :meth:`save_own_variables` saved."""
-        self.optimizer.load_own_variables(store)
+        if len(store.keys()) != len(self._state):
+            warnings.warn(
+                f"Optimizer '{self.name}' goes on without its state: expected {len(self._state)} "
+                f"saved variables, received {len(store.keys())}.",
+                stacklevel=2,
+            )
+            return
+        for i, variable in enumerate(self._state):
+            variable.assign(store[str(i)])
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "penalty_in_loss": self.penalty_in_loss,
-            "name": self.name,
-        }
+        inner = keras.saving.serialize_keras_object(self.optimizer)
+        inner["config"].update({setting: getattr(self, setting) for setting in OF_THE_WHOLE_STEP})
+        return {"optimizer": inner, "penalty_in_loss": self.penalty_in_loss, "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
@@ -211,58 +259,14 @@ class Proximal(keras.optimizers.Optimizer):
         return cls(**{**config, "optimizer": inner})
 
 
-def _targets(variables: Sequence[keras.Variable]) -> list[Target]:
-    """The regularized kernels among some variables, each with the gamma it is paired with."""
-    known = _by_path(variables)
-    targets = []
-    for variable in variables:
-        regularizer = variable.regularizer
-        if isinstance(regularizer, Structured):
-            _bind(regularizer, known)
-            gamma = None if regularizer.scale is None else known[regularizer.scale]
-            targets.append(Target(regularizer, variable, gamma, variable.path))
-    return targets
+def _averaged(average: keras.Variable, variable: keras.Variable, momentum: Tensor) -> Tensor:
+    """The moving average; what is zero stays zero in it, or no average would ever be sparse."""
+    value = ops.convert_to_tensor(variable)
+    momentum = ops.cast(momentum, value.dtype)
+    mixed = momentum * ops.convert_to_tensor(average) + (1.0 - momentum) * value
+    return ops.where(ops.equal(value, 0), ops.zeros_like(value), mixed)
 
 
-def _moved(target: Target) -> keras.Variable:
-    """The variable whose step length counts: a paired kernel shrinks through its gamma."""
-    return target.kernel if target.gamma is None else target.gamma
-
-
-def _value(target: Target) -> Target:
-    """The target with tensors for its variables."""
-    gamma = None if target.gamma is None else ops.convert_to_tensor(target.gamma)
-    kernel = ops.convert_to_tensor(target.kernel)
-    return Target(target.regularizer, kernel, gamma, target.path)
-
-
-def _by_path(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
-    """The variables whose path is no other's."""
-    counts = collections.Counter(variable.path for variable in variables)
-    return {v.path: v for v in variables if counts[v.path] == 1}
-
-
-def _bind(regularizer: Structured, known: Mapping[str, keras.Variable]) -> None:
-    """Give a regularizer the variables that it needs; they must move together with its kernel."""
-    missing = regularizer.required - known.keys()
-    if missing:
-        raise ValueError(
-            f"Proximal: expected one trainable variable '{min(missing)}', the scale of the batch "
-            "normalisation that a regularized kernel is paired with, or a kernel that it is joined "
-            "with. Found none, or several. Attach the regularizer again."
-        )
-    regularizer.bind(known)
-    if regularizer.unbound:
-        raise ValueError(
-            f"Proximal: the variable '{min(regularizer.unbound)}' of a layer that feeds a "
-            "regularized one is not among the trainable variables. Attach the regularizer again."
-        )
-
-
-def _replica_share() -> float:
-    """What one replica's loss counts in the sum over replicas."""
-    if keras.backend.backend() != "tensorflow":
-        return 1.0
-    import tensorflow as tf
-
-    return 1.0 / float(tf.distribute.get_strategy().num_replicas_in_sync)
+def _precision() -> str:
+    """Step lengths are those of the wrapped optimizer, but never in half precision."""
+    return "float64" if keras.config.floatx() == "float64" else "float32"

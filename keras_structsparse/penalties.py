@@ -7,7 +7,8 @@ the kernel count `d'_i` (12), `"kernel"` for the kernel size `s'_ij` (21).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import operator
 
 import numpy as np
 from keras import ops
@@ -19,11 +20,14 @@ from keras_structsparse.norms import (
     constant,
     nested_norms,
     nonzero,
+    outward_sum,
     restore,
     ring_parts,
     ring_squares,
     running_max,
+    running_sum,
     safe_sqrt,
+    smaller,
     to_blocks,
 )
 
@@ -43,7 +47,8 @@ def relaxed(norms: Tensor, weights: Tensor = 1.0, per: str = "kernel") -> Tensor
         >>> np.array(relaxed(ops.array([[3.0, 0.0], [5.0, 1.0]]))).tolist()
         [8.0, 1.0]
     """
-    sums = ops.sum(weights * norms, axis=0)
+    norms = ops.convert_to_tensor(norms)
+    sums = ops.sum(constant(weights, like=norms) * norms, axis=0)
     return ops.sum(sums, keepdims=True) if per == "layer" else sums
 
 
@@ -84,7 +89,7 @@ def slopes(norms: Tensor, weights: Tensor = 1.0, power: int = 1, per: str = "ker
         >>> np.array(slopes(ops.array([[3.0, 0.0]]), power=2, per="layer")).tolist()
         [[6.0, 6.0]]
     """
-    weights = weights * ops.ones_like(norms)
+    weights = constant(weights, like=norms) * ops.ones_like(norms)
     return weights if power == 1 else 2.0 * relaxed(norms, weights, per) * weights
 
 
@@ -108,7 +113,7 @@ def reweighting(norms: Tensor, eps: float) -> Tensor:
     """
     if eps == 0:
         return ops.ones_like(norms)
-    norms = ops.stop_gradient(norms)
+    norms = ops.stop_gradient(ops.convert_to_tensor(norms))
     # Not `ops.mean`, which rounds to float32 on JAX.
     scale = eps * ops.sum(norms[-1]) / norms.shape[-1]
     # A layer of zeros has scale 0: its groups weigh 1 like every group of zeros.
@@ -139,14 +144,14 @@ def subgradient(kernel: Tensor, groups: str, norm: str, slope: Tensor) -> Tensor
     blocks, shape = to_blocks(kernel)
     pull_back = _pull_back_linf if norm == "linf" else _pull_back_l2
     factors = constant(norm_factors(shape, groups, blocks.shape[1], norm), like=blocks)
-    return restore(pull_back(blocks, shape, groups, slope * factors), kernel)
+    slope = constant(slope, like=blocks) * factors
+    return restore(pull_back(blocks, shape, groups, slope), kernel)
 
 
 def _pull_back_l2(blocks: Tensor, shape: Shape, groups: str, slope: Tensor) -> Tensor:
     norms = nested_norms(ring_squares(blocks, shape, groups))
     ratios = ops.where(norms > 0, slope / nonzero(norms), 0.0)
-    # A ring is in its own group and in all later ones.
-    return blocks * _spread(_reverse(ops.cumsum, ratios), shape, groups)
+    return blocks * _spread(outward_sum(ratios), shape, groups)
 
 
 def _pull_back_linf(blocks: Tensor, shape: Shape, groups: str, slope: Tensor) -> Tensor:
@@ -166,10 +171,6 @@ def _ties(candidates: Tensor, maximum: Tensor, axis: int) -> Tensor:
     hits = ops.cast(ops.equal(candidates, maximum), candidates.dtype)
     # XLA may round the two sides differently, so that nothing is equal: no gradient, not NaN.
     return hits / nonzero(ops.sum(hits, axis=axis, keepdims=True))
-
-
-def _reverse(scan: Callable[..., Tensor], rings: Tensor) -> Tensor:
-    return ops.flip(scan(ops.flip(rings, axis=0), axis=0), axis=0)
 
 
 def _spread(rings: Tensor, shape: Shape, groups: str) -> Tensor:
@@ -204,7 +205,7 @@ def prox_chain(kernel: Tensor, groups: str, norm: str, steps: Tensor) -> Tensor:
     steps = constant(steps, like=factors) * factors * ops.ones_like(blocks[0, :1])
     if norm == "linf":
         level = _spread(_clip_levels(ops.abs(blocks), shape, groups, steps), shape, groups)
-        return restore(ops.maximum(ops.minimum(blocks, level), -level), kernel)
+        return restore(-smaller(-smaller(blocks, level), level), kernel)
     squares = ring_squares(blocks, shape, groups)
     return restore(blocks * _spread(shrinkage(squares, steps), shape, groups), kernel)
 
@@ -218,7 +219,7 @@ def shrinkage(squares: Tensor, steps: Tensor) -> Tensor:
         # In this form a NaN stays a NaN.
         factors.append(ops.where(norm <= steps[n], 0.0, 1.0 - steps[n] / nonzero(norm)))
         inner = norm * factors[-1]
-    return _reverse(ops.cumprod, ops.stack(factors))
+    return ops.stack([*itertools.accumulate(reversed(factors), operator.mul)][::-1])
 
 
 def _clip_levels(magnitudes: Tensor, shape: Shape, groups: str, steps: Tensor) -> Tensor:
@@ -228,7 +229,7 @@ def _clip_levels(magnitudes: Tensor, shape: Shape, groups: str, steps: Tensor) -
     for n, part in enumerate(ring_parts(magnitudes, shape, groups)):
         inner = ops.concatenate([inner, ops.reshape(part, (-1, part.shape[-1]))])
         levels.append(_l1_ball_level(inner, steps[n]))
-        inner = ops.minimum(inner, levels[-1])
+        inner = smaller(inner, levels[-1])
     # A ring is clipped by its own group and by all later ones.
     return ops.stack([ops.min(ops.stack(levels[n:]), axis=0) for n in range(len(levels))])
 
@@ -238,4 +239,4 @@ def _l1_ball_level(magnitudes: Tensor, radius: Tensor) -> Tensor:
     descending = ops.flip(ops.sort(magnitudes, axis=0), axis=0)
     counts = constant(np.arange(1, magnitudes.shape[0] + 1)[:, None], like=magnitudes)
     # (sum of the k largest - radius) / k rises until k reaches the entries above the level.
-    return ops.max(ops.relu((ops.cumsum(descending, axis=0) - radius) / counts), axis=0)
+    return ops.max(ops.relu((running_sum(descending) - radius) / counts), axis=0)

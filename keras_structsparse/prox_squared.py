@@ -12,7 +12,15 @@ import numpy as np
 from keras import ops
 
 from keras_structsparse.groups import norm_factors
-from keras_structsparse.norms import Tensor, constant, group_norms, nonzero, safe_sqrt, to_blocks
+from keras_structsparse.norms import (
+    Tensor,
+    constant,
+    group_norms,
+    nonzero,
+    safe_sqrt,
+    smaller,
+    to_blocks,
+)
 from keras_structsparse.penalties import prox_chain, relaxed
 
 MOST_STEPS = 80
@@ -83,13 +91,13 @@ def _removing_level(twin: Tensor, steps: Tensor, per: str) -> Tensor:
 
 def _fixed_point(falling: Callable[[Tensor], Tensor], at_zero: Tensor, reach: Tensor) -> Tensor:
     """Solve falling(u) = u, given falling(0) and falling(reach) = 0."""
-    high = ops.minimum(at_zero, reach)
+    high = smaller(at_zero, reach)
     start = ops.stack([ops.zeros_like(high), at_zero, high, falling(high) - high])
     tolerance = 4 * np.finfo(keras.backend.standardize_dtype(high.dtype)).eps
 
     def unsettled(_: Tensor, bracket: Tensor) -> Tensor:
         # falling(u) - u falls at least as fast as u rises: its size bounds the error of u.
-        return ops.any(ops.minimum(bracket[1], -bracket[3]) > tolerance * bracket[2])
+        return ops.any(smaller(bracket[1], -bracket[3]) > tolerance * bracket[2])
 
     def narrow(turn: Tensor, bracket: Tensor) -> tuple[Tensor, Tensor]:
         # Bisection moves both ends in, so that the secant in between converges fast.

@@ -24,10 +24,10 @@ class KernelCount(Structured):
 
     The sum of the kernels' norms, `d'_i = sum_j |k_ij|` (12): whole kernels go to zero.
 
-    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out). As an argument of
-    the constructor of another layer it takes the last axis of what it is given for the kernels:
-    right for the pointwise kernel of a separable convolution; in a depthwise one all channels of
-    a multiplier count as one kernel; in a transposed convolution it would count input channels.
+    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out), the pointwise
+    ones of a separable convolution too. Constructors of other layers need `layout`, since nothing
+    else tells a regularizer what it is given: without it the kernels of a transposed convolution
+    would be those of its input channels, and all channels of a depthwise one the same kernel.
 
     Args:
         alpha: Weight of the penalty, finite and >= 0; `r.alpha` is a variable that can be assigned.
@@ -38,6 +38,8 @@ class KernelCount(Structured):
         weight: The layer's share of alpha, set by `kss.attach`.
         scale: Path of the batch-normalisation gamma paired with the kernel, set by `kss.attach`.
         links: What the penalty must know of other layers, set by `kss.attach`.
+        layout: `"plain"`; `"transposed"` for `kernel_regularizer` of transposed convolutions,
+            `"depthwise"` for `depthwise_regularizer` of depthwise and separable convolutions.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -61,8 +63,9 @@ class KernelCount(Structured):
         weight: float = 1.0,
         scale: str | None = None,
         links: Mapping[str, Any] | None = None,
+        layout: str = "plain",
     ) -> None:
-        super().__init__(alpha, norm, "kernel", power, reweight, weight, scale, links)
+        super().__init__(alpha, norm, "kernel", power, reweight, weight, scale, links, layout)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, with the current value of alpha.
@@ -84,10 +87,10 @@ class KernelSize(Structured):
     The sum over kernels of `s'_ij = sum_n |k_ij(G_n)|` (21), with nested groups from the outermost
     half ring to the whole kernel: kernels get smaller from the outside in, down to nothing.
 
-    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out). As an argument of
-    the constructor of another layer it takes the last axis of what it is given for the kernels:
-    right for the pointwise kernel of a separable convolution; in a depthwise one all channels of
-    a multiplier count as one kernel; in a transposed convolution it would count input channels.
+    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out), the pointwise
+    ones of a separable convolution too. Constructors of other layers need `layout`, since nothing
+    else tells a regularizer what it is given: without it the kernels of a transposed convolution
+    would be those of its input channels, and all channels of a depthwise one the same kernel.
 
     Args:
         alpha: Weight of the penalty, finite and >= 0; `r.alpha` is a variable that can be assigned.
@@ -99,6 +102,8 @@ class KernelSize(Structured):
         weight: The layer's share of alpha, set by `kss.attach`.
         scale: Path of the batch-normalisation gamma paired with the kernel, set by `kss.attach`.
         links: What the penalty must know of other layers, set by `kss.attach`.
+        layout: `"plain"`; `"transposed"` for `kernel_regularizer` of transposed convolutions,
+            `"depthwise"` for `depthwise_regularizer` of depthwise and separable convolutions.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -125,8 +130,9 @@ class KernelSize(Structured):
         weight: float = 1.0,
         scale: str | None = None,
         links: Mapping[str, Any] | None = None,
+        layout: str = "plain",
     ) -> None:
-        super().__init__(alpha, norm, groups, power, reweight, weight, scale, links)
+        super().__init__(alpha, norm, groups, power, reweight, weight, scale, links, layout)
 
 
 @keras.saving.register_keras_serializable("keras_structsparse")
@@ -190,7 +196,7 @@ class MultiplyAdds(Structured):
             >>> MultiplyAdds(1e-8).get_config()["alpha"]
             1e-08
         """
-        left_out = ("power", "reweight")
+        left_out = ("power", "reweight", "layout")
         return {name: x for name, x in super().get_config().items() if name not in left_out}
 
     def slopes(self, norms: Tensor, norm_of: NormOf) -> Tensor:

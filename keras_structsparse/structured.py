@@ -7,13 +7,14 @@ import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_structsparse import pairs, penalties
 from keras_structsparse._checks import nonnegative
+from keras_structsparse.alpha import Alpha
 from keras_structsparse.groups import GROUPS, NORMS, require
+from keras_structsparse.layouts import LAYOUTS
 from keras_structsparse.linked import Linked
 from keras_structsparse.links import Links, NormOf, Stream
 from keras_structsparse.norms import Tensor, constant, group_norms
@@ -35,22 +36,17 @@ class Structured(Linked):
         weight: float,
         scale: str | None,
         links: Links | Mapping[str, Any] | None = None,
+        layout: str = "plain",
     ) -> None:
         super().__init__(scale, links)
+        require("layout", layout, tuple(LAYOUTS))
         require("norm", norm, NORMS)
         require("groups", groups, GROUPS)
         require("power", power, (1, 2))
-        self.norm, self.groups, self.power = norm, groups, power
+        self.norm, self.groups, self.power, self.layout = norm, groups, power, layout
         self.reweight = nonnegative("reweight", reweight)
         self.weight = nonnegative("weight", weight)
-        # Without autocast, or half-precision layers would round alpha.
-        self.alpha = keras.Variable(
-            nonnegative("alpha", alpha),
-            trainable=False,
-            dtype="float32",
-            autocast=False,
-            name="alpha",
-        )
+        self.alpha = Alpha(nonnegative("alpha", alpha))
 
     def __call__(self, kernel: Tensor) -> Tensor:
         """The penalty `alpha * weight * Omega` of one kernel variable.
@@ -80,10 +76,8 @@ class Structured(Linked):
     def _value(self, norms: Tensor) -> Tensor:
         omega = penalties.value(norms, self._weights(norms), self.power, self._per)
         norm_of = functools.partial(self.whole_norms, norm="l2")
-        joint = [
-            ops.sum(weights * stream.norms(norm_of))
-            for stream, weights in self.joint_weights(norm_of, norms)
-        ]
+        streams = self.joint_weights(norm_of, norms)
+        joint = [ops.sum(weights * stream.norms(norm_of)) for stream, weights in streams]
         return sum(joint, self._strength(norms) * omega)
 
     def group_norms(self, kernel: Tensor) -> Tensor:
@@ -103,7 +97,7 @@ class Structured(Linked):
             >>> tuple(KernelSize().group_norms(np.ones((3, 3, 2, 8), "float32")).shape)
             (3, 8)
         """
-        return group_norms(kernel, self.groups, self.norm)
+        return group_norms(LAYOUTS[self.layout].to_plain(kernel), self.groups, self.norm)
 
     def prox(self, kernel: Tensor, step: Tensor) -> Tensor:
         """Exact minimiser of `1/2 |z - k|^2 + step * alpha * weight * Omega(z)`.
@@ -132,10 +126,12 @@ class Structured(Linked):
         norms = self.group_norms(kernel)
         weights = self._weights(norms)
         steps = constant(step, like=weights) * self._strength(norms)
-        kernel = ops.convert_to_tensor(kernel)
+        plain = LAYOUTS[self.layout].to_plain(ops.convert_to_tensor(kernel))
         if self.power == 1:
-            return penalties.prox_chain(kernel, self.groups, self.norm, steps * weights)
-        return prox_squared(kernel, self.groups, self.norm, steps, weights, self._per)
+            z = penalties.prox_chain(plain, self.groups, self.norm, steps * weights)
+        else:
+            z = prox_squared(plain, self.groups, self.norm, steps, weights, self._per)
+        return LAYOUTS[self.layout].from_plain(z, tuple(kernel.shape))
 
     def subgradient(self, kernel: Tensor) -> Tensor:
         """The sub-gradient of this regularizer's value, in closed form; 0 at groups of zeros.
@@ -224,7 +220,7 @@ class Structured(Linked):
             A regularizer of the same class; changing `alpha` changes both.
 
         Raises:
-            ValueError: If `weight` or `scale` is invalid.
+            ValueError: If `weight` or `scale` is invalid, or `layout` is not plain.
 
         Example:
             >>> from keras_structsparse.regularizers import KernelSize
@@ -232,6 +228,7 @@ class Structured(Linked):
             >>> r.bound(2.0).alpha is r.alpha
             True
         """
+        require("layout", self.layout, ("plain",))
         twin = copy.copy(self)  # Shallow: alpha stays the same variable.
         Linked.__init__(twin, scale, links)
         twin.weight = nonnegative("weight", weight)
@@ -249,8 +246,8 @@ class Structured(Linked):
             'linf'
         """
         # The shortest decimal that gives the same float32: 0.001, not 0.0010000000474974513.
-        alpha = float(str(np.float32(float(ops.convert_to_tensor(self.alpha)))))
-        names = ("norm", "groups", "power", "reweight", "weight", "scale")
+        alpha = float(str(np.float32(ops.convert_to_numpy(self.alpha))))
+        names = ("norm", "groups", "power", "reweight", "weight", "scale", "layout")
         links = None if self.links is None else self.links.to_config()
         return {"alpha": alpha, **{name: getattr(self, name) for name in names}, "links": links}
 
@@ -282,7 +279,9 @@ class Structured(Linked):
         norms = self.group_norms(kernel)
         slopes = penalties.slopes(norms, self._weights(norms), self.power, self._per)
         slopes = slopes * self._strength(norms)
-        return penalties.subgradient(kernel, self.groups, self.norm, slopes)
+        layout = LAYOUTS[self.layout]
+        pull = penalties.subgradient(layout.to_plain(kernel), self.groups, self.norm, slopes)
+        return layout.from_plain(pull, tuple(kernel.shape))
 
     def _weights(self, norms: Tensor) -> Tensor:
         weights = penalties.reweighting(norms, self.reweight)

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse.alpha import let_go
 from keras_structsparse.attachment import attach, regularizers_of
 from keras_structsparse.budget import TargetMultiplyAdds
 from keras_structsparse.optimizers import Proximal
@@ -86,6 +87,7 @@ class AlphaRamp(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Set alpha for the coming step."""
         if self._step <= self._steps:
+            let_go(self.model)
             share = self._step / self._steps if self._steps else 1.0
             for alpha, full in zip(self._alphas, self._full, strict=True):
                 alpha.assign(full * share)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from hypothesis import settings
 
 from keras_structsparse import groups
 
@@ -19,6 +20,12 @@ NORM: dict[str, Callable[[Array], float]] = {
     "linf": lambda entries: float(np.max(np.abs(entries))),
 }
 """The norms as the paper defines them, on the vector of a group's entries."""
+
+
+def examples(count: int) -> settings:
+    """At most so many examples of a property, where the profile has not fewer."""
+    profile = settings.get_profile(settings.get_current_profile_name())
+    return settings(max_examples=min(count, profile.max_examples))
 
 
 def numpy(tensor: Any) -> Array:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers_prox import Array, gradient, numpy, random_kernel
-from hypothesis import given, settings
+from helpers_prox import Array, examples, gradient, numpy, random_kernel
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_structsparse import groups, pairs, penalties
@@ -30,7 +30,7 @@ def effective(kernel: Array, gamma: Array) -> Array:
     return kernel * np.where(length > 0, gamma / np.where(length > 0, length, 1), 0)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(shapes, seeds)
 def test_effective_kernels_have_gammas_length(shape: tuple[int, ...], seed: int) -> None:
     kernel, gamma = random_kernel(shape, seed, dead=0.2), random_gamma(shape[-1], seed)
@@ -38,7 +38,7 @@ def test_effective_kernels_have_gammas_length(shape: tuple[int, ...], seed: int)
     np.testing.assert_allclose(v, effective(kernel, gamma), atol=1e-14)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(shapes, seeds)
 def test_write_back_gives_the_effective_kernel_and_keeps_lengths(
     shape: tuple[int, ...], seed: int
@@ -65,7 +65,7 @@ def test_write_back_without_the_sign_of_gamma_would_turn_kernels_round() -> None
     assert np.abs(effective(-numpy(new_kernel), numpy(new_gamma)) - [[-3], [-4]]).max() > 1
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(shapes, norms, powers, seeds)
 def test_pair_gradients_equal_automatic_differentiation(
     shape: tuple[int, ...], norm: str, power: int, seed: int

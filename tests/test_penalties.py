@@ -10,13 +10,14 @@ import pytest
 from helpers_prox import (
     Array,
     assert_prox_minimises,
+    examples,
     gradient,
     naive_norms,
     numpy,
     prox_gap,
     random_kernel,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_structsparse import groups, penalties
@@ -48,7 +49,7 @@ def random_weights(kernel: Array, how: str, seed: int, scale: float = 1.0) -> Ar
     return scale * np.random.default_rng(seed + 1).random(shape)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(shapes, hows, norms, powers, pers, seeds)
 def test_values_follow_the_equations(
     shape: tuple[int, ...], how: str, norm: str, power: int, per: str, seed: int
@@ -66,7 +67,7 @@ def test_squares_are_of_the_layer_or_of_each_kernel() -> None:
     assert float(penalties.value(norms, power=2, per="kernel")) == 4**2 + 6**2
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(shapes, hows, norms, powers, pers, seeds, st.booleans())
 def test_subgradients_equal_automatic_differentiation(
     shape: tuple[int, ...], how: str, norm: str, power: int, per: str, seed: int, ties: bool
@@ -89,7 +90,7 @@ def test_ties_share_the_subgradient_of_the_largest_entry() -> None:
     np.testing.assert_allclose(numpy(slope)[:, 0], [1 / 3, -1 / 3, 0, 1 / 3])
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(shapes, hows, norms, seeds, st.sampled_from([0.03, 0.3, 3.0]))
 def test_the_chain_of_thresholds_is_the_minimum(
     shape: tuple[int, ...], how: str, norm: str, seed: int, scale: float
@@ -100,7 +101,7 @@ def test_the_chain_of_thresholds_is_the_minimum(
     assert_prox_minimises(z, kernel, naive_penalty(how, norm, steps, 1, "kernel"))
 
 
-@settings(max_examples=10)  # Root finding in eager mode takes its time.
+@examples(10)  # Root finding in eager mode takes its time.
 @given(shapes, hows, norms, pers, seeds, st.sampled_from([0.001, 0.03, 0.5]))
 def test_the_squared_step_is_the_minimum(
     shape: tuple[int, ...], how: str, norm: str, per: str, seed: int, scale: float

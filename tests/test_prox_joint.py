@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_prox import Array, numpy
-from hypothesis import given, settings
+from helpers_prox import Array, examples, numpy
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_structsparse.prox_joint import shrink_jointly
@@ -28,7 +28,7 @@ def residual(z: Array, u: Array, b: Array) -> float:
     return float(np.abs((z - u) / b + z / norm).max())
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(lengths, st.integers(0, 999))
 def test_the_result_satisfies_the_optimality_conditions(u: list[float], seed: int) -> None:
     b = 10.0 ** np.random.default_rng(seed).uniform(-4, 1, len(u))
@@ -38,7 +38,7 @@ def test_the_result_satisfies_the_optimality_conditions(u: list[float], seed: in
         assert residual(1.001 * z, np.array(u), b) > 1e-7, "the control does not fail"
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(lengths, st.floats(0.01, 5))
 def test_equal_thresholds_are_block_soft_thresholding(u: list[float], threshold: float) -> None:
     norm = np.sqrt(np.square(u).sum())

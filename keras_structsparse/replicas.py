@@ -1,0 +1,49 @@
+"""Assignments and losses under a distribution strategy of TensorFlow; plain ones elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+Tensor = Any
+Assignment = tuple[keras.Variable, Tensor]
+
+
+def share() -> float:
+    """What one replica's loss counts in the sum over replicas."""
+    return 1.0 / _replicas()
+
+
+def assign(assignments: Sequence[Assignment]) -> None:
+    """Assign to each variable a value that all replicas have computed alike."""
+    if _replicas() > 1:
+        _assign_replicas(assignments)
+        return
+    for variable, value in assignments:
+        variable.assign(value)
+
+
+def _replicas() -> int:
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def _assign_replicas(assignments: Sequence[Assignment]) -> None:
+    import tensorflow as tf
+
+    variables = [variable.value for variable, _ in assignments]
+
+    # Every replica keeps its own value: nothing has to be sent.
+    def update(strategy: Any, values: Sequence[Tensor]) -> None:
+        for variable, value in zip(variables, values, strict=True):
+            strategy.extended.update(
+                variable, lambda local, new: local.assign(new), args=(value,), group=False
+            )
+
+    values = [tf.cast(value, variable.dtype) for variable, value in assignments]
+    tf.distribute.get_replica_context().merge_call(update, args=(values,))
