@@ -76,10 +76,16 @@ def initial_weights(seed: int) -> list[Array]:
     return list(models.build(MODEL).get_weights())
 
 
-def finish(model: keras.Model, chosen: kss.Plan, data: datasets.Dataset, tuning: Recipe) -> Row:
+def finish(
+    model: keras.Model,
+    chosen: kss.Plan,
+    data: datasets.Dataset,
+    tuning: Recipe,
+    realize: str = "crop",
+) -> Row:
     """Cut a trained network, fine-tune it, and report what it costs and what it does."""
     try:
-        pruned = kss.prune(model, chosen, realize="crop")
+        pruned = kss.prune(model, chosen, realize=realize)
     except DeadNetworkError:
         return {"dead": True}
     row = {
