@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_structsparse._checks import nonnegative
+from keras_structsparse.alpha import let_go
 from keras_structsparse.fitting import Fitter, Mask, hold
 from keras_structsparse.plans import Plan
 from keras_structsparse.plans import plan as read_plan
@@ -100,7 +101,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Keep away what has gone; look at the network, if it is time."""
         if self._masks:
-            _synchronize(self.model)
+            let_go(self.model)
             hold(self._masks)
         steps = self.params.get("steps")
         if steps:
@@ -128,7 +129,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         self._looks = due
         passed = sum(progress >= share - ROUNDING for share in CHECKS)
         check, self._checks = passed > self._checks, passed
-        _synchronize(self.model)
+        let_go(self.model)
         if not self._arrived:
             self._look(progress, check)
         elif check:
@@ -220,9 +221,3 @@ def _starts(regularizers: Iterable[Structured]) -> list[tuple[keras.Variable, fl
             f"kss.attach) and alpha > 0. Received alpha: {[start for _, start in found] or 'none'}"
         )
     return found
-
-
-def _synchronize(model: keras.Model) -> None:
-    """JAX keeps weights outside their variables while an epoch runs."""
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()

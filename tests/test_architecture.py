@@ -78,7 +78,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"attachment", "cutting", "estimates", "plans", "profiles", "readings", "surgery"}
         | {"thresholds"}
     ),
-    "budget": frozenset({"fitting", "plans", "readings", "structured"}),
+    "budget": frozenset({"alpha", "fitting", "plans", "readings", "structured"}),
     "monitoring": frozenset({"attachment", "estimates", "groups", "profiles", "readings"}),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying"}),
     "training": frozenset({"alpha", "optimizers", "attachment", "budget", "regularizers"}),
