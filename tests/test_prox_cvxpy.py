@@ -15,7 +15,7 @@ from keras_structsparse.norms import Tensor
 from keras_structsparse.prox_squared import prox_squared
 
 TIGHT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas", "tol_ktratio"), 1e-10)
-KERNELS = 20
+KERNELS, MANY_KERNELS = 20, 300
 NEAR = 1e-4
 """The objective is strongly convex: half this squared is what the solver's may still be off by."""
 CASES = [((3, 3, 1), "half_ring"), ((4, 4, 1), "half_ring"), ((5, 5, 2), "ring"), ((6, 2), "ring")]
@@ -66,7 +66,9 @@ def solve(kernel: Array, how: str, norm: str, steps: Array, power: int = 1) -> t
 
 def disagreements(ours: Array, theirs: Array, how: str, objective: Any) -> list[str]:
     """What is wrong with our minimiser, judged by the solver's."""
-    zeros = (naive_norms(ours, how, "linf") == 0) != (naive_norms(theirs, how, "linf") < NEAR)
+    left, solved = (naive_norms(each, how, "linf") for each in (ours, theirs))
+    # Groups that stay may be tiny: the solver's is then as tiny, but not lost.
+    zeros = np.where(left == 0, solved >= NEAR, solved < np.minimum(left / 2, NEAR))
     return [
         *(["objective"] if objective(ours) > objective(theirs) + 1e-8 else []),
         *(["minimiser"] if np.abs(ours - theirs).max() > NEAR else []),
@@ -92,18 +94,21 @@ def backwards(kernel: Array, how: str, norm: str, steps: Array) -> Array:
     return kernel
 
 
+@pytest.mark.parametrize(
+    "amount", [KERNELS, pytest.param(MANY_KERNELS, marks=pytest.mark.slow)], ids=["some", "many"]
+)
 @pytest.mark.parametrize("norm", groups.NORMS)
 @pytest.mark.parametrize(("shape", "how"), CASES)
 def test_the_chain_of_thresholds_is_the_solvers_minimum(
-    shape: tuple[int, ...], how: str, norm: str
+    shape: tuple[int, ...], how: str, norm: str, amount: int
 ) -> None:
-    kernels = random_kernel((*shape, KERNELS), dead=0.05)
+    kernels = random_kernel((*shape, amount), dead=0.05)
     steps = pruning_steps(kernels, how, norm)
     ours = numpy(penalties.prox_chain(kernels, how, norm, steps[:, None]))
     assert 0.3 < np.mean(ours == 0) < 0.7
     wrong = backwards(kernels, how, norm, steps)
     found = []
-    for j in range(KERNELS):
+    for j in range(amount):
         one = slice(j, j + 1)
         theirs, objective = solve(kernels[..., one], how, norm, steps)
         assert disagreements(ours[..., one], theirs, how, objective) == []
