@@ -124,7 +124,9 @@ def draw(path: Path) -> None:
 
 def table(path: Path) -> None:
     """The figure's numbers."""
-    print(f"{'target':>6} {'form':<26} {'multiply-adds':>14} {'at surgery':>13} {'tuned':>13} seeds")
+    print(
+        f"{'target':>6} {'form':<26} {'multiply-adds':>14} {'at surgery':>13} {'tuned':>13} seeds"
+    )
     for (target, form), rows in groups(Results(path).rows, "target", "form").items():
         cells = [mean_std(rows, k) for k in ("multiply_adds", "test_at_surgery", "test")]
         numbers = " ".join(f"{mean:>7.2f} ± {std:.2f}" for mean, std in cells)

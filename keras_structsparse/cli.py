@@ -38,6 +38,9 @@ from keras_structsparse.options import (
 
 TAU, ALPHA = 1e-3, 1e-3
 
+# Of a penalty that sums multiply-adds.
+ALPHA_OF_MULTIPLY_ADDS = 1e-9
+
 app = typer.Typer(
     name="structsparse",
     cls=console.Commands,
@@ -129,7 +132,11 @@ def train(
     ] = Regularizer.KERNEL_SIZE,
     alpha: Annotated[
         float | None,
-        floating(f"Weight of the penalty; {ALPHA:g} without a target.", nonnegative),
+        floating(
+            f"Weight of the penalty; {ALPHA:g} unless given, {ALPHA_OF_MULTIPLY_ADDS:g} for "
+            "multiply-adds.",
+            nonnegative,
+        ),
     ] = None,
     target: Annotated[
         float | None,
@@ -147,6 +154,13 @@ def train(
     weights: Annotated[
         Weights, typer.Option(help="Share alpha among the layers by this.")
     ] = Weights.uniform,
+    reweight: Annotated[
+        float,
+        floating("Pull less at kernels that are large; 0.1 keeps most accuracy, 0 is convex."),
+    ] = 0.0,
+    coupled: Annotated[
+        bool, typer.Option("--coupled", help="Let whole channels of residual streams vanish.")
+    ] = False,
     epochs: Annotated[int, integer("Number of epochs.")] = 20,
     batch_size: Annotated[int, integer("Examples a step.")] = 64,
     learning_rate: Annotated[
@@ -171,6 +185,11 @@ def train(
         raise typer.BadParameter(
             "expected a --regularizer for --target-multiply-adds to steer. Received: none"
         )
+    if reweight and regularizer not in (Regularizer.KERNEL_SIZE, Regularizer.KERNEL_COUNT):
+        raise typer.BadParameter(
+            "expected --reweight with kernel-size or kernel-count. "
+            f"Received: --reweight {reweight:g} --regularizer {regularizer.value}"
+        )
     console.check_new_file(out, "--out", KERAS, force)
     from keras_structsparse import datasets
 
@@ -181,13 +200,15 @@ def train(
     from keras_structsparse.training import Recipe
 
     recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp)
-    penalty = jobs.regularizer(
-        regularizer.value, ALPHA if alpha is None else alpha, norm.value, groups.value
-    )
+    if alpha is None:
+        of_multiply_adds = regularizer is Regularizer.MULTIPLY_ADDS
+        alpha = ALPHA_OF_MULTIPLY_ADDS if of_multiply_adds else ALPHA
+    found = jobs.PENALTIES[regularizer.value](alpha, norm.value, groups.value, reweight)
+    penalty = jobs.Penalty(found, weights.value, coupled)
     source = jobs.source(model)
     network = jobs.classifier(source, data, f"--model {model}", seed)
     steering = None if target is None else TargetMultiplyAdds(target, TAU)
-    jobs.fit(network, data, recipe, penalty, weights.value, steering)
+    jobs.fit(network, data, recipe, penalty, steering)
     jobs.report(network, data, TAU, groups.value)
     jobs.save(network, out)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from keras_structsparse.models import REGISTRY, build
 from keras_structsparse.plans import Plan
 from keras_structsparse.plans import plan as read_off
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
-from keras_structsparse.regularizers import KernelCount, KernelSize, Structured
+from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds, Structured
 from keras_structsparse.surgery import Costs
 from keras_structsparse.surgery import prune as rebuild
 from keras_structsparse.verification import random_inputs, verify
@@ -134,23 +135,32 @@ def costs(names: Sequence[str], shape: Sequence[int] | None) -> Profile | Compar
 # --- training ---
 
 
-def regularizer(kind: str, alpha: float, norm: str, groups: str) -> Structured | None:
-    """The penalty of a training.
+PENALTIES: dict[str, Callable[[float, str, str, float], Structured | None]] = {
+    "kernel-size": lambda alpha, norm, groups, reweight: KernelSize(
+        alpha, norm, groups, reweight=reweight
+    ),
+    "kernel-count": lambda alpha, norm, groups, reweight: KernelCount(
+        alpha, norm, reweight=reweight
+    ),
+    "multiply-adds": lambda alpha, norm, groups, reweight: MultiplyAdds(alpha, norm, groups),
+    "none": lambda alpha, norm, groups, reweight: None,
+}
+"""From alpha, norm, groups and reweight to the penalty of a training."""
 
-    Args:
-        kind: "kernel-size", "kernel-count" or "none".
-        alpha: Its weight.
-        norm: The norm of a group.
-        groups: The groups of "kernel-size".
 
-    Returns:
-        The regularizer; None for "none".
+@dataclass(frozen=True)
+class Penalty:
+    """How a penalty is spread over a network; its arguments are those of :func:`attach`.
+
+    Attributes:
+        regularizer: The regularizer; None for none.
+        weights: The layers' shares of alpha.
+        coupled: Whether the kernels that write one residual stream are one group.
     """
-    if kind == "none":
-        return None
-    if kind == "kernel-count":
-        return KernelCount(alpha, norm=norm)
-    return KernelSize(alpha, norm=norm, groups=groups)
+
+    regularizer: Structured | None
+    weights: str = "uniform"
+    coupled: bool = False
 
 
 def classifier(source: Source, data: Dataset, name: str, seed: int) -> keras.Model:
@@ -209,13 +219,13 @@ def fit(
     model: keras.Model,
     data: Dataset,
     recipe: training.Recipe,
-    penalty: Structured | None,
-    weights: str,
+    penalty: Penalty,
     budget: TargetMultiplyAdds | None = None,
 ) -> None:
     """Compile and train a model, with a line for each epoch; say what a budget came to."""
     examples = len(data.train)
-    training.compile_for(model, recipe, examples, penalty, weights)
+    regularizer, weights, coupled = penalty.regularizer, penalty.weights, penalty.coupled
+    training.compile_for(model, recipe, examples, regularizer, weights, coupled)
     with console.epoch_progress(recipe.epochs, -(-examples // recipe.batch_size)) as progress:
         validation = (data.validation.x, data.validation.y)
         callbacks = [progress] if budget is None else [budget, progress]

@@ -14,7 +14,13 @@ KERAS, JSON = ".keras", ".json"
 
 # What an option may be; the values are those of the library.
 Regularizer = StrEnum(
-    "Regularizer", {"KERNEL_SIZE": "kernel-size", "KERNEL_COUNT": "kernel-count", "NONE": "none"}
+    "Regularizer",
+    {
+        "KERNEL_SIZE": "kernel-size",
+        "KERNEL_COUNT": "kernel-count",
+        "MULTIPLY_ADDS": "multiply-adds",
+        "NONE": "none",
+    },
 )
 Norm = StrEnum("Norm", ["l2", "group_normalized", "group_scaled", "linf"])
 Groups = StrEnum("Groups", ["half_ring", "ring"])

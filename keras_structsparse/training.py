@@ -105,6 +105,7 @@ def compile_for(
     examples: int,
     regularizer: Structured | None = None,
     weights: str = "uniform",
+    coupled: bool = False,
 ) -> None:
     """Attach a regularizer, if any, and compile a classifier.
 
@@ -114,10 +115,11 @@ def compile_for(
         examples: Size of the training set.
         regularizer: The regularizer; None trains without.
         weights: As for :func:`attach`.
+        coupled: As for :func:`attach`.
     """
     optimizer = recipe.sgd(examples)
     if regularizer is not None:
-        attach(model, regularizer, weights=weights)
+        attach(model, regularizer, weights=weights, coupled=coupled)
         optimizer = Proximal(optimizer)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 

@@ -26,7 +26,7 @@ from keras_structsparse.calibration import Calibration
 from keras_structsparse.errors import ModelError
 from keras_structsparse.export import EXPORTERS, load_model
 from keras_structsparse.plans import Plan, masked
-from keras_structsparse.regularizers import KernelCount
+from keras_structsparse.regularizers import KernelCount, MultiplyAdds
 from keras_structsparse.surgery.costs import REALIZE, Costs
 from keras_structsparse.surgery.pruning import CONSTANTS
 from keras_structsparse.training import Recipe
@@ -199,6 +199,28 @@ def test_the_options_reach_the_regularizer(run: Run) -> None:
     assert float(first.alpha) == 0.5
     assert (first.norm, first.groups) == ("linf", "ring")
     assert first.weight < second.weight
+
+
+def test_the_form_of_the_penalty_reaches_the_regularizer(run: Run) -> None:
+    train = (*TRAIN, "--model", "digits-residual", "--epochs", "1", "--out", "out.keras")
+    assert_done(run(*train, "--reweight", "0.1", "--coupled"))
+    found = regularizers_of(load_model("out.keras")).values()
+    assert {regularizer.reweight for regularizer in found} == {0.1}
+    assert any(regularizer.links for regularizer in found)
+    assert_done(run(*train, "--force", "--reweight", "0.1"))
+    found = regularizers_of(load_model("out.keras")).values()
+    assert not any(regularizer.links for regularizer in found)
+
+
+def test_multiply_adds_are_a_penalty_with_an_alpha_of_their_own(run: Run) -> None:
+    stored(network())
+    words = (*TRAIN, "--model", "model.keras", "--regularizer", "multiply-adds")
+    refused = run(*words, "--out", "out.keras", "--reweight", "0.1")
+    assert_refused(refused, "--reweight", "kernel-size or kernel-count", "multiply-adds")
+    assert_done(run(*words, "--out", "out.keras"))
+    found = list(regularizers_of(load_model("out.keras")).values())
+    assert {type(regularizer) for regularizer in found} == {MultiplyAdds}
+    assert float(found[0].alpha) == pytest.approx(1e-9)
 
 
 @pytest.mark.slow
