@@ -28,6 +28,8 @@ from keras_structsparse.profiles import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
 from keras_structsparse.scales import with_scales
 from keras_structsparse.surgery import Costs, prune
+from keras_structsparse.sweeps import Settings as SweepSettings
+from keras_structsparse.sweeps import sweep
 from keras_structsparse.tracing import traced
 from keras_structsparse.verification import Verification, verify
 
@@ -48,6 +50,7 @@ __all__ = [
     "Proximal",
     "SparsityLogger",
     "StructSparseError",
+    "SweepSettings",
     "TargetMultiplyAdds",
     "Verification",
     "__version__",
@@ -61,6 +64,7 @@ __all__ = [
     "prune",
     "regularizers_of",
     "surgery",
+    "sweep",
     "traced",
     "verify",
     "with_scales",

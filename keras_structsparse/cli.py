@@ -12,23 +12,37 @@ from typing import Annotated
 
 import typer
 
-from keras_structsparse import console
+from keras_structsparse import console, sweep_commands
 from keras_structsparse._version import __version__
 from keras_structsparse.options import (
     JSON,
     KERAS,
     AnyModel,
+    AnyNetwork,
+    BatchSize,
     Constants,
+    Coupled,
+    DataDir,
+    DataName,
+    Epochs,
     Force,
     Format,
     Groups,
+    Kind,
+    LearningRate,
     ModelFile,
+    Momentum,
     NewModel,
     Norm,
+    NormOfGroups,
     Realize,
     Regularizer,
+    Reweight,
     Seed,
+    Shares,
+    Steps,
     Weights,
+    check_reweight,
     floating,
     input_shape,
     integer,
@@ -120,16 +134,10 @@ def models() -> None:
     "    --target-multiply-adds 0.4 --out trained.keras"
 )
 def train(
-    model: Annotated[
-        str, typer.Option(metavar=f"NAME|FILE{KERAS}", help="A name of `models`, or a file.")
-    ],
-    dataset: Annotated[
-        str, typer.Option(metavar="NAME", help="digits, or a TFDS image-classification set.")
-    ],
+    model: AnyNetwork,
+    dataset: DataName,
     out: NewModel,
-    regularizer: Annotated[
-        Regularizer, typer.Option(help="What to penalise; it replaces that of a file.")
-    ] = Regularizer.KERNEL_SIZE,
+    regularizer: Kind = Regularizer.KERNEL_SIZE,
     alpha: Annotated[
         float | None,
         floating(
@@ -147,34 +155,20 @@ def train(
             help="Steer alpha to end at this share of the multiply-adds, instead of --alpha.",
         ),
     ] = None,
-    norm: Annotated[Norm, typer.Option(help="Norm of a group.")] = Norm.l2,
-    groups: Annotated[
-        Groups, typer.Option(help="Steps of kernel-size: all sizes, or every second one.")
-    ] = Groups.half_ring,
-    weights: Annotated[
-        Weights, typer.Option(help="Share alpha among the layers by this.")
-    ] = Weights.uniform,
-    reweight: Annotated[
-        float,
-        floating("Pull less at kernels that are large; 0.1 keeps most accuracy, 0 is convex."),
-    ] = 0.0,
-    coupled: Annotated[
-        bool, typer.Option("--coupled", help="Let whole channels of residual streams vanish.")
-    ] = False,
-    epochs: Annotated[int, integer("Number of epochs.")] = 20,
-    batch_size: Annotated[int, integer("Examples a step.")] = 64,
-    learning_rate: Annotated[
-        float,
-        floating("Rate at the start; it falls to 0 along a half cosine."),
-    ] = 0.1,
-    momentum: Annotated[float, floating("Momentum of SGD.")] = 0.9,
+    norm: NormOfGroups = Norm.l2,
+    groups: Steps = Groups.half_ring,
+    weights: Shares = Weights.uniform,
+    reweight: Reweight = 0.0,
+    coupled: Coupled = False,
+    epochs: Epochs = 20,
+    batch_size: BatchSize = 64,
+    learning_rate: LearningRate = 0.1,
+    momentum: Momentum = 0.9,
     ramp: Annotated[
         float,
         floating("Share of the steps over which alpha rises from 0; not with a target."),
     ] = 0.25,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of prepared or raw TFDS data.")
-    ] = None,
+    data_dir: DataDir = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -185,11 +179,7 @@ def train(
         raise typer.BadParameter(
             "expected a --regularizer for --target-multiply-adds to steer. Received: none"
         )
-    if reweight and regularizer not in (Regularizer.KERNEL_SIZE, Regularizer.KERNEL_COUNT):
-        raise typer.BadParameter(
-            "expected --reweight with kernel-size or kernel-count. "
-            f"Received: --reweight {reweight:g} --regularizer {regularizer.value}"
-        )
+    check_reweight(regularizer, reweight)
     console.check_new_file(out, "--out", KERAS, force)
     from keras_structsparse import datasets
 
@@ -197,20 +187,24 @@ def train(
     data = datasets.load(dataset, data_dir, seed=seed)
     from keras_structsparse import jobs
     from keras_structsparse.budget import TargetMultiplyAdds
+    from keras_structsparse.forms import Form
     from keras_structsparse.training import Recipe
 
     recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp)
     if alpha is None:
         of_multiply_adds = regularizer is Regularizer.MULTIPLY_ADDS
         alpha = ALPHA_OF_MULTIPLY_ADDS if of_multiply_adds else ALPHA
-    found = jobs.PENALTIES[regularizer.value](alpha, norm.value, groups.value, reweight)
-    penalty = jobs.Penalty(found, weights.value, coupled)
+    form = Form(regularizer.value, norm.value, groups.value, reweight, weights.value, coupled)
     source = jobs.source(model)
     network = jobs.classifier(source, data, f"--model {model}", seed)
     steering = None if target is None else TargetMultiplyAdds(target, TAU)
-    jobs.fit(network, data, recipe, penalty, steering)
+    jobs.fit(network, data, recipe, form, alpha, steering)
     jobs.report(network, data, TAU, groups.value)
     jobs.save(network, out)
+
+
+app.command(epilog=sweep_commands.SWEEP_EXAMPLE)(sweep_commands.sweep)
+app.command(epilog=sweep_commands.CHOOSE_EXAMPLE)(sweep_commands.choose)
 
 
 @app.command(

@@ -12,7 +12,7 @@ import os
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 
     from keras_structsparse.plans import Plan
     from keras_structsparse.profiles import Profile
+    from keras_structsparse.sweeps import Found
 
 Advance = Callable[[str], "keras.callbacks.Callback"]
 """From what is trained now to a callback that counts its epochs."""
+
+Stages = Callable[[str, int], "Sequence[keras.callbacks.Callback]"]
+"""From what is trained now, and for how many epochs, to the callbacks that count them."""
 
 PACKAGE = "keras_structsparse"
 BAD_INPUT = 2
@@ -258,6 +262,39 @@ def stage_progress(out: Console, epochs: int) -> Iterator[Advance]:
         yield advance
 
 
+@contextlib.contextmanager
+def trial_progress(out: Console, trials: int) -> Iterator[tuple[Stages, Callable[[str], None]]]:
+    """A bar over the trials of a sweep and one over the epochs that run; none without a terminal.
+
+    Args:
+        out: Where to print.
+        trials: Number of trials to run.
+
+    Yields:
+        What names the next training of some epochs and gives its callbacks; and what counts a
+        trial as finished and prints a line.
+    """
+    import keras
+
+    columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn())
+    options: dict[str, Any] = {"console": out, "transient": True, "disable": not out.is_terminal}
+    with Progress(*columns, TimeRemainingColumn(), **options) as bar:
+        whole, part = bar.add_task("trials", total=trials), bar.add_task("")
+
+        def stage(name: str, epochs: int) -> list[keras.callbacks.Callback]:
+            bar.reset(part, description=name, total=epochs)
+            count = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs=None: bar.advance(part)
+            )
+            return [count]
+
+        def finished(line: str) -> None:
+            bar.advance(whole)
+            out.print(line, markup=False, soft_wrap=True)
+
+        yield stage, finished
+
+
 # --- tables ---
 
 
@@ -300,4 +337,29 @@ def plan_table(plan: Plan, title: str) -> Table:
         counts = sorted(Counter(size for size in sizes if size).items(), reverse=True)
         text = ", ".join(f"{count} x {size}" for size, count in counts) or "layer removed"
         table.add_row(name, str(len(sizes)), str(plan.widths[name]), text)
+    return table
+
+
+def sweep_table(found: Sequence[Found]) -> Table:
+    """The networks of a sweep.
+
+    Args:
+        found: Its points.
+    """
+    table = Table()
+    headings = ("alpha", "seed", "tau", "multiply-adds", "of dense", "params")
+    for heading in (*headings, "validation", "test at surgery", "test"):
+        table.add_column(heading, justify="right")
+    for trial, point in ((entry.trial, entry.point) for entry in found):
+        table.add_row(
+            f"{trial.alpha:g}" if trial.alpha else "dense",
+            str(trial.seed),
+            f"{point.tau:g}",
+            f"{point.multiply_adds:,}",
+            f"{point.multiply_adds_fraction:.1%}",
+            f"{point.params:,}",
+            f"{point.validation_finetuned:.1%}",
+            f"{point.accuracy_at_surgery:.1%}",
+            f"{point.accuracy_finetuned:.1%}",
+        )
     return table

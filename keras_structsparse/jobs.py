@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from keras_structsparse.copying import copy_model
 from keras_structsparse.datasets import Dataset
 from keras_structsparse.errors import CostsError, ModelError, PlanError
 from keras_structsparse.export import load_model
+from keras_structsparse.forms import Form
 from keras_structsparse.models import REGISTRY, build
 from keras_structsparse.plans import Plan
 from keras_structsparse.plans import plan as read_off
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
-from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds, Structured
 from keras_structsparse.surgery import Costs
 from keras_structsparse.surgery import prune as rebuild
 from keras_structsparse.verification import random_inputs, verify
@@ -135,34 +134,6 @@ def costs(names: Sequence[str], shape: Sequence[int] | None) -> Profile | Compar
 # --- training ---
 
 
-PENALTIES: dict[str, Callable[[float, str, str, float], Structured | None]] = {
-    "kernel-size": lambda alpha, norm, groups, reweight: KernelSize(
-        alpha, norm, groups, reweight=reweight
-    ),
-    "kernel-count": lambda alpha, norm, groups, reweight: KernelCount(
-        alpha, norm, reweight=reweight
-    ),
-    "multiply-adds": lambda alpha, norm, groups, reweight: MultiplyAdds(alpha, norm, groups),
-    "none": lambda alpha, norm, groups, reweight: None,
-}
-"""From alpha, norm, groups and reweight to the penalty of a training."""
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """How a penalty is spread over a network; its arguments are those of :func:`attach`.
-
-    Attributes:
-        regularizer: The regularizer; None for none.
-        weights: The layers' shares of alpha.
-        coupled: Whether the kernels that write one residual stream are one group.
-    """
-
-    regularizer: Structured | None
-    weights: str = "uniform"
-    coupled: bool = False
-
-
 def classifier(source: Source, data: Dataset, name: str, seed: int) -> keras.Model:
     """A model without penalties that fits a data set.
 
@@ -219,13 +190,14 @@ def fit(
     model: keras.Model,
     data: Dataset,
     recipe: training.Recipe,
-    penalty: Penalty,
+    form: Form,
+    alpha: float,
     budget: TargetMultiplyAdds | None = None,
 ) -> None:
     """Compile and train a model, with a line for each epoch; say what a budget came to."""
     examples = len(data.train)
-    regularizer, weights, coupled = penalty.regularizer, penalty.weights, penalty.coupled
-    training.compile_for(model, recipe, examples, regularizer, weights, coupled)
+    penalty = form.regularizer(alpha)
+    training.compile_for(model, recipe, examples, penalty, form.weights, form.coupled)
     with console.epoch_progress(recipe.epochs, -(-examples // recipe.batch_size)) as progress:
         validation = (data.validation.x, data.validation.y)
         callbacks = [progress] if budget is None else [budget, progress]

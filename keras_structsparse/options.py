@@ -84,6 +84,50 @@ def input_shape(text: str) -> tuple[int, ...]:
     return tuple(int(side) for side in found)
 
 
+def alphas(text: str) -> tuple[float, ...]:
+    """Weights such as "1e-5:1e-2:8", eight in equal ratios, or "1e-3,2e-3".
+
+    Example:
+        >>> alphas("1e-4:1e-2:3")
+        (0.0001, 0.001, 0.01)
+    """
+    expected = f"expected numbers > 0 such as 1e-3,2e-3, or FIRST:LAST:COUNT. Received: {text!r}"
+    try:
+        first, last, count = text.split(":") if ":" in text else ("1", "1", "1")
+        found = _geometric(float(first), float(last), int(count))
+        found = found if ":" in text else tuple(float(part) for part in text.split(","))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise typer.BadParameter(expected) from None
+    if not found or min(found) <= 0 or not all(map(math.isfinite, found)):
+        raise typer.BadParameter(expected)
+    if len(set(found)) < len(found):
+        raise typer.BadParameter(f"expected different numbers. Received: {text!r}")
+    return found
+
+
+def _geometric(first: float, last: float, count: int) -> tuple[float, ...]:
+    """Rounded to six digits, so that names of files stay short."""
+    ratio = (last / first) ** (1 / (count - 1)) if count > 1 else 1.0
+    return tuple(float(f"{first * ratio**i:.6g}") for i in range(count))
+
+
+def taus(text: str) -> tuple[float, ...] | None:
+    """Thresholds such as "0,1e-3,1e-2"; None for "auto"."""
+    return None if text == "auto" else tuple(nonnegative(part) for part in text.split(","))
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Seeds such as "0,1,2"."""
+    return tuple(seed(part) for part in text.split(","))
+
+
+def positive(text: str | float) -> float:
+    """Parse a finite number > 0."""
+    if not (math.isfinite(value := number(text)) and value > 0):
+        raise typer.BadParameter(f"expected a finite number > 0. Received: {text}")
+    return value
+
+
 def floating(help: str, parser: Callable[[str | float], float] = number) -> Any:
     """An option that takes a number."""
     return typer.Option(parser=parser, metavar="FLOAT", help=help)
@@ -103,3 +147,45 @@ ModelFile = Annotated[Path, typer.Argument(metavar=f"MODEL{KERAS}", help="The mo
 AnyModel = Annotated[
     str, typer.Argument(metavar=f"MODEL{KERAS}|NAME", help="A file, or a name of `models`.")
 ]
+
+# --- options of training ---
+
+AnyNetwork = Annotated[
+    str, typer.Option(metavar=f"NAME|FILE{KERAS}", help="A name of `models`, or a file.")
+]
+DataName = Annotated[
+    str, typer.Option(metavar="NAME", help="digits, or a TFDS image-classification set.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of prepared or raw TFDS data.")
+]
+Kind = Annotated[Regularizer, typer.Option(help="What to penalise; it replaces that of a file.")]
+NormOfGroups = Annotated[Norm, typer.Option(help="Norm of a group.")]
+Steps = Annotated[
+    Groups, typer.Option(help="Steps of kernel-size: all sizes, or every second one.")
+]
+Shares = Annotated[Weights, typer.Option(help="Share alpha among the layers by this.")]
+Reweight = Annotated[
+    float,
+    floating("Pull less at kernels that are large; 0.1 keeps most accuracy, 0 is convex."),
+]
+Coupled = Annotated[
+    bool, typer.Option("--coupled", help="Let whole channels of residual streams vanish.")
+]
+Epochs = Annotated[int, integer("Number of epochs.")]
+BatchSize = Annotated[int, integer("Examples a step.")]
+LearningRate = Annotated[float, floating("Rate at the start; it falls to 0 along a half cosine.")]
+Momentum = Annotated[float, floating("Momentum of SGD.")]
+
+
+def check_reweight(regularizer: Regularizer, reweight: float) -> None:
+    """Raise unless a penalty can be reweighted, if it is to be.
+
+    Raises:
+        typer.BadParameter: It cannot.
+    """
+    if reweight and regularizer not in (Regularizer.KERNEL_SIZE, Regularizer.KERNEL_COUNT):
+        raise typer.BadParameter(
+            "expected --reweight with kernel-size or kernel-count. "
+            f"Received: --reweight {reweight:g} --regularizer {regularizer.value}"
+        )

@@ -82,6 +82,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "monitoring": frozenset({"attachment", "estimates", "groups", "profiles", "readings"}),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying"}),
     "training": frozenset({"alpha", "optimizers", "attachment", "budget", "regularizers"}),
+    "forms": frozenset({"regularizers"}),
     "selection": frozenset({"graph", "plans", "training"}),
     "calibration": frozenset({"graph", "latency", "profiles", "surgery"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying"}),
@@ -90,10 +91,13 @@ ALLOWED: dict[str, frozenset[str]] = {
     "results": frozenset(
         {"frontier", "graph", "kernels", "latency", "plots", "profiles", "verification"}
     ),
+    "sweeps": ANYTHING,
     "quickstart": ANYTHING,
-    "console": frozenset({"profiles", "plans"}),
+    "console": frozenset({"profiles", "plans", "sweeps"}),
     "options": frozenset(),
     "jobs": ANYTHING,
+    "sweep_commands": ANYTHING,
+    "sweep_jobs": ANYTHING,
     "cli": ANYTHING,
     "__main__": ANYTHING,
     "__init__": ANYTHING,

@@ -1,0 +1,135 @@
+"""The commands on whole families of networks: ``sweep`` and ``choose``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_structsparse.options import (
+    AnyNetwork,
+    BatchSize,
+    Coupled,
+    DataDir,
+    DataName,
+    Epochs,
+    Groups,
+    Kind,
+    LearningRate,
+    Momentum,
+    Norm,
+    NormOfGroups,
+    Regularizer,
+    Reweight,
+    Shares,
+    Steps,
+    Weights,
+    alphas,
+    check_reweight,
+    floating,
+    integer,
+    positive,
+    seeds,
+    share,
+    taus,
+)
+
+SWEEP_EXAMPLE = (
+    "Example:\n\nstructsparse sweep --model digits-residual --dataset digits \\\n"
+    "    --alphas 4e-3:6.4e-2:5 --epochs 12 --tuning-epochs 6 --out run"
+)
+CHOOSE_EXAMPLE = (
+    "Example, after that of sweep:\n\nstructsparse choose run --max-drop 1.0 --out chosen"
+)
+
+STRATEGIES = ("none", "mirrored")
+
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="What sweep wrote.")]
+
+
+def _strategy(text: str) -> str:
+    if text not in STRATEGIES:
+        raise typer.BadParameter(f"expected one of {STRATEGIES}. Received: {text!r}")
+    return text
+
+
+def sweep(
+    model: AnyNetwork,
+    dataset: DataName,
+    alphas: Annotated[
+        Any,
+        typer.Option(
+            parser=alphas, metavar="LIST|FIRST:LAST:COUNT", help="Weights of the penalty."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The run directory; an unfinished one goes on.")
+    ],
+    regularizer: Kind = Regularizer.KERNEL_SIZE,
+    taus: Annotated[
+        Any, typer.Option(parser=taus, metavar="LIST|auto", help="Thresholds on group norms.")
+    ] = "auto",
+    seeds: Annotated[Any, typer.Option(parser=seeds, metavar="LIST", help="Seeds.")] = "0",
+    norm: NormOfGroups = Norm.l2,
+    groups: Steps = Groups.half_ring,
+    weights: Shares = Weights.uniform,
+    reweight: Reweight = 0.0,
+    coupled: Coupled = False,
+    epochs: Epochs = 20,
+    tuning_epochs: Annotated[int, integer("Epochs of fine-tuning after surgery; 0 for none.")] = 0,
+    batch_size: BatchSize = 64,
+    learning_rate: LearningRate = 0.1,
+    momentum: Momentum = 0.9,
+    ramp: Annotated[float, floating("Share of the steps over which alpha rises from 0.")] = 0.25,
+    tuning_rate: Annotated[float, floating("Rate at the start of fine-tuning.")] = 0.02,
+    validation: Annotated[
+        float, typer.Option(parser=share, metavar="FLOAT", help="Share of images to choose on.")
+    ] = 0.1,
+    strategy: Annotated[
+        str, typer.Option(parser=_strategy, metavar="|".join(STRATEGIES), help="tf.distribute.")
+    ] = "none",
+    data_dir: DataDir = None,
+) -> None:
+    """Train a family of networks, one per alpha and seed; go on where a killed sweep was."""
+    check_reweight(regularizer, reweight)
+    from keras_structsparse import datasets
+
+    # Before Keras is imported: that files are missing is said at once.
+    data = datasets.load(dataset, data_dir, validation=validation, seed=0)
+    from keras_structsparse import sweep_jobs
+    from keras_structsparse.forms import Form
+    from keras_structsparse.sweeps.settings import TAUS, Settings
+    from keras_structsparse.training import Recipe
+
+    recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp)
+    tuning = (
+        Recipe(tuning_epochs, batch_size, tuning_rate, momentum, 0.0) if tuning_epochs else None
+    )
+    form = Form(regularizer.value, norm.value, groups.value, reweight, weights.value, coupled)
+    names = sweep_jobs.identity(model), f"{dataset}, {validation:g} for validation"
+    settings = Settings(*names, alphas, taus or TAUS, seeds, form, recipe, tuning)
+    sweep_jobs.sweep(model, settings, data, out, strategy)
+
+
+def choose(
+    run: RunDirectory,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the network.")],
+    max_drop: Annotated[
+        float | None,
+        floating("The cheapest that loses at most so many per cent of accuracy."),
+    ] = None,
+    max_multiply_adds: Annotated[
+        float | None, floating("The best with at most so many multiply-adds.", positive)
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        floating("The best that takes at most so many milliseconds for one image.", positive),
+    ] = None,
+) -> None:
+    """Choose a network of a sweep by its validation accuracy; write it with a model card."""
+    from keras_structsparse import sweep_jobs
+    from keras_structsparse.sweeps.choosing import Wish
+
+    drop = None if max_drop is None else max_drop / 100
+    sweep_jobs.choose(run, Wish(drop, max_multiply_adds, max_latency), out)

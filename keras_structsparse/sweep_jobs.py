@@ -1,0 +1,86 @@
+"""What the commands on families of networks do."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import keras
+import typer
+
+from keras_structsparse import console, jobs
+from keras_structsparse.copying import copy_model
+from keras_structsparse.datasets import Dataset
+from keras_structsparse.plots import frontier_figure, save
+from keras_structsparse.sweeps import Run, Settings, read_run
+from keras_structsparse.sweeps import sweep as run_sweep
+from keras_structsparse.sweeps.choosing import Wish, choose_network, hand_over
+
+
+def identity(model: str) -> str:
+    """What a model is known as in the settings of a run: a file by its content too.
+
+    Args:
+        model: A file or a name of the zoo.
+    """
+    if not (path := Path(model)).is_file():
+        return model
+    return f"{path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def sweep(model: str, settings: Settings, data: Dataset, out: Path, strategy: str) -> None:
+    """Run what is missing of a sweep, then draw its frontier and print its points.
+
+    Args:
+        model: A file or a name of the zoo.
+        settings: The settings.
+        data: The data set.
+        out: The run directory.
+        strategy: "none" or "mirrored".
+    """
+    source = jobs.source(model)
+    jobs.classifier(source, data, f"--model {model}", 0)  # Its errors come first.
+
+    def build() -> keras.Model:
+        return copy_model(source(data.shape, data.classes))
+
+    run = run_sweep(build, data, settings, out, STRATEGIES[strategy](), console.console())
+    report(run)
+
+
+def report(run: Run) -> None:
+    """Draw and print the points of a run."""
+    found = run.found()
+    dense = [f.point.accuracy_finetuned for f in found if not f.trial.alpha]
+    points = [f.point for f in found if f.trial.alpha]
+    if dense and points:
+        title = f"{run.settings['model']} on {run.settings['dataset']}"
+        figure = frontier_figure(points, sum(dense) / len(dense), title=title)
+        for suffix in (".png", ".svg"):
+            save(figure, run.folder / f"frontier{suffix}")
+    console.console().print(console.sweep_table(found))
+    typer.echo(f"{run.folder}: {len(found)} networks")
+
+
+def choose(folder: Path, wish: Wish, out: Path) -> None:
+    """Write the network that meets a wish, and say which it is."""
+    run = read_run(folder)
+    chosen = choose_network(run, wish)
+    hand_over(run, chosen, out)
+    point = chosen.point
+    typer.echo(
+        f"alpha {point.alpha:g}, tau {point.tau:g}, seed {chosen.trial.seed}: "
+        f"{point.multiply_adds_fraction:.1%} of the multiply-adds, "
+        f"test accuracy {point.accuracy_finetuned:.2%}"
+    )
+    typer.echo(f"saved {out}")
+
+
+def _mirrored() -> Any:
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy()
+
+
+STRATEGIES = {"none": lambda: None, "mirrored": _mirrored}

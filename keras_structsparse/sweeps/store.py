@@ -1,0 +1,176 @@
+"""The directory of a run: settings, finished trials, their networks. The only state of a sweep.
+
+A trial is finished when its file of points is there. That file comes last and by renaming, so
+whatever is killed leaves a run that goes on with the trials that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_structsparse._files import StrPath, new_directory, write_text
+from keras_structsparse.errors import OutputError
+from keras_structsparse.export import SUFFIX, save_model
+from keras_structsparse.results import Point
+from keras_structsparse.sweeps.settings import FORMAT, Settings, Trial, differences
+
+LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.(json|keras)")
+"""Names of files that were being written when a process was killed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A point of a finished trial.
+
+    Attributes:
+        trial: The trial.
+        point: The point; that of alpha 0 is the dense network.
+        model: The file of its network.
+    """
+
+    trial: Trial
+    point: Point
+    model: Path
+
+
+class Run:
+    """A run directory.
+
+    Args:
+        folder: The directory; see :func:`open_run` and :func:`read_run`.
+        settings: The record of its settings.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.settings = settings
+
+    def has(self, trial: Trial) -> bool:
+        """Whether a trial is finished."""
+        return self._file(trial).is_file()
+
+    def add(
+        self, trial: Trial, outcomes: Sequence[tuple[Point, keras.Model]], seconds: float
+    ) -> None:
+        """Write the networks of a trial, and then its points.
+
+        Args:
+            trial: The trial.
+            outcomes: Its points with their networks.
+            seconds: How long it took.
+        """
+        for point, model in outcomes:
+            save_model(model, self._model(trial, point))
+        record = {
+            "trial": asdict(trial),
+            "seconds": round(seconds, 1),
+            "points": [asdict(point) for point, _ in outcomes],
+        }
+        write_text(self._file(trial), json.dumps(record, indent=1) + "\n")
+
+    def found(self) -> list[Found]:
+        """All points of all finished trials, by alpha, seed and multiply-adds.
+
+        Raises:
+            OutputError: A file of points is none.
+        """
+        points = [
+            Found(trial, point, self._model(trial, point))
+            for file in (self.folder / "trials").glob("[!.]*.json")
+            for trial, every in [_read(file)]
+            for point in every
+        ]
+        return sorted(
+            points, key=lambda f: (f.trial.alpha, f.trial.seed, f.point.multiply_adds, f.point.tau)
+        )
+
+    def tidy(self) -> None:
+        """Remove what a killed process was writing; not while another one writes."""
+        for part in ("trials", "models"):
+            for file in (self.folder / part).glob(".*"):
+                if LEFTOVER.fullmatch(file.name):
+                    file.unlink(missing_ok=True)
+
+    def _file(self, trial: Trial) -> Path:
+        return self.folder / "trials" / f"{trial.name}.json"
+
+    def _model(self, trial: Trial, point: Point) -> Path:
+        return self.folder / "models" / f"{trial.name}-tau-{point.tau!r}{SUFFIX}"
+
+
+def open_run(folder: StrPath, settings: Settings) -> Run:
+    """Begin a run in a new or empty directory, or go on with one of the same settings.
+
+    Args:
+        folder: The directory.
+        settings: The settings.
+
+    Returns:
+        The run.
+
+    Raises:
+        OutputError: The directory holds something else, or a run of other settings.
+    """
+    path = new_directory(folder, "--out")
+    wanted = settings.record()
+    if not (path / "settings.json").exists():
+        write_text(path / "settings.json", json.dumps(wanted, indent=1) + "\n")
+    run = read_run(path)
+    if differing := differences(run.settings, wanted):
+        raise OutputError(
+            f"--out: expected a new directory, or a run with the same settings. Received: {path}, "
+            + "; ".join(differing)
+        )
+    return run
+
+
+def read_run(folder: StrPath) -> Run:
+    """Read a run.
+
+    Args:
+        folder: Its directory.
+
+    Returns:
+        The run.
+
+    Raises:
+        OutputError: The directory holds no run, or one of another version.
+    """
+    path = Path(folder)
+    record = _json(
+        path / "settings.json", f"run: expected a directory of a sweep. Received: {path}"
+    )
+    if record.get("format") != FORMAT:
+        raise OutputError(
+            f"run: expected a directory of format '{FORMAT}'. "
+            f"Received: {path}, which is of {record.get('format')!r}"
+        )
+    return Run(path, record)
+
+
+def _read(file: Path) -> tuple[Trial, list[Point]]:
+    record = _json(file, f"run: expected the points of a trial. Received: {file}")
+    try:
+        trial = Trial(**record["trial"])
+        return trial, [Point(**point) for point in record["points"]]
+    except (KeyError, TypeError) as error:
+        raise OutputError(
+            f"run: expected the points of a trial. Received: {file} ({error})"
+        ) from error
+
+
+def _json(file: Path, complaint: str) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{complaint} ({error})") from error
+    if not isinstance(record, dict):
+        raise OutputError(f"{complaint} (its content is {type(record).__name__})")
+    return record

@@ -1,0 +1,108 @@
+"""Alpha sweeps: the frontier of accuracy against multiply-adds, one training per alpha and seed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from rich.console import Console
+
+from keras_structsparse._files import StrPath
+from keras_structsparse.console import trial_progress
+from keras_structsparse.datasets import Dataset
+from keras_structsparse.errors import DatasetError
+from keras_structsparse.results import Point
+from keras_structsparse.sweeps.settings import Settings, Trial
+from keras_structsparse.sweeps.store import Run, open_run
+from keras_structsparse.sweeps.trial import Build, run_trial
+
+
+def sweep(
+    build: Build,
+    data: Dataset,
+    settings: Settings,
+    out: StrPath,
+    strategy: Any = None,
+    console: Console | None = None,
+) -> Run:
+    """Train a family of networks, from dense to very sparse, and write down their points.
+
+    Every alpha is trained once per seed; every useful threshold of it is a point. Killed at any
+    moment and called again with the same arguments, it goes on with the trials that are missing.
+
+    Args:
+        build: Gives the base network, new, with softmax outputs.
+        data: The data set; the validation split chooses, the test split is only reported on.
+        settings: The settings. Two calls with the same directory must have the same.
+        out: The run directory: new, empty, or that of an earlier call.
+        strategy: A ``tf.distribute`` strategy to train under.
+        console: Where to print; standard output unless given.
+
+    Returns:
+        The finished run; in a worker the run as it is.
+
+    Raises:
+        ImportError: keras-tuner is not installed.
+        DatasetError: A split of the data is empty.
+        ModelError: ``build`` gives no model that can be trained.
+        OutputError: ``out`` holds something else or cannot be written.
+    """
+    _check(data)
+    search = _search_or_explain()
+    run = open_run(out, settings)
+    if not _is_worker():
+        run.tidy()
+    missing = [trial for trial in settings.trials if not run.has(trial)]
+    scope = nullcontext if strategy is None else strategy.scope
+    with trial_progress(console or Console(), len(missing)) as (stages, finished):
+
+        def work(trial: Trial) -> float:
+            start = time.perf_counter()
+            outcomes = run_trial(build, data, settings, trial, stages, scope)
+            seconds = time.perf_counter() - start
+            run.add(trial, outcomes, seconds)
+            finished(_line(trial, [point for point, _ in outcomes], seconds))
+            return max((point.validation_finetuned for point, _ in outcomes), default=0.0)
+
+        search(settings.trials, missing, work)
+    return run
+
+
+def _line(trial: Trial, points: Sequence[Point], seconds: float) -> str:
+    """What a trial came to."""
+    found = ", ".join(
+        f"{point.multiply_adds_fraction:.1%}: {point.validation_finetuned:.1%}" for point in points
+    )
+    name = (
+        f"alpha {trial.alpha:g}, seed {trial.seed}" if trial.alpha else f"dense, seed {trial.seed}"
+    )
+    return f"{name} in {seconds:.0f} s; multiply-adds: validation accuracy {found or 'dead'}"
+
+
+def _check(data: Dataset) -> None:
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    for name, part in parts.items():
+        if not len(part):
+            raise DatasetError(
+                f"data: expected images in every split. Received: '{data.name}' with none in {name}"
+            )
+
+
+def _search_or_explain() -> Any:
+    try:
+        from keras_structsparse.sweeps.search import search
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "sweep: expected keras-tuner and tensorboard, which hand out the trials: "
+            f"pip install 'keras-structsparse[tuner]'. Received: {error}"
+        ) from error
+    return search
+
+
+def _is_worker() -> bool:
+    """Whether a chief hands out the trials of this process: keras-tuner's variables say so."""
+    name = os.environ.get("KERASTUNER_TUNER_ID", "chief")
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in name

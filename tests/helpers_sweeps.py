@@ -1,0 +1,59 @@
+"""A sweep of seconds: two alphas on some of the digits."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import keras
+
+from keras_structsparse import datasets
+from keras_structsparse.datasets import Dataset, Split
+from keras_structsparse.sweeps import Run, Settings, sweep
+from keras_structsparse.training import Recipe
+
+SETTINGS = Settings(
+    "two convolutions",
+    "600 digits",
+    alphas=(0.002, 0.008),
+    taus=(0.0, 0.1, 0.3, 0.5),
+    recipe=Recipe(epochs=5, batch_size=16),
+    max_drop=1.0,
+)
+
+
+def build() -> keras.Model:
+    """Two convolutions with batch normalisation."""
+    inputs = x = keras.Input((8, 8, 1))
+    for index in (1, 2):
+        x = keras.layers.Conv2D(6, 3, padding="same", use_bias=False, name=f"conv{index}")(x)
+        x = keras.layers.BatchNormalization(momentum=0.8, name=f"norm{index}")(x)
+        x = keras.layers.ReLU(name=f"relu{index}")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, keras.layers.Dense(10, "softmax", name="head")(x))
+
+
+@functools.cache
+def dataset() -> Dataset:
+    """Some of scikit-learn's digits."""
+    whole = datasets.load("digits", validation=0.2, seed=0)
+
+    def some(part: Split, count: int) -> Split:
+        return Split(part.x[:count], part.y[:count])
+
+    parts = some(whole.train, 600), some(whole.validation, 100), some(whole.test, 100)
+    return Dataset("digits", *parts, whole.classes, whole.shape)
+
+
+def points(run: Run) -> list[tuple[Any, dict[str, Any]]]:
+    """What a run has found, without the times."""
+    return [(found.trial, asdict(found.point)) for found in run.found()]
+
+
+if __name__ == "__main__":
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    sweep(build, dataset(), SETTINGS, sys.argv[1])

@@ -1,0 +1,106 @@
+"""The commands ``sweep`` and ``choose``, and the options that only they have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import pytest
+import typer
+from helpers_sweeps import SETTINGS, build, dataset
+from typer.testing import CliRunner, Result
+
+from keras_structsparse import cli, options
+from keras_structsparse.sweeps import sweep
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: CliRunner(env={"COLUMNS": "120"}).invoke(cli.app, list(words))
+
+
+SWEEP = ("sweep", "--model", "digits-plain", "--dataset", "digits", "--out", "run")
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    assert result.exit_code == 2, result.output
+    for part in parts:
+        assert part in " ".join(result.output.split())
+    assert not list(Path().iterdir())
+
+
+def test_a_sweep_writes_points_figures_and_a_table(run: Run) -> None:
+    words = ("--alphas", "0.02", "--taus", "0,0.1", "--epochs", "1", "--batch-size", "512")
+    result = run(*SWEEP, *words, "--reweight", "0.1", "--coupled")
+    assert result.exit_code == 0, result.output
+    record = json.loads(Path("run/settings.json").read_text())
+    assert record["model"] == "digits-plain"
+    assert record["form"]["reweight"] == 0.1
+    assert record["form"]["coupled"] is True
+    assert record["tuning"] is None
+    assert "dense" in result.output
+    again = run(*SWEEP, "--alphas", "0.03", "--taus", "0,0.1", "--epochs", "1")
+    assert again.exit_code == 2
+    assert "alphas: the run has [0.02], received [0.03]" in again.output
+    assert "recipe.batch_size: the run has 512, received 64" in again.output
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--alphas", "1e-3:x:2"), ("FIRST:LAST:COUNT", "Received: '1e-3:x:2'")),
+        (("--alphas", "1e-3", "--taus", "low"), ("expected a number", "'low'")),
+        (("--alphas", "1e-3", "--seeds", "0.5"), ("expected a whole number", "'0.5'")),
+        (("--alphas", "1e-3", "--strategy", "tpu"), ("mirrored", "'tpu'")),
+        (("--alphas", "1e-3", "--epochs", "0"), ("epochs: expected", "0")),
+        (("--alphas", "1e-3", "--regularizer", "none"), ("form: expected one with a penalty",)),
+    ],
+)
+def test_bad_options_are_refused(run: Run, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    assert_refused(run(*SWEEP, *words), *parts)
+
+
+def test_choose_writes_a_network_with_its_card(run: Run) -> None:
+    sweep(build, dataset(), SETTINGS, "run")
+    result = run("choose", "run", "--max-drop", "100", "--out", "chosen")
+    assert result.exit_code == 0, result.output
+    assert "of the multiply-adds, test accuracy" in result.output
+    keras.models.load_model("chosen/model.keras")
+    assert Path("chosen/card.md").read_text().startswith("# Pruned network")
+    refused = run("choose", "run", "--max-multiply-adds", "1", "--out", "other")
+    assert refused.exit_code == 2
+    assert "expected a point that costs at most 1" in refused.output
+    both = run("choose", "run", "--max-drop", "1", "--max-latency", "1", "--out", "other")
+    assert both.exit_code == 2
+    assert "expected one of max_drop" in both.output
+    assert not Path("other").exists()
+
+
+def test_choose_needs_a_run(run: Run) -> None:
+    assert_refused(run("choose", "nowhere", "--max-drop", "1", "--out", "x"), "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1e-3", (1e-3,)),
+        ("1e-3,5e-3", (1e-3, 5e-3)),
+        ("1e-5:1e-2:4", (1e-5, 1e-4, 1e-3, 1e-2)),
+        ("2:2:1", (2.0,)),
+    ],
+)
+def test_alphas_are_lists_or_ranges(text: str, values: tuple[float, ...]) -> None:
+    assert options.alphas(text) == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "nan", "1:2", "0:1:3", "1:0:3", "1:2:0", "1:2:x", "1,1", "inf", "1:1:2"]
+)
+def test_alphas_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="expected"):
+        options.alphas(text)

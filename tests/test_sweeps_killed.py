@@ -1,0 +1,92 @@
+"""Sweeps in processes that are killed, and in several at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import helpers_sweeps
+import numpy as np
+import pytest
+from helpers_sweeps import SETTINGS, points
+
+from keras_structsparse.sweeps import read_run
+
+pytestmark = pytest.mark.slow
+
+KILLS = 10
+MINUTES = 10 * 60
+
+
+def started(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """The small sweep in a process of its own."""
+    script = Path(helpers_sweeps.__file__)
+    path = os.pathsep.join([str(script.parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder)],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], float]:
+    """The points of a sweep that nobody killed, and its seconds."""
+    folder, start = tmp_path_factory.mktemp("sweep") / "run", time.monotonic()
+    assert started(folder).wait(MINUTES) == 0
+    return points(read_run(folder)), time.monotonic() - start
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_points(
+    undisturbed: tuple[list[Any], float], tmp_path: Path
+) -> None:
+    expected, seconds = undisturbed
+    rng, folder, killed, finished = np.random.default_rng(0), tmp_path / "run", 0, dict[str, int]()
+    for _ in range(KILLS):
+        process = started(folder)
+        try:
+            process.wait(rng.uniform(0.2, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+        now = {file.name: file.stat().st_mtime_ns for file in folder.glob("trials/[!.]*")}
+        assert finished.items() <= now.items(), "no finished trial is run twice or lost"
+        finished = now
+    assert killed > 0
+    assert started(folder).wait(MINUTES) == 0
+    assert points(read_run(folder)) == expected
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_chief_and_two_workers_find_the_same_points(
+    undisturbed: tuple[list[Any], float], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    cluster = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free_port())}
+
+    def member(name: str) -> subprocess.Popen[bytes]:
+        return started(folder, **cluster, KERASTUNER_TUNER_ID=name)
+
+    chief = member("chief")
+    workers = [member("worker-1"), member("worker-2")]
+    # One dies within its first trial, and is started again under its name.
+    time.sleep(0.6 * undisturbed[1])
+    workers[0].send_signal(signal.SIGKILL)
+    workers[0].wait()
+    workers[0] = member("worker-1")
+    assert [process.wait(MINUTES) for process in (*workers, chief)] == [0, 0, 0]
+    run = read_run(folder)
+    assert {found.trial for found in run.found()} == set(SETTINGS.trials)
+    assert points(run) == undisturbed[0]
