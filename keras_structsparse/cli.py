@@ -205,6 +205,7 @@ def train(
 
 app.command(epilog=sweep_commands.SWEEP_EXAMPLE)(sweep_commands.sweep)
 app.command(epilog=sweep_commands.CHOOSE_EXAMPLE)(sweep_commands.choose)
+app.command(epilog=sweep_commands.REPORT_EXAMPLE)(sweep_commands.report)
 
 
 @app.command(

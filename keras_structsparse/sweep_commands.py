@@ -43,6 +43,8 @@ CHOOSE_EXAMPLE = (
     "Example, after that of sweep:\n\nstructsparse choose run --max-drop 1.0 --out chosen"
 )
 
+REPORT_EXAMPLE = "Example, after that of sweep:\n\nstructsparse report run"
+
 STRATEGIES = ("none", "mirrored")
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="What sweep wrote.")]
@@ -133,3 +135,11 @@ def choose(
 
     drop = None if max_drop is None else max_drop / 100
     sweep_jobs.choose(run, Wish(drop, max_multiply_adds, max_latency), out)
+
+
+def report(run: RunDirectory) -> None:
+    """Draw the figures of a sweep, also of an unfinished one, and write its page report.html."""
+    from keras_structsparse import sweep_jobs
+    from keras_structsparse.sweeps import read_run
+
+    sweep_jobs.report(read_run(run))

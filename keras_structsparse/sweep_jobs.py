@@ -12,7 +12,7 @@ import typer
 from keras_structsparse import console, jobs
 from keras_structsparse.copying import copy_model
 from keras_structsparse.datasets import Dataset
-from keras_structsparse.plots import frontier_figure, save
+from keras_structsparse.report import write_report
 from keras_structsparse.sweeps import Run, Settings, read_run
 from keras_structsparse.sweeps import sweep as run_sweep
 from keras_structsparse.sweeps.choosing import Wish, choose_network, hand_over
@@ -50,17 +50,10 @@ def sweep(model: str, settings: Settings, data: Dataset, out: Path, strategy: st
 
 
 def report(run: Run) -> None:
-    """Draw and print the points of a run."""
-    found = run.found()
-    dense = [f.point.accuracy_finetuned for f in found if not f.trial.alpha]
-    points = [f.point for f in found if f.trial.alpha]
-    if dense and points:
-        title = f"{run.settings['model']} on {run.settings['dataset']}"
-        figure = frontier_figure(points, sum(dense) / len(dense), title=title)
-        for suffix in (".png", ".svg"):
-            save(figure, run.folder / f"frontier{suffix}")
-    console.console().print(console.sweep_table(found))
-    typer.echo(f"{run.folder}: {len(found)} networks")
+    """Write the report of a run, and print its points."""
+    page = write_report(run)
+    console.console().print(console.sweep_table(run.found()))
+    typer.echo(f"wrote {page}")
 
 
 def choose(folder: Path, wish: Wish, out: Path) -> None:

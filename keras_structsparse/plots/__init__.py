@@ -1,7 +1,8 @@
-"""Figures: the efficient frontier, and the learned architecture against the base one."""
+"""Figures: the efficient frontier, and learned architectures against the base one."""
 
 from keras_structsparse.plots.architecture import architecture_figure
 from keras_structsparse.plots.frontier import frontier_figure
-from keras_structsparse.plots.style import save
+from keras_structsparse.plots.style import save, svg
+from keras_structsparse.plots.widths import widths_figure
 
-__all__ = ["architecture_figure", "frontier_figure", "save"]
+__all__ = ["architecture_figure", "frontier_figure", "save", "svg", "widths_figure"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def save(figure: Figure, path: StrPath) -> Path:
             figure.savefig(target, dpi=DPI, metadata=metadata)
 
     return write_atomically(path, write)
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an SVG element to stand in a page; the same one each time.
+
+    Args:
+        figure: The figure.
+    """
+    text = io.StringIO()
+    with matplotlib_or_explain().rc_context(STYLE):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    # Without the declaration of a file.
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def new_figure(width: float, height: float) -> Figure:
