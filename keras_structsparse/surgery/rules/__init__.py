@@ -11,6 +11,7 @@ from keras_structsparse.surgery.rules import (
     padding,
     pooling,
     reshaping,
+    transposed,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "padding",
     "pooling",
     "reshaping",
+    "transposed",
 ]
