@@ -43,7 +43,7 @@ def network(layer: keras.Layer, activation: str = "sigmoid", rank: int = 2) -> k
     conv = getattr(L, f"Conv{rank}D")
     stack = [conv(6, 3, activation=activation, name="first"), layer, L.BatchNormalization()]
     reader = conv(4, 3, padding="same", name="reader")
-    shape = ((6, 5, 6)[:rank]) + (2,)
+    shape = (*(6, 5, 6)[:rank], 2)
     model = chain(*stack, L.Activation("swish"), reader, L.Dense(2, "tanh"), shape=shape)
     if activation == "relu":
         model.get_layer("first").bias.assign(-np.ones(6))  # constants of zero

@@ -12,14 +12,16 @@ import numpy as np
 
 from keras_structsparse import groups
 from keras_structsparse.copying import clone
+from keras_structsparse.graph import operation_type
 from keras_structsparse.surgery import linear
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit
-from keras_structsparse.surgery.costs import Price
+from keras_structsparse.surgery.costs import Cut, Price, whole
 from keras_structsparse.surgery.registry import register
 
 Array = Any
 Tensor = Any
 Pads = list[tuple[int, int]]
+Take = operation_type(lambda x: keras.ops.take(x, [0], axis=-1))
 Stage = tuple[dict[int, type[keras.Layer]], str, Pads]
 
 PADDINGS: dict[int, type[keras.Layer]] = {
@@ -38,9 +40,10 @@ def flow(site: Site) -> Flow:
     """The channels behind a convolution; kernels of equal size are best side by side."""
     found = linear.flow(site, _is_padded(site))
     sizes = _support_sizes(site.weights["kernel"])
-    live, price = found.output.live, _price(site, int(site.inputs[0].live.sum()))
+    inputs = int(site.inputs[0].live.sum()) // linear.groups_of(site)
+    live, price = found.output.live, _price(site, inputs)
     keys = sorted(sizes[live].tolist())
-    segments = site.realize.cut(keys, price)
+    segments = _cut(site)(keys, price)
     apart = sum(price(keys[stop - 1], stop - start) for start, stop in segments)
     together = price(max(keys, default=1), len(keys))
     notes = found.notes + _uncroppable(site, max(keys, default=1))
@@ -62,24 +65,39 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
-    kernel, bias = linear.shrunk(site, piece.order, wanted, _is_padded(site))
+    rows = linear.read_rows(site, piece.order, wanted)
+    tensor = _picked(site, piece, rows)
+    kernel, bias = linear.shrunk(site, rows, wanted, _is_padded(site))
     sizes = _support_sizes(kernel)
-    segments = site.realize.cut(sizes.tolist(), _price(site, len(piece.order)))
+    segments = _cut(site)(sizes.tolist(), _price(site, kernel.shape[-2]))
     if len(segments) == 1:
-        return Piece(_convolution(site, site.layer_name, kernel, bias, piece.tensor), wanted)
+        return Piece(_convolution(site, site.layer_name, kernel, bias, tensor), wanted)
     parts = [
         _convolution(
             site,
             site.derive(f"part_{index}"),
             kernel[..., start:stop],
             None if bias is None else bias[start:stop],
-            piece.tensor,
+            tensor,
         )
         for index, (start, stop) in enumerate(segments)
     ]
     policy = site.operation.dtype_policy
     join = keras.layers.Concatenate(dtype=policy, name=site.derive("parts"))
     return Piece(join(parts), wanted)
+
+
+def _cut(site: Site) -> Cut:
+    """How to cut the kernels by their sizes; those of groups must stay side by side."""
+    return site.realize.cut if linear.groups_of(site) == 1 else whole
+
+
+def _picked(site: Site, piece: Piece, rows: Array) -> Tensor:
+    """The channels ``rows`` of a piece; its other ones belong to groups that are gone."""
+    if np.array_equal(piece.order, rows):
+        return piece.tensor
+    places = [int(np.flatnonzero(piece.order == row)[0]) for row in rows]
+    return Take(axis=-1, name=site.derive("groups"))(piece.tensor, places)
 
 
 def _convolution(
@@ -93,6 +111,7 @@ def _convolution(
         site.operation,
         name=name,
         filters=kernel.shape[-1],
+        groups=tensor.shape[-1] // kernel.shape[-2],
         kernel_size=kernel.shape[:-2],
         use_bias=bias is not None,
         **changes,
@@ -135,10 +154,8 @@ def _price_of(site: Site, inputs: int, kernels: int, size: int) -> float:
 
 
 def refuses(site: Site) -> str | None:
-    """Grouped and channels-first convolutions have their own order of channels."""
+    """Channels-first convolutions have their own order of channels."""
     layer = site.operation
-    if layer.groups != 1:
-        return "it is a grouped convolution"
     if layer.data_format != "channels_last":
         return "its data format is channels_first"
     extra = set(site.weights) - {"kernel", "bias"}
