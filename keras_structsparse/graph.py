@@ -7,7 +7,7 @@ else sees a :class:`Graph` of :class:`Call` values with integers for tensors.
 from __future__ import annotations
 
 import collections
-import copy
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -240,9 +240,10 @@ def rebuild(
 
 def detached(operation: keras.Operation, name: str | None = None) -> keras.Operation:
     """The same instance once more, without its place in a graph."""
-    twin = copy.copy(operation)
-    twin._inbound_nodes, twin._outbound_nodes = [], []
-    twin.name = name or operation.name
+    # Not copy.copy: it saves and loads, which fails for arguments that cannot be saved.
+    twin = object.__new__(type(operation))
+    twin.__dict__.update(operation.__dict__)
+    twin.__dict__.update(_inbound_nodes=[], _outbound_nodes=[], name=name or operation.name)
     return twin
 
 
@@ -262,6 +263,20 @@ def operation_type(function: Callable[..., Tensor], inputs: int = 1) -> type[ker
     """
     output = function(*[keras.KerasTensor((1, 1)) for _ in range(inputs)])
     return type(output._keras_history.operation)
+
+
+def application_layer(builder: Callable[..., keras.Model], name: str) -> type[keras.Layer]:
+    """A layer that keras.applications define for themselves.
+
+    Args:
+        builder: Their function that builds networks with it.
+        name: Its name.
+
+    Returns:
+        The type.
+    """
+    kind: type[keras.Layer] = getattr(sys.modules[builder.__module__], name)
+    return kind
 
 
 def note(model: keras.Model, sentences: Sequence[str]) -> None:

@@ -209,7 +209,6 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "OwnConvolution": lambda x: OwnConvolution(3, 3, name="odd")(x),
     "BatchNormalization": lambda x: L.BatchNormalization(axis=1, name="odd")(x),
     "Concatenate": lambda x: L.Concatenate(axis=1, name="odd")([x, x]),
-    "PReLU": lambda x: L.PReLU(name="odd")(x),
 }
 
 

@@ -54,8 +54,8 @@ class Channels:
 
     def part(self, which: Array) -> Channels:
         """Some of these channels, by index."""
-        fields = (self.ids, self.live, self.value, self.cost)
-        return Channels(*(values[which] for values in fields), border=self.border)
+        fields = {name: getattr(self, name)[which] for name in ("ids", "live", "value", "cost")}
+        return replace(self, **fields)
 
 
 def unknown(ids: Array) -> Channels:
@@ -140,6 +140,7 @@ class Flow:
         needs: From the mask of the output channels that something needs to the numbers that the
             call needs for them, besides those of these channels themselves.
         reads: How the call reads inputs of which some channels must stay with the output.
+        parts: For a call of several outputs, which channels of ``output`` each of them holds.
         sizes: For each output channel a key: the layer gains by having equal keys side by side.
         gain: Multiply-adds that it gains by that.
         notes: What could not be done, and why.
@@ -150,9 +151,15 @@ class Flow:
     keeps: tuple[Array, ...] = ()
     needs: Callable[[Array], tuple[Array, ...]] = nothing
     reads: tuple[Reading, ...] = ()
+    parts: tuple[Array, ...] = ()
     sizes: Array = None
     gain: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Channels, ...]:
+        """The channels of each output of the call."""
+        return tuple(map(self.output.part, self.parts)) or (self.output,)
 
 
 @dataclass(frozen=True)
@@ -184,16 +191,19 @@ class Rule:
     Attributes:
         flow: From a site to what the call does with the channels.
         build: From a site, the output channels that stay, in the order they would best have, and
-            the new inputs (None for a tensor without channels) to the new output.
+            the new inputs (None for a tensor without channels) to the new output; to one for each
+            output of the call (None likewise), if the rule splits.
         refuses: From a site to the reason why the rule cannot serve it, or None.
         borders: Whether ``flow`` understands constants with a border; elsewhere they count as
             live.
+        splits: Whether calls may have several outputs.
     """
 
     flow: Callable[[Site], Flow]
-    build: Callable[[Site, Array, Sequence[Piece | None]], Piece]
+    build: Callable[[Site, Array, Sequence[Piece | None]], Piece | list[Piece | None]]
     refuses: Callable[[Site], str | None] = field(default=never)
     borders: bool = False
+    splits: bool = False
 
 
 def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array] = ()) -> Tensor:

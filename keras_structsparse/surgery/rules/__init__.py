@@ -7,10 +7,12 @@ from keras_structsparse.surgery.rules import (
     depthwise,
     elementwise,
     merging,
+    mixing,
     normalization,
     padding,
     pooling,
     reshaping,
+    slicing,
     transposed,
 )
 
@@ -21,9 +23,11 @@ __all__ = [
     "depthwise",
     "elementwise",
     "merging",
+    "mixing",
     "normalization",
     "padding",
     "pooling",
     "reshaping",
+    "slicing",
     "transposed",
 ]

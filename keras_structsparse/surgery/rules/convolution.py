@@ -12,16 +12,15 @@ import numpy as np
 
 from keras_structsparse import groups
 from keras_structsparse.copying import clone
-from keras_structsparse.graph import operation_type
 from keras_structsparse.surgery import linear
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit
 from keras_structsparse.surgery.costs import Cut, Price, whole
 from keras_structsparse.surgery.registry import register
+from keras_structsparse.surgery.rules.slicing import pick
 
 Array = Any
 Tensor = Any
 Pads = list[tuple[int, int]]
-Take = operation_type(lambda x: keras.ops.take(x, [0], axis=-1))
 Stage = tuple[dict[int, type[keras.Layer]], str, Pads]
 
 PADDINGS: dict[int, type[keras.Layer]] = {
@@ -94,10 +93,8 @@ def _cut(site: Site) -> Cut:
 
 def _picked(site: Site, piece: Piece, rows: Array) -> Tensor:
     """The channels ``rows`` of a piece; its other ones belong to groups that are gone."""
-    if np.array_equal(piece.order, rows):
-        return piece.tensor
-    places = [int(np.flatnonzero(piece.order == row)[0]) for row in rows]
-    return Take(axis=-1, name=site.derive("groups"))(piece.tensor, places)
+    places = {int(channel): place for place, channel in enumerate(piece.order)}
+    return pick(piece.tensor, np.array([places[int(row)] for row in rows]), site.derive)
 
 
 def _convolution(

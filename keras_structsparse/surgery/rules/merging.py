@@ -141,4 +141,8 @@ def refuses_concatenate(site: Site) -> str | None:
 register(
     Rule(flow_add, build_add, arithmetic.refuses), layers.Add, operation_type(keras.ops.add, 2)
 )
-register(Rule(flow_concatenate, build_concatenate, refuses_concatenate), layers.Concatenate)
+register(
+    Rule(flow_concatenate, build_concatenate, refuses_concatenate),
+    layers.Concatenate,
+    operation_type(lambda *tensors: keras.ops.concatenate(tensors, axis=-1), 2),
+)
