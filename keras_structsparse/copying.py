@@ -38,7 +38,10 @@ def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
                 f"Layer '{operation.name}' of type {type(operation).__name__} cannot be copied "
                 f"from its configuration: {error}"
             ) from error
-        return detached(operation, changes.get("name"))
+        twin = detached(operation, changes.get("name"))
+        if "dtype" in changes:
+            twin.dtype_policy = keras.dtype_policies.get(changes["dtype"])
+        return twin
 
 
 def _is_ours(entry: Any) -> bool:

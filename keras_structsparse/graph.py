@@ -7,7 +7,6 @@ else sees a :class:`Graph` of :class:`Call` values with integers for tensors.
 from __future__ import annotations
 
 import collections
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -263,20 +262,6 @@ def operation_type(function: Callable[..., Tensor], inputs: int = 1) -> type[ker
     """
     output = function(*[keras.KerasTensor((1, 1)) for _ in range(inputs)])
     return type(output._keras_history.operation)
-
-
-def application_layer(builder: Callable[..., keras.Model], name: str) -> type[keras.Layer]:
-    """A layer that keras.applications define for themselves.
-
-    Args:
-        builder: Their function that builds networks with it.
-        name: Its name.
-
-    Returns:
-        The type.
-    """
-    kind: type[keras.Layer] = getattr(sys.modules[builder.__module__], name)
-    return kind
 
 
 def note(model: keras.Model, sentences: Sequence[str]) -> None:

@@ -184,10 +184,11 @@ def nested(sketch: Sketch) -> str:
 def scaled(sketch: Sketch) -> str:
     x = sketch.map()
     width = sketch.channels(x)
-    scales = [sketch.one_of(0.0, 0.5, 1.0, -2.0) for _ in range(width)]
+    scales = [sketch.one_of(0.0, 0.3, 1.0, -2.1) for _ in range(width)]
     axes = list(range(1, sketch.rank + sketch.one_of(1, 2)))
     layers = (
         f"Rescaling({scales}, {scales[::-1]})",
+        f"Rescaling({sketch.one_of(0.3, 1.7)}, {sketch.one_of(0.0, 0.1)})",
         f"GroupNormalization({width}, center={sketch.one_of(True, False)})",
         f"PReLU(shared_axes={axes})",
     )

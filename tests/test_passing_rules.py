@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,9 @@ BODIES: dict[str, tuple[Body, int, int]] = {
     "own slopes, negative": (lambda x: L.PReLU()(-x), 3, 6),
     "alpha dropout": (lambda x: L.ActivityRegularization(0.1)(L.AlphaDropout(0.5)(x)), 3, 4),
     # scales and offsets
-    "rescaled": (lambda x: L.Rescaling(0.5, 0.25)(x), 4, 4),
-    "rescaled by channel": (lambda x: L.Rescaling([1.0, 2, 3, 4, 5, 6], [0.0] * 6)(x), 3, 4),
+    "rescaled": (lambda x: L.Rescaling(0.3, 0.1)(x), 4, 4),
+    "rescaled by list": (lambda x: L.Rescaling([0.1, 2, 3, 4.3, 5, 6], [0.0] * 6)(x), 3, 4),
+    "rescaled by array": (lambda x: L.Rescaling(np.arange(6.0) / 3.0, 0.7)(x), 4, 4),
     "instances": (lambda x: L.GroupNormalization(-1)(x), 4, 4),
     "instances without offset": (lambda x: L.GroupNormalization(6, center=False)(x), 3, 3),
     # pooling and sizes
@@ -133,7 +135,7 @@ def test_notes_say_why_channels_stay(body: str) -> None:
 
 def test_a_scale_of_zero_ends_a_channel() -> None:
     """ConvNeXt's LayerScale, a layer of keras.applications."""
-    kind = graph.application_layer(keras.applications.ConvNeXtTiny, "LayerScale")
+    kind = sys.modules[keras.applications.ConvNeXtTiny.__module__].LayerScale
     model = network_around(lambda x: kind(1.0, 6, name="scale")(x), "sigmoid")
     model.get_layer("scale").gamma.assign([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
     pruned = assert_exact_surgery(model, HALF)
@@ -167,3 +169,19 @@ def test_adapted_statistics_are_copied() -> None:
     assert graph.notes(pruned) == ()
     inner = prune(network_around(lambda x: L.Normalization()(x), "sigmoid"), HALF)
     assert any("keeps all" in note for note in graph.notes(inner))
+
+
+def test_the_scaled_sum_of_inception_resnet() -> None:
+    """A layer of keras.applications: x + scale y."""
+    kind = sys.modules[keras.applications.InceptionResNetV2.__module__].CustomScaleLayer
+
+    def body(x: Tensor) -> Tensor:
+        branch = L.Conv2D(6, 5, padding="same", name="branch")(x)
+        return L.ReLU()(kind(0.3, name="sum")([x, branch]))
+
+    model = network_around(body, "sigmoid")
+    dead = Plan({"first": [3, 0, 3, 0, 3, 0], "branch": [5, 5, 0, 0, 3, 0]})
+    pruned = assert_exact_surgery(model, dead, realize="crop")
+    assert kernel_shape(pruned, "reader")[-2] == 5  # four live channels and a carrier
+    assert graph.notes(pruned) == ()
+    assert_exact_surgery(model, Plan({"branch": [0] * 6}))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Number
 from typing import Any
 
 import keras
@@ -11,8 +13,8 @@ import numpy as np
 from keras import layers
 
 from keras_structsparse.copying import clone, set_weights
-from keras_structsparse.graph import application_layer
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit, unknown
+from keras_structsparse.surgery.constants import settled
 from keras_structsparse.surgery.registry import register
 
 Array = Any
@@ -89,22 +91,30 @@ def _scale(site: Site) -> Affine:
     return np.asarray(gamma, np.float64), np.zeros(len(gamma))
 
 
-def _rescaling(site: Site) -> Affine:
-    layer, width = site.operation, len(site.inputs[0])
-    gain, shift = (np.asarray(value, np.float64) for value in (layer.scale, layer.offset))
-    return np.broadcast_to(gain, width), np.broadcast_to(shift, width)
+def flow_rescaling(site: Site) -> Flow:
+    """The layer says itself what it makes of constants: it rounds its numbers to float32."""
+    live, value = settled(site, site.inputs[0].live)
+    return Flow(site.inputs[0].passed(live=live, value=value))
 
 
 def _rescaled(site: Site, order: Array) -> dict[str, Any]:
-    """Numbers stay numbers."""
+    """Numbers stay numbers, lists lists and arrays arrays, for each is rounded in its own way."""
     values = {"scale": site.operation.scale, "offset": site.operation.offset}
-    wide = {name: np.asarray(value) for name, value in values.items() if np.size(value) > 1}
-    return {name: value[order].tolist() for name, value in wide.items()}
+    return {name: _some(value, order) for name, value in values.items() if np.size(value) > 1}
+
+
+def _some(values: Any, order: Array) -> Any:
+    if isinstance(values, np.ndarray):
+        return keras.saving.serialize_keras_object(values[order])
+    return [values[index] for index in order]
 
 
 def refuses_rescaling(site: Site) -> str | None:
     """A number, or one for each channel, that come last."""
-    shapes = {np.shape(site.operation.scale), np.shape(site.operation.offset)} - {(), (1,)}
+    values = (site.operation.scale, site.operation.offset)
+    if not all(isinstance(value, Number | list | tuple | np.ndarray) for value in values):
+        return "its scale or offset is a tensor"
+    shapes = set(map(np.shape, values)) - {(), (1,)}
     if shapes - {(len(site.inputs[0]),)}:
         return f"its scale and offset have the shapes {sorted(shapes)}"
     first = keras.config.image_data_format() == "channels_first"
@@ -142,9 +152,8 @@ register(
 )
 register(
     Rule(partial(flow, _scale), partial(build, lambda site, order: {"projection_dim": len(order)})),
-    application_layer(keras.applications.ConvNeXtTiny, "LayerScale"),
+    # A layer of keras.applications, which they do not show.
+    sys.modules[keras.applications.ConvNeXtTiny.__module__].LayerScale,
 )
-register(
-    Rule(partial(flow, _rescaling), partial(build, _rescaled), refuses_rescaling), layers.Rescaling
-)
+register(Rule(flow_rescaling, partial(build, _rescaled), refuses_rescaling), layers.Rescaling)
 register(Rule(flow_inputs, build_inputs), layers.Normalization)
