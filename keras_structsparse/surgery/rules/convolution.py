@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -121,7 +122,12 @@ def _window(site: Site, kernel: Array) -> int:
     """The size of least price that holds all entries: a larger one may do without padding."""
     *_, inputs, kernels = kernel.shape
     sizes = _windows(site, int(_support_sizes(kernel).max()))
-    return min(sizes, key=lambda size: _price_of(site, inputs, kernels, size))
+
+    def price(size: int) -> float:
+        each, start = _price_line(site, inputs, size)
+        return each * kernels + start
+
+    return min(sizes, key=price)
 
 
 def _windows(site: Site, least: int) -> list[int]:
@@ -135,19 +141,24 @@ def _windows(site: Site, least: int) -> list[int]:
 def _price(site: Site, inputs: int) -> Price:
     """What a convolution of so many kernels, the largest of a given size, costs at best."""
 
+    @functools.cache
+    def lines(size: int) -> list[tuple[float, float]]:
+        return [_price_line(site, inputs, window) for window in _windows(site, size)]
+
     def price(size: int, kernels: int) -> float:
-        return min(_price_of(site, inputs, kernels, window) for window in _windows(site, size))
+        return min(each * kernels + start for each, start in lines(size))
 
     return price
 
 
-def _price_of(site: Site, inputs: int, kernels: int, size: int) -> float:
+def _price_line(site: Site, inputs: int, size: int) -> tuple[float, float]:
+    """The price of a convolution for each of its kernels, and that of having it at all."""
     costs = site.realize.costs
     area = math.prod(min(side, size) for side in site.operation.kernel_size)
-    work = linear.positions(site) * kernels * (inputs * area + costs.move)
     places = math.prod(side or 1 for side in site.shapes[0][1:-1])
     stages = len(_stages(_explicit_pads(site, size) or []))
-    return work + costs.start + stages * (places * inputs * costs.move + costs.start)
+    start = costs.start + stages * (places * inputs * costs.move + costs.start)
+    return linear.positions(site) * (inputs * area + costs.move), start
 
 
 def refuses(site: Site) -> str | None:
