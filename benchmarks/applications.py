@@ -30,6 +30,7 @@ from runs import RESULTS, Results, Row, machine
 
 from keras_structsparse import graph
 from keras_structsparse.errors import ModelError
+from keras_structsparse.opening import opened
 from keras_structsparse.plans import Plan, masked
 from keras_structsparse.profiles import profile
 from keras_structsparse.surgery import prune
@@ -48,13 +49,13 @@ KEPT = re.compile(r"layer '(?P<name>.+)' \((?P<kind>\w+)\): kept as it is: (?P<r
 def examine(name: str) -> Iterator[Row]:
     """What is found out about a network, step by step: a failure keeps the steps before it."""
     keras.utils.set_random_seed(0)
-    model = builders()[name]()
+    model = opened(builders()[name]())
     yield {"builds": True, "params": model.count_params()}
     planting.animate(model)
     plan = planting.random_plan(model)
     yield {"kernels": sum(map(len, plan.sizes.values()))}
     if not plan.sizes:
-        raise ModelError("all its convolutions are inside layers of KerasHub's own types")
+        raise ModelError("all its convolutions are inside layers that cannot be opened")
     pruned, cost = measured(model, plan)
     yield cost
     yield {"before": profile(model).multiply_adds, "after_auto": profile(pruned).multiply_adds}
@@ -69,10 +70,10 @@ def measured(model: keras.Model, plan: Plan) -> tuple[keras.Model, Row]:
     """Prune, with the seconds it takes and the most memory over what the model itself takes."""
     size = sum(math.prod(weight.shape) for weight in model.weights) * 4
     Path("/proc/self/clear_refs").write_text("5")
-    before, start = _status("VmRSS"), time.perf_counter()
+    before, start, used = _status("VmRSS"), time.perf_counter(), time.process_time()
     pruned = prune(model, plan)
-    seconds = time.perf_counter() - start
-    return pruned, {"seconds": seconds, "memory": (_status("VmHWM") - before + size) / size}
+    took = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
+    return pruned, {**took, "memory": (_status("VmHWM") - before + size) / size}
 
 
 def _status(key: str) -> int:
@@ -132,7 +133,7 @@ HEAD = """# Surgery on published architectures
 Made by `python benchmarks/applications.py` ({machine}). Random weights with biases and
 normalisation offsets; a random plan removes three kernels in ten and gives the others random
 sizes; 32x32 images, 75x75 for Inception and Xception; KerasHub's backbones are small ones of
-each kind of block.
+each kind of block, their composite layers opened by `kss.opened`.
 
 - **difference**: pruned against masked in float64, relative to the largest output; **control**:
   the same with one more living kernel removed. Exact: at most 1e-10, the control a thousand
@@ -143,11 +144,12 @@ each kind of block.
 - **constants**: channels that convolutions still compute though they do not depend on the input.
   **carriers**: such channels that padded convolutions read. **kept**: layers that surgery left as
   they are.
-- **seconds**: `prune` alone, float32. **memory**: its peak over the size of the model, where that
+- **seconds**: `prune` alone, float32, on a machine that did other things too. **CPU**: the seconds
+  of processor time in it. **memory**: its peak over the size of the model, where that
   is above a million parameters.
 
-| network | exact | difference | control | M before | split % | auto % | eq. (10) % | constants | carriers | kept | seconds | memory |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| network | exact | difference | control | M before | split % | auto % | eq. (10) % | constants | carriers | kept | seconds | CPU | memory |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """  # noqa: E501
 
 
@@ -162,7 +164,7 @@ def table(rows: list[Row]) -> str:
 
 def _line(row: Row) -> str:
     if "after" not in row:
-        return f"| {row['model']} | see below |" + " |" * 11
+        return f"| {row['model']} | see below |" + " |" * 12
     parts = [100 * row[key] / row["before"] for key in ("after", "after_auto", "planted")]
     verdict = {"True": "yes", "False": "**NO**"}.get(str(row.get("exact")), "see below")
     cells = [
@@ -175,6 +177,7 @@ def _line(row: Row) -> str:
         str(row.get("carriers", "")),
         str(sum(calls for calls, _ in row["kept"].values())),
         f"{row['seconds']:.1f}",
+        f"{row['cpu']:.1f}" if "cpu" in row else "",
         f"{row['memory']:.1f}" if row["params"] > 1e6 else "",
     ]
     return f"| {row['model']} | {' | '.join(cells)} |"

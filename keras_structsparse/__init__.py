@@ -22,6 +22,7 @@ from keras_structsparse.errors import (
     StructSparseError,
 )
 from keras_structsparse.monitoring import SparsityLogger
+from keras_structsparse.opening import opened
 from keras_structsparse.optimizers import Proximal
 from keras_structsparse.plans import Plan, masked, plan
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
@@ -59,6 +60,7 @@ __all__ = [
     "compare",
     "masked",
     "models",
+    "opened",
     "plan",
     "profile",
     "prune",

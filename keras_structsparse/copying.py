@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -38,7 +38,10 @@ def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
                 f"Layer '{operation.name}' of type {type(operation).__name__} cannot be copied "
                 f"from its configuration: {error}"
             ) from error
-        return detached(operation, changes.get("name"))
+        twin = detached(operation, changes.get("name"))
+        if "dtype" in changes:
+            twin.dtype_policy = keras.dtype_policies.get(changes["dtype"])
+        return twin
 
 
 def _is_ours(entry: Any) -> bool:
@@ -89,5 +92,12 @@ def copy_model(
     inputs = keras.tree.map_structure(like, input_structure(model))
     twin = keras.models.clone_model(source, input_tensors=inputs, clone_function=copied)
     for old, new in zip(read(source).layers(), read(twin).layers(), strict=True):
-        new.operation.set_weights(weights(old.operation))
+        set_weights(new.operation, weights(old.operation))
     return twin
+
+
+def set_weights(layer: keras.Layer, weights: Sequence[Any]) -> None:
+    """Set the weights of a layer, and what preprocessing layers derive from theirs."""
+    layer.set_weights(weights)
+    if hasattr(layer, "finalize_state"):
+        layer.finalize_state()

@@ -7,7 +7,6 @@ else sees a :class:`Graph` of :class:`Call` values with integers for tensors.
 from __future__ import annotations
 
 import collections
-import copy
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -240,9 +239,10 @@ def rebuild(
 
 def detached(operation: keras.Operation, name: str | None = None) -> keras.Operation:
     """The same instance once more, without its place in a graph."""
-    twin = copy.copy(operation)
-    twin._inbound_nodes, twin._outbound_nodes = [], []
-    twin.name = name or operation.name
+    # Not copy.copy: it saves and loads, which fails for arguments that cannot be saved.
+    twin = object.__new__(type(operation))
+    twin.__dict__.update(operation.__dict__)
+    twin.__dict__.update(_inbound_nodes=[], _outbound_nodes=[], name=name or operation.name)
     return twin
 
 

@@ -58,7 +58,7 @@ def traced(model: keras.Model, example: Any) -> keras.Model:
             f"and keras.ops only. Received {type(error).__name__}: {error}"
         ) from error
     _check_weights(model, functional)
-    _check_outputs(model, expected, functional(example))
+    check_outputs(model.name, expected, functional(example))
     return functional
 
 
@@ -77,13 +77,20 @@ def _check_weights(model: keras.Model, functional: keras.Model) -> None:
         )
 
 
-def _check_outputs(model: keras.Model, expected: Any, received: Any) -> None:
+def check_outputs(name: str, expected: Any, received: Any) -> None:
+    """Raise a ModelError unless a traced model computes the same as the original.
+
+    Args:
+        name: The name of the model.
+        expected: Outputs of the original, in any structure.
+        received: Outputs of the traced model, in the same order.
+    """
     pairs = zip(keras.tree.flatten(expected), keras.tree.flatten(received), strict=True)
     for left, right in pairs:
         a, b = (np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in (left, right))
         if a.shape != b.shape or not _difference(a, b) <= TOLERANCE:
             raise ModelError(
-                f"Model '{model.name}': expected the traced model to compute the same on the "
+                f"Model '{name}': expected the traced model to compute the same on the "
                 "example. Received other outputs; its call branches on values, or draws random "
                 "numbers."
             )

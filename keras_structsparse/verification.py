@@ -141,7 +141,9 @@ def _mixed(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 def _outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
     packed = keras.tree.pack_sequence_as(graphs.input_structure(model), inputs)
-    return [keras.ops.convert_to_numpy(t) for t in keras.tree.flatten(model(packed))]
+    # Without it, a layer whose call says training=True makes the layers after it train as well.
+    outputs = keras.tree.flatten(model(packed, training=False))
+    return [keras.ops.convert_to_numpy(tensor) for tensor in outputs]
 
 
 def _difference(expected: list[Array], found: list[Array]) -> float:

@@ -82,7 +82,10 @@ def function(sketch: Sketch) -> str:
             f"{x} * 2.0",
             f"1.0 - {x}",
             f"{x} / 3.0",
-            f"keras.activations.hard_silu({x})",
+            f"ops.hard_silu({x})",
+            f"ops.hard_tanh({x})",
+            f"ops.squareplus({x}) ** 2",
+            f"ops.clip({x}, -0.5, 0.5)",
             f"ops.softmax({x}, axis=-1)" if sketch.channels(x) > 1 else f"ops.exp({x})",
             f"ops.mean({x}, axis=-1, keepdims=True)",
             f"{x}[..., 1:]" if sketch.channels(x) > 1 else f"-{x}",
@@ -178,6 +181,41 @@ def nested(sketch: Sketch) -> str:
     return str(sketch.one_of(f"{model}({x})", f"{model}({model}({x}))"))
 
 
+def scaled(sketch: Sketch) -> str:
+    x = sketch.map()
+    width = sketch.channels(x)
+    scales = [sketch.one_of(0.0, 0.3, 1.0, -2.1) for _ in range(width)]
+    axes = list(range(1, sketch.rank + sketch.one_of(1, 2)))
+    layers = (
+        f"Rescaling({scales}, {scales[::-1]})",
+        f"Rescaling({sketch.one_of(0.3, 1.7)}, {sketch.one_of(0.0, 0.1)})",
+        f"GroupNormalization({width}, center={sketch.one_of(True, False)})",
+        f"PReLU(shared_axes={axes})",
+    )
+    return f"L.{sketch.one_of(*layers)}({x})"
+
+
+def picked(sketch: Sketch) -> str:
+    """Some channels, or some positions."""
+    x = sketch.map()
+    width = sketch.channels(x)
+    numbers = [sketch.one_of(*range(-width, width)) for _ in range(sketch.one_of(1, 3))]
+    cut = sketch.one_of(*range(1, max(width, 2)))
+    forms = [f"ops.take({x}, {numbers}, axis=-1)", f"{x}[..., ::-1]", f"{x}[:, ::2]"]
+    if width > 1:
+        forms += [f"{x}[..., :{cut}]", f"{x}[..., {cut}:]"]
+        split = sketch.add(f"ops.split({x}, [{cut}], axis=-1)", "parts")
+        forms += [f"ops.concatenate({split}[::-1], axis=-1)", f"ops.relu({split}[1])"] * 2
+    return str(sketch.one_of(*forms))
+
+
+def reduced(sketch: Sketch) -> str:
+    """Sums and deviations over positions, added to what they are made of."""
+    x = sketch.map()
+    kind = sketch.one_of("mean", "max", "sum", "var")
+    return f"{x} + ops.{kind}({x}, axis={sketch.one_of(1, -2)}, keepdims=True)"
+
+
 def dense(sketch: Sketch) -> str:
     return f"L.Dense({sketch.one_of(2, 3, 4)}, {sketch.one_of(None, 'relu')!r})({sketch.map()})"
 
@@ -187,6 +225,9 @@ def rearranged(sketch: Sketch) -> str:
     shape = sketch.shapes[x]
     swapped = (2, 1, *range(3, len(shape) + 1)) if sketch.rank > 1 else (1, 2)
     forms = [f"L.Permute({swapped})({x})", f"L.Reshape({(*shape[:-1], shape[-1])})({x})"]
+    forms += [f"ops.swapaxes({x}, 1, -2)", f"ops.flip({x}, 1)", f"ops.repeat({x}, 2, axis=1)"]
+    around = ((0, 0), *[(1, sketch.one_of(0, 2))] * sketch.rank, (0, 0))
+    forms += [f"ops.pad({x}, {around}, {sketch.one_of('constant', 'symmetric')!r})"]
     if shape[-1] % 2 == 0:
         forms += [f"ops.split({x}, 2, axis=-1)[{sketch.one_of(0, 1)}]"]
         forms += [f"L.Reshape({(shape[0] * 2, *shape[1:-1], shape[-1] // 2)})({x})"]
@@ -213,5 +254,8 @@ FAMILIES: dict[str, Callable[[Sketch], str]] = {
     "shared": shared,
     "nested": nested,
     "dense": dense,
+    "scaled": scaled,
+    "picked": picked,
+    "reduced": reduced,
     "rearranged": rearranged,
 }

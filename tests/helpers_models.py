@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -36,6 +37,18 @@ def use_float64() -> None:
 def chain(*stack: keras.Layer, shape: tuple[int | None, ...] = (9, 9, 2)) -> keras.Model:
     """Layers one after the other, with random weights."""
     return randomize(keras.Sequential([keras.Input(shape), *stack]))
+
+
+def network_around(body: Callable[[Any], Any], activation: str = "relu") -> keras.Model:
+    """A convolution of six kernels, something, and a reader; removed kernels leave f(bias)."""
+    inputs = keras.Input((7, 6, 2))
+    x = body(L.Conv2D(6, 3, activation=activation, name="first")(inputs))
+    if len(x.shape) == 4:
+        x = L.Conv2D(3, 3, padding="same", name="reader")(x)
+    model = randomize(keras.Model(inputs, L.Dense(2, "tanh")(x)))
+    if activation == "relu":
+        model.get_layer("first").bias.assign(-np.ones(6))  # constants of zero
+    return model
 
 
 def kernel_shape(model: keras.Model, name: str) -> tuple[int, ...]:

@@ -60,6 +60,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "counting": frozenset({"graph", "kernels"}),
     "summaries": frozenset({"graph"}),
     "tracing": frozenset(),
+    "opening": frozenset({"copying", "graph", "tracing"}),
     "profiles": frozenset({"summaries", "counting", "graph", "kernels"}),
     "attachment": frozenset({"graph", "kernels", "linking", "regularizers", "structured"}),
     "batches": frozenset({"groups", "norms", "penalties", "structured"}),

@@ -8,7 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from helpers_models import assert_exact_surgery, kernel_shape, randomize, types, use_float64
+from helpers_models import (
+    assert_exact_surgery,
+    kernel_shape,
+    network_around,
+    randomize,
+    types,
+    use_float64,
+)
 from keras import layers as L
 from keras import ops
 
@@ -23,17 +30,6 @@ HALF = Plan({"first": [3, 0, 3, 0, 3, 0]})
 @pytest.fixture(autouse=True)
 def _float64() -> None:
     use_float64()
-
-
-def network(body: Callable[[Tensor], Tensor], activation: str = "relu") -> keras.Model:
-    """A convolution of six kernels, something, and a reader; removed kernels leave f(bias)."""
-    inputs = keras.Input((7, 6, 2))
-    x = L.Conv2D(6, 3, activation=activation, name="first")(inputs)
-    x = L.Conv2D(3, 3, padding="same", name="reader")(body(x))
-    model = randomize(keras.Model(inputs, L.Dense(2, "tanh")(x)))
-    if activation == "relu":
-        model.get_layer("first").bias.assign(-np.ones(6))  # constants of zero
-    return model
 
 
 def gated(x: Tensor) -> Tensor:
@@ -66,13 +62,13 @@ zeros, and of ones that leave other constants."""
 @pytest.mark.parametrize("body", BODIES)
 def test_channels_go_through(body: str, constants: str) -> None:
     make, zero, other = BODIES[body]
-    model = network(make, "relu" if constants == "zero" else "sigmoid")
+    model = network_around(make, "relu" if constants == "zero" else "sigmoid")
     pruned = assert_exact_surgery(model, HALF, realize="crop")
     assert kernel_shape(pruned, "first")[-1] == (zero if constants == "zero" else other)
 
 
 def test_a_gate_loses_the_channels_that_it_would_multiply_by_zero() -> None:
-    pruned = assert_exact_surgery(network(gated), HALF, realize="crop")
+    pruned = assert_exact_surgery(network_around(gated), HALF, realize="crop")
     assert kernel_shape(pruned, "excite") == (1, 1, 2, 3)
     assert kernel_shape(pruned, "squeeze") == (1, 1, 3, 2)
 
@@ -85,11 +81,11 @@ def test_sides_in_different_orders_are_brought_into_one() -> None:
         return L.Multiply()([left, L.Conv2D(10, 5, padding="same", name="long")(x)])
 
     plan = Plan({**HALF.sizes, "wide": [1, 5, 1, 5], "long": [5, 1] * 5})
-    assert_exact_surgery(network(body), plan, realize="split")
+    assert_exact_surgery(network_around(body), plan, realize="split")
 
 
 def test_arrays_in_a_call_are_left_alone() -> None:
-    model = network(lambda x: ops.multiply(x, np.arange(6.0)))
+    model = network_around(lambda x: ops.multiply(x, np.arange(6.0)))
     pruned = assert_exact_surgery(model, HALF)
     assert kernel_shape(pruned, "first")[-1] == 6
     assert any("array" in note for note in graph.notes(pruned))

@@ -207,10 +207,8 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "Reshape": lambda x: L.Reshape((7, -1), name="odd")(x),
     "Lambda": lambda x: L.Lambda(lambda y: y[..., ::-1], name="odd")(x),
     "OwnConvolution": lambda x: OwnConvolution(3, 3, name="odd")(x),
-    "Conv2D": lambda x: L.Conv2D(4, 3, groups=2, name="odd")(x),
     "BatchNormalization": lambda x: L.BatchNormalization(axis=1, name="odd")(x),
     "Concatenate": lambda x: L.Concatenate(axis=1, name="odd")([x, x]),
-    "PReLU": lambda x: L.PReLU(name="odd")(x),
 }
 
 

@@ -157,3 +157,26 @@ def test_nothing_is_rounded_on_the_way_into_a_nested_model() -> None:
     found = verify(model, Plan({"outer": [1, 0, 1, 1]}))
     assert found.passed, str(found)
     assert found.error < 1e-13
+
+
+def test_layers_without_a_configuration_become_float64_too() -> None:
+    """Keras cannot configure an Identity that was given a policy, nor a Lambda of a function."""
+    inputs = keras.Input((9, 9, 2))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    x = keras.layers.Identity(dtype=keras.DTypePolicy("float32"))(x)
+    model = keras.Model(inputs, keras.layers.Lambda(lambda y: y * 2.0)(x))
+    twin = module.in_float64(model)
+    types = {x.compute_dtype for x in twin.layers[1:]}
+    assert types == {"float64"}
+
+
+def test_a_layer_that_trains_by_default_does_not_make_others_train() -> None:
+    """Resizing says training=True, which Keras passes on to the layers that come after it."""
+    inputs = keras.Input((9, 9, 2))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    x = keras.layers.BatchNormalization()(keras.layers.Resizing(8, 8)(x))
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(x))
+    statistics = model.get_weights()
+    assert verify(model, Plan({"conv": [3, 0, 3, 2]})).passed
+    for before, after in zip(statistics, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)

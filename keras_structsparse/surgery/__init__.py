@@ -1,6 +1,15 @@
 """Surgery: rebuild a network without what a plan removes, with exactly the same outputs."""
 
-from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit, unknown
+from keras_structsparse.surgery.channels import (
+    Channels,
+    Flow,
+    Piece,
+    Reading,
+    Rule,
+    Site,
+    emit,
+    unknown,
+)
 from keras_structsparse.surgery.costs import Costs
 from keras_structsparse.surgery.pruning import prune
 from keras_structsparse.surgery.registry import RULES, register
@@ -11,6 +20,7 @@ __all__ = [
     "Costs",
     "Flow",
     "Piece",
+    "Reading",
     "Rule",
     "Site",
     "emit",

@@ -52,6 +52,11 @@ class Channels:
         """These channels with some attributes replaced."""
         return replace(self, **changes)
 
+    def part(self, which: Array) -> Channels:
+        """Some of these channels, by index."""
+        fields = {name: getattr(self, name)[which] for name in ("ids", "live", "value", "cost")}
+        return replace(self, **fields)
+
 
 def unknown(ids: Array) -> Channels:
     """Channels of which nothing is known: all live, at no cost."""
@@ -94,6 +99,31 @@ class Site:
     fill: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a layer reads a tensor: each group of its outputs reads a group of the inputs.
+
+    Of every group that has an output left equally many inputs, at least one, and equally many
+    outputs stay; the other groups go.
+
+    Attributes:
+        inputs: The channels of the tensor.
+        outputs: The numbers of the channels that the layer makes.
+        groups: The number of groups, each as many neighbouring channels.
+        carries: Whether constants cannot go into the bias: then one constant channel of each
+            group stands for all that are removed.
+    """
+
+    inputs: Channels
+    outputs: Array
+    groups: int = 1
+    carries: bool = False
+
+    def grouped(self, values: Array) -> Array:
+        """Values of the inputs, or of the outputs, as an array (groups, channels of a group)."""
+        return np.reshape(values, (self.groups, -1))
+
+
 def nothing(needed: Array) -> tuple[Array, ...]:
     """No numbers but those of the output itself."""
     return ()
@@ -109,9 +139,8 @@ class Flow:
         keeps: Arrays of numbers that must be kept.
         needs: From the mask of the output channels that something needs to the numbers that the
             call needs for them, besides those of these channels themselves.
-        carries: Inputs whose constants cannot go into the bias; one constant channel stands for
-            all that are removed.
-        reads: Inputs of which one channel must stay as long as the output has one.
+        reads: How the call reads inputs of which some channels must stay with the output.
+        parts: For a call of several outputs, which channels of ``output`` each of them holds.
         sizes: For each output channel a key: the layer gains by having equal keys side by side.
         gain: Multiply-adds that it gains by that.
         notes: What could not be done, and why.
@@ -121,11 +150,16 @@ class Flow:
     joins: tuple[tuple[Array, Array], ...] = ()
     keeps: tuple[Array, ...] = ()
     needs: Callable[[Array], tuple[Array, ...]] = nothing
-    carries: tuple[Channels, ...] = ()
-    reads: tuple[Channels, ...] = ()
+    reads: tuple[Reading, ...] = ()
+    parts: tuple[Array, ...] = ()
     sizes: Array = None
     gain: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Channels, ...]:
+        """The channels of each output of the call."""
+        return tuple(map(self.output.part, self.parts)) or (self.output,)
 
 
 @dataclass(frozen=True)
@@ -157,16 +191,19 @@ class Rule:
     Attributes:
         flow: From a site to what the call does with the channels.
         build: From a site, the output channels that stay, in the order they would best have, and
-            the new inputs (None for a tensor without channels) to the new output.
+            the new inputs (None for a tensor without channels) to the new output; to one for each
+            output of the call (None likewise), if the rule splits.
         refuses: From a site to the reason why the rule cannot serve it, or None.
         borders: Whether ``flow`` understands constants with a border; elsewhere they count as
             live.
+        splits: Whether calls may have several outputs.
     """
 
     flow: Callable[[Site], Flow]
-    build: Callable[[Site, Array, Sequence[Piece | None]], Piece]
+    build: Callable[[Site, Array, Sequence[Piece | None]], Piece | list[Piece | None]]
     refuses: Callable[[Site], str | None] = field(default=never)
     borders: bool = False
+    splits: bool = False
 
 
 def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array] = ()) -> Tensor:

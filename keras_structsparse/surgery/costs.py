@@ -83,6 +83,7 @@ FREE = Costs(move=0.0, start=0.0)
 
 Price = Callable[[int, int], float]
 Segments = list[tuple[int, int]]
+Cut = Callable[[Sequence[int], Price], Segments]
 
 
 def cut(keys: Sequence[int], price: Price) -> Segments:
@@ -137,7 +138,7 @@ class Realization:
     """
 
     costs: Costs
-    cut: Callable[[Sequence[int], Price], Segments]
+    cut: Cut
     crops: bool = True
 
 

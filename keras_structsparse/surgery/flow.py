@@ -116,9 +116,11 @@ def _step(network: Graph, call: Call, site: Site) -> Step:
         reason = "it is called with training=True"
     if call.options.get("mask") is not None:
         reason = "it is called with a mask"
+    if len(call.outputs) != 1 and not (rule and rule.splits):
+        reason = reason or "it has several outputs"
     if network.is_shared(call) and site.weights:
         reason = "it has weights and is called more than once"
-    if rule is None or reason is not None or len(call.outputs) != 1:
+    if rule is None or reason is not None:
         outputs = tuple(unknown(site.fresh(_width(network, i))) for i in call.outputs)
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
         stays = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
@@ -126,7 +128,7 @@ def _step(network: Graph, call: Call, site: Site) -> Step:
     site, hidden = (site, ()) if rule.borders else _without_borders(site)
     flow = rule.flow(site)
     flow = replace(flow, keeps=flow.keeps + hidden)
-    return Step(call, site, rule, flow, (flow.output,))
+    return Step(call, site, rule, flow, flow.outputs)
 
 
 def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_structsparse.graph import Graph
-from keras_structsparse.surgery.channels import Channels
+from keras_structsparse.surgery.channels import Channels, Reading
 from keras_structsparse.surgery.flow import Walk
 
 Array = Any
@@ -75,9 +75,15 @@ def _add_needed(walk: Walk, roots: Array, keep: Array) -> bool:
 
 
 def _ranks(walk: Walk, roots: Array, fixed: Array) -> Array:
-    """Let the convolutions that gain most by it sort their channels; the others follow."""
+    """Let the convolutions that gain most by it sort their channels; the others follow.
+
+    The channels of groups stay side by side.
+    """
     rank = np.zeros(walk.count, int)
     taken = fixed.copy()
+    for reading in _readings(walk):
+        if reading.groups > 1:
+            taken[roots[reading.inputs.ids]] = taken[roots[reading.outputs]] = True
     for step in sorted(walk.steps, key=lambda step: -step.flow.gain):
         mine = roots[step.flow.output.ids]
         if step.flow.gain > 0 and not taken[mine].any():
@@ -100,27 +106,51 @@ def _joined(walk: Walk) -> Array:
 
 def _add_carriers(walk: Walk, roots: Array, keep: Array) -> bool:
     changed = False
-    for channels in _needed(walk, roots, keep, "carries"):
-        kept = keep[roots[channels.ids]]
-        strength = np.where(channels.offset, np.abs(channels.value), 0.0)
-        lost = strength[~kept].max(initial=0.0)
-        if lost > 0 and strength[kept].max(initial=0.0) < WEAKEST_CARRIER * lost:
-            strongest = int(np.argmax(np.where(kept, 0.0, strength)))
-            keep[roots[channels.ids[strongest]]] = changed = True
+    for reading in _readings(walk):
+        if reading.carries:
+            changed |= _carry(reading, roots, keep)
     return changed
+
+
+def _carry(reading: Reading, roots: Array, keep: Array) -> bool:
+    """In each group the strongest constant stays, unless one as good does."""
+    inputs = reading.inputs
+    kept = reading.grouped(keep[roots[inputs.ids]])
+    strength = reading.grouped(np.where(inputs.offset, np.abs(inputs.value), 0.0))
+    lost = np.where(kept, 0.0, strength)
+    weak = np.where(kept, strength, 0.0).max(axis=1) < WEAKEST_CARRIER * lost.max(axis=1)
+    groups = np.flatnonzero(weak & _stays(reading, roots, keep))
+    strongest = lost[groups].argmax(axis=1)
+    keep[roots[reading.grouped(inputs.ids)[groups, strongest]]] = True
+    return bool(len(groups))
 
 
 def _add_readable(walk: Walk, roots: Array, keep: Array) -> bool:
-    """A layer that stays must have something to read, even if its kernels are all zero."""
+    """A layer that stays must have something to read; its groups read and make equally many."""
     changed = False
-    for channels in _needed(walk, roots, keep, "reads"):
-        if not keep[roots[channels.ids]].any():
-            keep[roots[channels.ids[0]]] = changed = True
+    for reading in _readings(walk):
+        stays = _stays(reading, roots, keep)
+        for ids, least in ((reading.inputs.ids, 1), (reading.outputs, 0)):
+            changed |= _even(roots[reading.grouped(ids)[stays]], keep, least)
     return changed
 
 
-def _needed(walk: Walk, roots: Array, keep: Array, which: str) -> Iterable[Channels]:
-    """The inputs ``which`` of the calls that have an output channel left."""
-    for step in walk.steps:
-        if keep[roots[step.flow.output.ids]].any():
-            yield from getattr(step.flow, which)
+def _even(ids: Array, keep: Array, least: int) -> bool:
+    """Keep as many numbers of each row of ``ids`` as of the fullest, and at least so many."""
+    counts = keep[ids].sum(axis=1)
+    missing = np.maximum(counts.max(initial=least), least) - counts
+    # The kept ones first, so that those next to come are the first of the others.
+    first = np.argsort(~keep[ids], axis=1, kind="stable")
+    places = np.arange(ids.shape[1])
+    added = (places >= counts[:, None]) & (places < (counts + missing)[:, None])
+    keep[np.take_along_axis(ids, first, axis=1)[added]] = True
+    return bool(missing.any())
+
+
+def _stays(reading: Reading, roots: Array, keep: Array) -> Array:
+    """Which groups have an output left."""
+    return np.asarray(reading.grouped(keep[roots[reading.outputs]]).any(axis=1))
+
+
+def _readings(walk: Walk) -> Iterable[Reading]:
+    return (reading for step in walk.steps for reading in step.flow.reads)

@@ -8,13 +8,15 @@ constant channel c stays, the carrier, with the kernel slice ``sum_j (c_j / c) k
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 from keras import activations
 
-from keras_structsparse.surgery.channels import Channels, Flow, Site
+from keras_structsparse.surgery.channels import Channels, Flow, Reading, Site
 
 Array = Any
 
@@ -68,33 +70,33 @@ def flow(site: Site, padded: bool) -> Flow:
         An output channel is live if its kernel reads a live channel, or a constant that ends at a
         border; else it is the constant bias.
     """
-    inputs, kernel = site.inputs[0], _matrix(site.weights["kernel"])
+    inputs, kernel = site.inputs[0], _blocks(site)
     folds = _folds(site, padded)
     reading = (kernel != 0).any(axis=0)
     active = inputs.live if folds else inputs.live | inputs.offset
-    live = reading[active].any(axis=0)
+    live = (reading & _column(site, active)).any(axis=0).ravel()
     bias = _bias(site) + (_folded(site, ~inputs.live) if folds else 0.0)
     activation = site.operation.activation
     mixes = not is_elementwise(activation)
     notes = ("its activation mixes channels",) if mixes and not live.all() else ()
     live = live | (mixes and live.any())
+    share = float(active.sum()) / len(active)
     output = Channels(
         ids=site.fresh(len(bias)),
         live=live,
         value=np.where(live, 0.0, activated(site, np.where(live, 0.0, bias))),
-        cost=np.full(len(bias), positions(site) * kernel.shape[0] * float(active.sum())),
+        cost=np.full(len(bias), positions(site) * math.prod(kernel.shape[:2]) * share),
     )
 
     def needs(needed: Array) -> tuple[Array, ...]:
-        read = (kernel[:, :, needed] != 0).any(axis=(0, 2))
+        read = (reading & needed.reshape(reading.shape[1:])).any(axis=2).T.ravel()
         return (inputs.ids[inputs.live & read],)
 
     return Flow(
         output,
         keeps=(output.ids,) if mixes else (),
         needs=needs,
-        carries=() if folds else (inputs,),
-        reads=(inputs,),
+        reads=(Reading(inputs, output.ids, groups_of(site), carries=not folds),),
         notes=notes,
     )
 
@@ -112,6 +114,17 @@ def shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Array
         The kernel (..., inputs, outputs) and the bias (outputs,), or None where there is neither a
         bias nor anything to put into it. Both in float64.
     """
+    if groups_of(site) == 1:
+        kernel, bias = _shrunk(site, rows, columns, padded)
+    else:
+        parts = [_shrunk(*part, padded) for part in _groups(site, rows, columns)]
+        kernel = np.concatenate([part[0] for part in parts], axis=-1)
+        bias = np.concatenate([part[1] for part in parts])
+    return kernel, bias if "bias" in site.weights or bias.any() else None
+
+
+def _shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Array, Array]:
+    """The kernel and the bias of one group."""
     inputs = site.inputs[0]
     kernel = np.asarray(site.weights["kernel"], np.float64)[..., columns]
     bias = _bias(site)[columns]
@@ -125,7 +138,47 @@ def shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Array
             slot = int(np.argmax(constants))
             share = inputs.value[gone] / inputs.value[rows[slot]]
             result[..., slot, :] += np.einsum("j,...jo->...o", share, kernel[..., gone, :])
-    return result, bias if "bias" in site.weights or bias.any() else None
+    return result, bias
+
+
+def _groups(site: Site, rows: Array, columns: Array) -> Iterator[tuple[Site, Array, Array]]:
+    """The groups that have an output left, each as a layer of its own."""
+    (inputs,) = site.inputs
+    deep, wide = (len(values) // groups_of(site) for values in (inputs, _bias(site)))
+    for group in np.unique(columns // wide):
+        outputs = np.arange(group * wide, (group + 1) * wide)
+        part = replace(
+            site,
+            weights={name: value[..., outputs] for name, value in site.weights.items()},
+            inputs=(inputs.part(np.arange(group * deep, (group + 1) * deep)),),
+        )
+        yield (
+            part,
+            *(
+                index[index // size == group] % size
+                for index, size in ((rows, deep), (columns, wide))
+            ),
+        )
+
+
+def read_rows(site: Site, order: Array, columns: Array) -> Array:
+    """Which input channels a layer reads for the output channels that stay.
+
+    Args:
+        site: The call of the layer.
+        order: The input channels that are there.
+        columns: The output channels that stay.
+
+    Returns:
+        All of ``order``, if the layer has no groups; else those of the groups of ``columns``, the
+        groups in order.
+    """
+    groups = groups_of(site)
+    if groups == 1:
+        return order
+    of_rows = order // (len(site.inputs[0]) // groups)
+    rows = order[np.isin(of_rows, columns // (len(_bias(site)) // groups))]
+    return np.sort(rows)
 
 
 def _folds(site: Site, padded: bool) -> bool:
@@ -136,13 +189,27 @@ def _folded(site: Site, which: Array) -> Array:
     """What the constant channels ``which`` add to every output, (outputs,)."""
     if site.constants == "drop":
         return np.zeros(site.weights["kernel"].shape[-1])
-    sums = _matrix(site.weights["kernel"])[:, which].sum(axis=0, dtype=np.float64)
-    return np.asarray(site.inputs[0].value[which] @ sums)
+    values = np.where(which, site.inputs[0].value, 0.0)
+    used = which.reshape(groups_of(site), -1).any(axis=0)
+    sums = _blocks(site)[:, used].sum(axis=0, dtype=np.float64)
+    return np.einsum("ngo,ng->go", sums, _column(site, values)[used, :, 0]).ravel()
 
 
-def _matrix(kernel: Array) -> Array:
-    """The kernel as (positions, inputs, outputs)."""
-    return kernel.reshape(-1, *kernel.shape[-2:])
+def groups_of(site: Site) -> int:
+    """Number of groups of inputs, of which every kernel reads one."""
+    return len(site.inputs[0]) // int(site.weights["kernel"].shape[-2])
+
+
+def _blocks(site: Site) -> Array:
+    """The kernel as (positions, inputs of a group, groups, outputs of a group)."""
+    kernel, groups = site.weights["kernel"], groups_of(site)
+    *_, inputs, outputs = kernel.shape
+    return kernel.reshape(-1, inputs, groups, outputs // groups)
+
+
+def _column(site: Site, values: Array) -> Array:
+    """Values of the inputs as (inputs of a group, groups, 1)."""
+    return values.reshape(groups_of(site), -1).T[:, :, None]
 
 
 def _bias(site: Site) -> Array:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_structsparse import graph as graphs
-from keras_structsparse.copying import clone
+from keras_structsparse.copying import clone, set_weights
 from keras_structsparse.plans import Masks, Plan, masks
 from keras_structsparse.plans import plan as read_plan
 from keras_structsparse.surgery.channels import Piece
@@ -107,11 +107,13 @@ class _Builder:
             return self._unchanged(step, tensors)
         wanted = self.layout.wanted(step.flow.output)
         if not len(wanted):
-            return [None]
+            return [None] * len(call.outputs)
         pieces = [self._piece(*side) for side in zip(call.inputs, tensors, strict=True)]
-        piece = step.rule.build(step.site, wanted, pieces)
-        self.orders[call.outputs[0]] = piece.order
-        return [piece.tensor]
+        built = step.rule.build(step.site, wanted, pieces)
+        results = [built] if isinstance(built, Piece) else built
+        for index, piece in zip(call.outputs, results, strict=True):
+            self.orders[index] = np.arange(0) if piece is None else piece.order
+        return [None if piece is None else piece.tensor for piece in results]
 
     def _piece(self, index: int, tensor: Tensor | None) -> Piece | None:
         """A new tensor with its order; what no rule has made holds all channels in order."""
@@ -129,7 +131,7 @@ class _Builder:
         outputs = keras.tree.flatten(self.copies[key](*args, **kwargs))
         if weights := getattr(operation, "weights", ()):
             changed = self.changes.get(key, {})
-            self.copies[key].set_weights([changed.get(w.name, w) for w in weights])
+            set_weights(self.copies[key], [changed.get(w.name, w) for w in weights])
         return outputs
 
 

@@ -7,10 +7,13 @@ from keras_structsparse.surgery.rules import (
     depthwise,
     elementwise,
     merging,
+    mixing,
     normalization,
     padding,
     pooling,
     reshaping,
+    slicing,
+    transposed,
 )
 
 __all__ = [
@@ -20,8 +23,11 @@ __all__ = [
     "depthwise",
     "elementwise",
     "merging",
+    "mixing",
     "normalization",
     "padding",
     "pooling",
     "reshaping",
+    "slicing",
+    "transposed",
 ]

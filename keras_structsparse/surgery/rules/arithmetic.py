@@ -136,6 +136,8 @@ OTHERS = (
     layers.Minimum,
     operation_type(keras.ops.subtract, 2),
     operation_type(keras.ops.true_divide, 2),
+    operation_type(keras.ops.divide, 2),
+    operation_type(keras.ops.power, 2),
     operation_type(keras.ops.maximum, 2),
     operation_type(keras.ops.minimum, 2),
 )

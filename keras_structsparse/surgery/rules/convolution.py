@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,8 +15,9 @@ from keras_structsparse import groups
 from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit
-from keras_structsparse.surgery.costs import Price
+from keras_structsparse.surgery.costs import Cut, Price, whole
 from keras_structsparse.surgery.registry import register
+from keras_structsparse.surgery.rules.slicing import pick
 
 Array = Any
 Tensor = Any
@@ -38,9 +40,10 @@ def flow(site: Site) -> Flow:
     """The channels behind a convolution; kernels of equal size are best side by side."""
     found = linear.flow(site, _is_padded(site))
     sizes = _support_sizes(site.weights["kernel"])
-    live, price = found.output.live, _price(site, int(site.inputs[0].live.sum()))
+    inputs = int(site.inputs[0].live.sum()) // linear.groups_of(site)
+    live, price = found.output.live, _price(site, inputs)
     keys = sorted(sizes[live].tolist())
-    segments = site.realize.cut(keys, price)
+    segments = _cut(site)(keys, price)
     apart = sum(price(keys[stop - 1], stop - start) for start, stop in segments)
     together = price(max(keys, default=1), len(keys))
     notes = found.notes + _uncroppable(site, max(keys, default=1))
@@ -62,24 +65,37 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
-    kernel, bias = linear.shrunk(site, piece.order, wanted, _is_padded(site))
+    rows = linear.read_rows(site, piece.order, wanted)
+    tensor = _picked(site, piece, rows)
+    kernel, bias = linear.shrunk(site, rows, wanted, _is_padded(site))
     sizes = _support_sizes(kernel)
-    segments = site.realize.cut(sizes.tolist(), _price(site, len(piece.order)))
+    segments = _cut(site)(sizes.tolist(), _price(site, kernel.shape[-2]))
     if len(segments) == 1:
-        return Piece(_convolution(site, site.layer_name, kernel, bias, piece.tensor), wanted)
+        return Piece(_convolution(site, site.layer_name, kernel, bias, tensor), wanted)
     parts = [
         _convolution(
             site,
             site.derive(f"part_{index}"),
             kernel[..., start:stop],
             None if bias is None else bias[start:stop],
-            piece.tensor,
+            tensor,
         )
         for index, (start, stop) in enumerate(segments)
     ]
     policy = site.operation.dtype_policy
     join = keras.layers.Concatenate(dtype=policy, name=site.derive("parts"))
     return Piece(join(parts), wanted)
+
+
+def _cut(site: Site) -> Cut:
+    """How to cut the kernels by their sizes; those of groups must stay side by side."""
+    return site.realize.cut if linear.groups_of(site) == 1 else whole
+
+
+def _picked(site: Site, piece: Piece, rows: Array) -> Tensor:
+    """The channels ``rows`` of a piece; its other ones belong to groups that are gone."""
+    places = {int(channel): place for place, channel in enumerate(piece.order)}
+    return pick(piece.tensor, np.array([places[int(row)] for row in rows]), site.derive)
 
 
 def _convolution(
@@ -93,6 +109,7 @@ def _convolution(
         site.operation,
         name=name,
         filters=kernel.shape[-1],
+        groups=tensor.shape[-1] // kernel.shape[-2],
         kernel_size=kernel.shape[:-2],
         use_bias=bias is not None,
         **changes,
@@ -105,7 +122,12 @@ def _window(site: Site, kernel: Array) -> int:
     """The size of least price that holds all entries: a larger one may do without padding."""
     *_, inputs, kernels = kernel.shape
     sizes = _windows(site, int(_support_sizes(kernel).max()))
-    return min(sizes, key=lambda size: _price_of(site, inputs, kernels, size))
+
+    def price(size: int) -> float:
+        each, start = _price_line(site, inputs, size)
+        return each * kernels + start
+
+    return min(sizes, key=price)
 
 
 def _windows(site: Site, least: int) -> list[int]:
@@ -119,26 +141,29 @@ def _windows(site: Site, least: int) -> list[int]:
 def _price(site: Site, inputs: int) -> Price:
     """What a convolution of so many kernels, the largest of a given size, costs at best."""
 
+    @functools.cache
+    def lines(size: int) -> list[tuple[float, float]]:
+        return [_price_line(site, inputs, window) for window in _windows(site, size)]
+
     def price(size: int, kernels: int) -> float:
-        return min(_price_of(site, inputs, kernels, window) for window in _windows(site, size))
+        return min(each * kernels + start for each, start in lines(size))
 
     return price
 
 
-def _price_of(site: Site, inputs: int, kernels: int, size: int) -> float:
+def _price_line(site: Site, inputs: int, size: int) -> tuple[float, float]:
+    """The price of a convolution for each of its kernels, and that of having it at all."""
     costs = site.realize.costs
     area = math.prod(min(side, size) for side in site.operation.kernel_size)
-    work = linear.positions(site) * kernels * (inputs * area + costs.move)
     places = math.prod(side or 1 for side in site.shapes[0][1:-1])
     stages = len(_stages(_explicit_pads(site, size) or []))
-    return work + costs.start + stages * (places * inputs * costs.move + costs.start)
+    start = costs.start + stages * (places * inputs * costs.move + costs.start)
+    return linear.positions(site) * (inputs * area + costs.move), start
 
 
 def refuses(site: Site) -> str | None:
-    """Grouped and channels-first convolutions have their own order of channels."""
+    """Channels-first convolutions have their own order of channels."""
     layer = site.operation
-    if layer.groups != 1:
-        return "it is a grouped convolution"
     if layer.data_format != "channels_last":
         return "its data format is channels_first"
     extra = set(site.weights) - {"kernel", "bias"}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Number
 from typing import Any
 
+import numpy as np
 from keras import activations, layers, ops
 
 from keras_structsparse.copying import clone
 from keras_structsparse.graph import operation_type
 from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site
+from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit
 from keras_structsparse.surgery.constants import settled
 from keras_structsparse.surgery.registry import register
 
@@ -44,17 +47,51 @@ def mixes(site: Site) -> str | None:
     return "its activation is not known to treat every channel by itself"
 
 
+def has_arrays(site: Site) -> str | None:
+    """Bounds may differ from entry to entry."""
+    bounds = (site.operation.x_min, site.operation.x_max)
+    return None if all(isinstance(b, Number | None) for b in bounds) else "its bounds are arrays"
+
+
+def flow_prelu(site: Site) -> Flow:
+    """Where the slope depends on the position, a negative constant becomes a pattern."""
+    inputs, slope = site.inputs[0], np.asarray(site.weights["alpha"], np.float64)
+    alike = math.prod(slope.shape[:-1]) == 1
+    live = inputs.live | (inputs.offset & (inputs.value < 0) & (not alike))
+    factor = np.where(inputs.value < 0, slope.reshape(-1, slope.shape[-1])[0], 1.0)
+    return Flow(inputs.passed(live=live, value=np.where(live, 0.0, factor * inputs.value)))
+
+
+def build_prelu(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The slopes of the kept channels; all channels may share one."""
+    (piece,) = pieces
+    assert piece is not None, "the output has the channels of the input"
+    slope = site.weights["alpha"]
+    slope = slope[..., piece.order] if slope.shape[-1] == len(site.inputs[0]) else slope
+    layer = clone(site.operation, name=site.layer_name)
+    return Piece(emit(layer, piece.tensor, [slope]), piece.order)
+
+
 FUNCTIONS = (
     activations.relu,
     *(ops.relu, ops.relu6, ops.leaky_relu, ops.elu, ops.selu, ops.celu, ops.gelu, ops.silu),
     *(ops.sigmoid, ops.log_sigmoid, ops.hard_sigmoid, ops.hard_silu, ops.softplus, ops.softsign),
-    *(ops.tanh, ops.exp, ops.sqrt, ops.square, ops.abs, ops.negative),
+    *(ops.hard_tanh, ops.hard_shrink, ops.soft_shrink, ops.tanh_shrink),
+    *(ops.sparse_plus, ops.sparse_sigmoid, ops.squareplus),
+    *(ops.tanh, ops.exp, ops.expm1, ops.log, ops.log1p, ops.log2, ops.log10, ops.erf),
+    *(ops.sqrt, ops.rsqrt, ops.square, ops.reciprocal, ops.abs, ops.absolute, ops.negative),
+    *(ops.sin, ops.cos, ops.sinh, ops.cosh, ops.arctan, ops.arctanh, ops.arcsinh),
+    *(ops.sign, ops.floor, ops.ceil, ops.round, ops.trunc),
+    lambda x: ops.threshold(x, 0.0, 0.0),
+    lambda x: ops.cast(x, "float16"),
 )
 """What bare operations of one tensor make of every entry by itself."""
 
 register(Rule(flow_activation, build), layers.ReLU, layers.LeakyReLU, layers.ELU)
 register(Rule(flow_activation, build), *dict.fromkeys(map(operation_type, FUNCTIONS)))
 register(Rule(flow_activation, build, mixes), layers.Activation)
+register(Rule(flow_activation, build, has_arrays), operation_type(lambda x: ops.clip(x, 0, 1)))
+register(Rule(flow_prelu, build_prelu), layers.PReLU)
 register(
     Rule(flow_identity, build, borders=True),
     layers.Dropout,
@@ -63,5 +100,8 @@ register(
     layers.SpatialDropout3D,
     layers.GaussianNoise,
     layers.GaussianDropout,
+    layers.AlphaDropout,
+    layers.ActivityRegularization,
     layers.Identity,
+    operation_type(ops.stop_gradient),
 )

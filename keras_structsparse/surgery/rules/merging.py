@@ -7,7 +7,10 @@ keeps them as constants (its maker computes them), or is spread over the places 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Number
 from typing import Any
 
 import keras
@@ -22,6 +25,7 @@ from keras_structsparse.surgery.rules import arithmetic
 from keras_structsparse.surgery.rules.arithmetic import arranged, policy
 
 Array = Any
+Product = operation_type(keras.ops.multiply, 2)
 
 
 def flow_add(site: Site) -> Flow:
@@ -107,6 +111,33 @@ def _spreads(site: Site, side: Channels, live: Array) -> bool:
     return float(side.cost[missing].sum()) > places * width * (have + costs.move) + costs.start
 
 
+def flow_scaled(site: Site) -> Flow:
+    """``x + scale y`` is the sum of x and a tensor whose constants are scaled."""
+    return _flow_sum(_with_scale(site))
+
+
+def build_scaled(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """A scaling by one number, then the sum."""
+    left, right = pieces
+    if right is not None:
+        # Not a Rescaling, which rounds its numbers to float32.
+        tensor = Product(name=site.derive("scaled"))(right.tensor, site.operation.scale)
+        right = Piece(tensor, right.order)
+    return _build_sum(_with_scale(site), wanted, [left, right])
+
+
+def _with_scale(site: Site) -> Site:
+    left, right = site.inputs
+    return replace(site, inputs=(left, right.passed(value=right.value * site.operation.scale)))
+
+
+def refuses_scaled(site: Site) -> str | None:
+    """One number for all channels of tensors of one shape."""
+    if not isinstance(site.operation.scale, Number):
+        return "its scale is no number"
+    return None if _is_sum(site) else f"its inputs have the shapes {site.shapes}"
+
+
 def flow_concatenate(site: Site) -> Flow:
     """The channels of all inputs, one after the other."""
     parts = site.inputs
@@ -141,4 +172,13 @@ def refuses_concatenate(site: Site) -> str | None:
 register(
     Rule(flow_add, build_add, arithmetic.refuses), layers.Add, operation_type(keras.ops.add, 2)
 )
-register(Rule(flow_concatenate, build_concatenate, refuses_concatenate), layers.Concatenate)
+register(
+    Rule(flow_scaled, build_scaled, refuses_scaled),
+    # A layer of keras.applications, which they do not show.
+    sys.modules[keras.applications.InceptionResNetV2.__module__].CustomScaleLayer,
+)
+register(
+    Rule(flow_concatenate, build_concatenate, refuses_concatenate),
+    layers.Concatenate,
+    operation_type(lambda *tensors: keras.ops.concatenate(tensors, axis=-1), 2),
+)

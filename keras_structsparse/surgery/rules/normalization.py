@@ -1,34 +1,45 @@
-"""Normalisation of each channel by itself."""
+"""A scale and an offset for each channel by itself: normalisation at inference, and the like."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Number
 from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 
-from keras_structsparse.copying import clone
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit
+from keras_structsparse.copying import clone, set_weights
+from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit, unknown
+from keras_structsparse.surgery.constants import settled
 from keras_structsparse.surgery.registry import register
 
 Array = Any
+Affine = tuple[Array, Array]
 
 
-def flow(site: Site) -> Flow:
-    """Batch normalisation at inference is affine; a channel with gamma = 0 becomes beta."""
+def flow(affine: Callable[[Site], Affine], site: Site) -> Flow:
+    """A constant c becomes gain c + shift; a channel with a gain of 0 becomes the shift."""
     inputs = site.inputs[0]
-    gain, shift = _affine(site)
+    gain, shift = affine(site)
     live = inputs.live & (gain != 0)
     constant = np.where(inputs.live, 0.0, inputs.value)
     return Flow(inputs.passed(live=live, value=np.where(live, 0.0, gain * constant + shift)))
 
 
-def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """The layer over the kept channels, with its moving statistics."""
+def build(
+    changes: Callable[[Site, Array], dict[str, Any]],
+    site: Site,
+    wanted: Array,
+    pieces: Sequence[Piece | None],
+) -> Piece:
+    """The layer over the kept channels, with its statistics."""
     (piece,) = pieces
     assert piece is not None, "the output has the channels of the input"
-    layer = clone(site.operation, name=site.layer_name)
+    layer = clone(site.operation, name=site.layer_name, **changes(site, piece.order))
     weights = [weight[piece.order] for weight in site.weights.values()]
     return Piece(emit(layer, piece.tensor, weights), piece.order)
 
@@ -40,11 +51,109 @@ def refuses(site: Site) -> str | None:
     return None
 
 
-def _affine(site: Site) -> tuple[Array, Array]:
+# --- batch normalisation ---
+
+
+def _batch(site: Site) -> Affine:
     weights = {name: np.asarray(value, np.float64) for name, value in site.weights.items()}
     deviation = np.sqrt(weights["moving_variance"] + site.operation.epsilon)
     gain = weights.get("gamma", 1.0) / deviation
     return gain, weights.get("beta", 0.0) - gain * weights["moving_mean"]
 
 
-register(Rule(flow, build, refuses), keras.layers.BatchNormalization)
+def _nothing(site: Site, order: Array) -> dict[str, Any]:
+    return {}
+
+
+# --- group normalisation ---
+
+
+def _instance(site: Site) -> Affine:
+    """Of a channel by itself: a constant is its own mean, so that the offset alone is left."""
+    gamma, beta = (site.weights.get(name) for name in ("gamma", "beta"))
+    width = len(site.inputs[0])
+    live = np.where(site.inputs[0].live, 1.0 if gamma is None else gamma, 0.0)
+    return live, np.zeros(width) if beta is None else np.asarray(beta, np.float64)
+
+
+def refuses_groups(site: Site) -> str | None:
+    """Groups of several channels mix them."""
+    if site.operation.groups != len(site.inputs[0]):
+        return "it mixes the channels of each of its groups"
+    return refuses(site)
+
+
+# --- scales ---
+
+
+def _scale(site: Site) -> Affine:
+    (gamma,) = site.weights.values()
+    return np.asarray(gamma, np.float64), np.zeros(len(gamma))
+
+
+def flow_rescaling(site: Site) -> Flow:
+    """The layer says itself what it makes of constants: it rounds its numbers to float32."""
+    live, value = settled(site, site.inputs[0].live)
+    return Flow(site.inputs[0].passed(live=live, value=value))
+
+
+def _rescaled(site: Site, order: Array) -> dict[str, Any]:
+    """Numbers stay numbers, lists lists and arrays arrays, for each is rounded in its own way."""
+    values = {"scale": site.operation.scale, "offset": site.operation.offset}
+    return {name: _some(value, order) for name, value in values.items() if np.size(value) > 1}
+
+
+def _some(values: Any, order: Array) -> Any:
+    if isinstance(values, np.ndarray):
+        return keras.saving.serialize_keras_object(values[order])
+    return [values[index] for index in order]
+
+
+def refuses_rescaling(site: Site) -> str | None:
+    """A number, or one for each channel, that come last."""
+    values = (site.operation.scale, site.operation.offset)
+    if not all(isinstance(value, Number | list | tuple | np.ndarray) for value in values):
+        return "its scale or offset is a tensor"
+    shapes = set(map(np.shape, values)) - {(), (1,)}
+    if shapes - {(len(site.inputs[0]),)}:
+        return f"its scale and offset have the shapes {sorted(shapes)}"
+    first = keras.config.image_data_format() == "channels_first"
+    return "the image data format is channels_first" if shapes and first else None
+
+
+# --- preprocessing ---
+
+
+def flow_inputs(site: Site) -> Flow:
+    """What is made for the inputs of a network keeps all channels."""
+    inputs = site.inputs[0]
+    notes = () if inputs.live.all() else ("it keeps all its channels",)
+    return Flow(unknown(inputs.ids), keeps=(inputs.ids,), notes=notes)
+
+
+def build_inputs(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """A copy of the layer."""
+    (piece,) = pieces
+    assert piece is not None, "the output has the channels of the input"
+    layer = clone(site.operation, name=site.layer_name)
+    output = layer(piece.tensor)
+    set_weights(layer, list(site.weights.values()))
+    return Piece(output, piece.order)
+
+
+register(Rule(partial(flow, _batch), partial(build, _nothing), refuses), layers.BatchNormalization)
+register(
+    Rule(
+        partial(flow, _instance),
+        partial(build, lambda site, order: {"groups": len(order)}),
+        refuses_groups,
+    ),
+    layers.GroupNormalization,
+)
+register(
+    Rule(partial(flow, _scale), partial(build, lambda site, order: {"projection_dim": len(order)})),
+    # A layer of keras.applications, which they do not show.
+    sys.modules[keras.applications.ConvNeXtTiny.__module__].LayerScale,
+)
+register(Rule(flow_rescaling, partial(build, _rescaled), refuses_rescaling), layers.Rescaling)
+register(Rule(flow_inputs, build_inputs), layers.Normalization)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
+from keras_structsparse.graph import operation_type
 from keras_structsparse.surgery.channels import Flow, Rule, Site
 from keras_structsparse.surgery.registry import register
 from keras_structsparse.surgery.rules.elementwise import build
@@ -24,6 +25,25 @@ def refuses_padding(site: Site) -> str | None:
     return refuses(site) if hasattr(site.operation, "data_format") else None
 
 
+def flow_pad(site: Site) -> Flow:
+    """Padding by zeros makes a border; padding by what is there makes none."""
+    inputs = site.inputs[0]
+    visible = inputs.offset.any() and site.operation.mode == "constant"
+    border = site.name if visible and site.constants == "exact" else inputs.border
+    return Flow(inputs.passed(border=border))
+
+
+def refuses_pad(site: Site) -> str | None:
+    """Channels must stay what they are, and what is put around them zero."""
+    args, kwargs = site.fill([None])
+    if kwargs.get("constant_values", args[1] if len(args) > 1 else None):
+        return "it pads by something else than zero"
+    if len(site.operation.pad_width) == 1 or any(site.operation.pad_width[-1]):
+        return "it pads the channels"
+    return None
+
+
+register(Rule(flow_pad, build, refuses_pad, borders=True), operation_type(lambda x: ops.pad(x, 1)))
 register(
     Rule(flow, build, refuses_padding, borders=True),
     layers.ZeroPadding1D,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
 from keras import layers, ops
 
 from keras_structsparse.graph import operation_type
@@ -35,14 +39,65 @@ def refuses(site: Site) -> str | None:
 
 def refuses_reduction(site: Site) -> str | None:
     """A mean over all axes but the first and the last is a global pooling."""
-    rank, axes = len(site.shapes[0]), site.operation.axis
-    axes = [axes] if isinstance(axes, int) else axes
-    if axes is None or not {axis % rank for axis in axes} <= set(range(1, rank - 1)):
-        return f"it reduces the axes {axes}, not the positions alone"
+    axes = reduced_axes(site)
+    if axes is None or not axes <= set(range(1, len(site.shapes[0]) - 1)):
+        return f"it reduces the axes {site.operation.axis}, not the positions alone"
     return None
 
 
+def reduced_axes(site: Site) -> set[int] | None:
+    """The axes of a reduction, none of them negative; None for all."""
+    axes = site.operation.axis
+    if axes is None:
+        return None
+    return {axis % len(site.shapes[0]) for axis in ([axes] if isinstance(axes, int) else axes)}
+
+
+def flow_sum(site: Site) -> Flow:
+    """A constant times the number of positions that are summed."""
+    inputs, shape = site.inputs[0], site.shapes[0]
+    places = math.prod(shape[axis] or 0 for axis in reduced_axes(site) or ())
+    return Flow(inputs.passed(value=inputs.value * places))
+
+
+def refuses_sum(site: Site) -> str | None:
+    """The number of positions must be known."""
+    if None in site.shapes[0][1:]:
+        return f"the size of its input is not known: {site.shapes[0]}"
+    return refuses_reduction(site)
+
+
+def flow_spread(site: Site) -> Flow:
+    """Nothing varies where all is constant."""
+    inputs = site.inputs[0]
+    return Flow(inputs.passed(value=np.zeros(len(inputs))))
+
+
+def refuses_resizing(site: Site) -> str | None:
+    """Borders may be filled."""
+    if site.operation.pad_to_aspect_ratio:
+        return "it pads to the aspect ratio"
+    return refuses(site)
+
+
+ADAPTIVE = [
+    getattr(layers, f"Adaptive{kind}Pooling{rank}D", None)
+    for kind in ("Average", "Max")
+    for rank in (1, 2, 3)
+]
+"""None where this version of Keras has none."""
+
+POOLS: tuple[Any, ...] = (
+    lambda x: ops.max_pool(x[..., None], 1),
+    lambda x: ops.average_pool(x[..., None], 1),
+)
+RESIZE = operation_type(lambda x: ops.image.resize(x[None, ..., None], (1, 1)))
+
 register(Rule(flow, build, refuses_reduction), *map(operation_type, (ops.mean, ops.max, ops.min)))
+register(Rule(flow_sum, build, refuses_sum), operation_type(ops.sum))
+register(Rule(flow_spread, build, refuses_reduction), *map(operation_type, (ops.var, ops.std)))
+register(Rule(flow, build, refuses), *filter(None, ADAPTIVE), *map(operation_type, POOLS))
+register(Rule(flow_upsampling, build, refuses_resizing), layers.Resizing, RESIZE)
 register(
     Rule(flow, build, refuses),
     layers.UpSampling3D,

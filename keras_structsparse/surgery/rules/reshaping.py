@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from keras_structsparse.surgery.rules.arithmetic import policy
 from keras_structsparse.surgery.rules.elementwise import build
 
 Array = Any
+Refuses = Callable[[Site], str | None]
 
 
 def flow_flatten(site: Site) -> Flow:
@@ -97,6 +98,50 @@ def refuses_permute(site: Site) -> str | None:
     return None if site.operation.dims[-1] == last else "it moves the channels to another axis"
 
 
+def apart(axes: Callable[[Site], Iterable[int] | None], back: int = 0) -> Refuses:
+    """Refuse what touches the last axis, or that which comes ``back`` axes behind it."""
+
+    def refuses_last(site: Site) -> str | None:
+        rank, touched = len(site.shapes[0]) + back, axes(site)
+        if touched is None or any(axis % rank == rank - 1 for axis in touched):
+            return f"it moves the channels to another axis: {site.shapes[0]}, {site.output_shape}"
+        return None
+
+    return refuses_last
+
+
+def _axes(site: Site) -> Iterable[int] | None:
+    axis = site.operation.axis
+    return (axis,) if isinstance(axis, int) else axis
+
+
+def _moved(site: Site) -> Iterable[int]:
+    """The last axis, unless a transposition leaves it where it is."""
+    axes, last = site.operation.axes, len(site.shapes[0]) - 1
+    return () if axes is not None and axes[-1] % (last + 1) == last else (last,)
+
+
+def _swapped(site: Site) -> Iterable[int]:
+    return (site.operation.axis1, site.operation.axis2)
+
+
+register(Rule(flow_permute, build), layers.RepeatVector)
+register(Rule(flow_permute, build, apart(_moved)), operation_type(keras.ops.transpose))
+register(
+    Rule(flow_permute, build, apart(_swapped)),
+    operation_type(lambda x: keras.ops.swapaxes(x, 0, 1)),
+)
+register(
+    Rule(flow_permute, build, apart(_axes)),
+    operation_type(lambda x: keras.ops.squeeze(x, 1)),
+    operation_type(lambda x: keras.ops.flip(x, 0)),
+    operation_type(lambda x: keras.ops.roll(x, 1, 0)),
+    operation_type(lambda x: keras.ops.repeat(x, 2, 0)),
+)
+register(
+    Rule(flow_permute, build, apart(_axes, back=1)),
+    operation_type(lambda x: keras.ops.expand_dims(x, 1)),
+)
 register(Rule(flow_flatten, build_flatten, refuses), layers.Flatten)
 register(
     Rule(flow_reshape, build_reshape, refuses_reshape),

@@ -1,0 +1,63 @@
+"""Transposed convolutions: the kernel is (*spatial, out, in), and the output map is the larger one.
+
+A constant input becomes a pattern: which entries of the kernel reach a position depends on the
+strides, and on the border. All constants of a tensor become the same pattern through the same
+kernel slice, so one carrier can stand for the others. Supports are not cropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.copying import clone
+from keras_structsparse.surgery import linear
+from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit
+from keras_structsparse.surgery.registry import register
+from keras_structsparse.surgery.rules.pooling import refuses
+
+Array = Any
+
+
+def flow(site: Site) -> Flow:
+    """The channels behind a transposed convolution."""
+    return linear.flow(_as_convolution(site), _makes_patterns(site))
+
+
+def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The layer with the kept kernels over the kept channels."""
+    (piece,) = pieces
+    assert piece is not None, "layout.choose leaves every layer something to read"
+    kernel, bias = linear.shrunk(_as_convolution(site), piece.order, wanted, _makes_patterns(site))
+    layer = clone(
+        site.operation, name=site.layer_name, filters=len(wanted), use_bias=bias is not None
+    )
+    weights = [kernel.swapaxes(-1, -2), *([] if bias is None else [bias])]
+    return Piece(emit(layer, piece.tensor, weights), wanted)
+
+
+def _as_convolution(site: Site) -> Site:
+    """The site with a kernel (*spatial, in, out), which every position of the input uses once.
+
+    No position of the output is an interior one that all others are like, so "interior" is exact.
+    """
+    kernel = np.swapaxes(site.weights["kernel"], -1, -2)
+    constants = "drop" if site.constants == "drop" else "exact"
+    weights = {**site.weights, "kernel": kernel}
+    return replace(site, weights=weights, output_shape=site.shapes[0], constants=constants)
+
+
+def _makes_patterns(site: Site) -> bool:
+    return max(*site.operation.kernel_size, *site.operation.strides) > 1
+
+
+register(
+    Rule(flow, build, refuses, borders=True),
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
