@@ -83,6 +83,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying"}),
     "training": frozenset({"alpha", "optimizers", "attachment", "budget", "regularizers"}),
     "selection": frozenset({"graph", "plans", "training"}),
+    "carrying": frozenset({"alpha", "attachment", "optimizers", "surgery"}),
     "calibration": frozenset({"graph", "latency", "profiles", "surgery"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying"}),
     "export": frozenset({"graph"}),

@@ -2,6 +2,7 @@
 
 from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit, unknown
 from keras_structsparse.surgery.costs import Costs
+from keras_structsparse.surgery.lineage import Origin, Taken, origins
 from keras_structsparse.surgery.pruning import prune
 from keras_structsparse.surgery.registry import RULES, register
 
@@ -10,10 +11,13 @@ __all__ = [
     "Channels",
     "Costs",
     "Flow",
+    "Origin",
     "Piece",
     "Rule",
     "Site",
+    "Taken",
     "emit",
+    "origins",
     "prune",
     "register",
     "unknown",

@@ -14,7 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse.surgery import lineage
 from keras_structsparse.surgery.costs import Realization
+from keras_structsparse.surgery.lineage import Taken
 
 Array = Any
 Tensor = Any
@@ -93,6 +95,11 @@ class Site:
     fresh: Callable[[int], Array]
     fill: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
 
+    def taken(self, name: str) -> Taken:
+        """A weight that knows where its entries come from, whatever part of it is taken."""
+        names = [weight.name for weight in self.operation.weights]
+        return lineage.whole(self.weights[name], self.operation, names.index(name))
+
 
 def nothing(needed: Array) -> tuple[Array, ...]:
     """No numbers but those of the output itself."""
@@ -169,9 +176,13 @@ class Rule:
     borders: bool = False
 
 
-def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array] = ()) -> Tensor:
-    """Call a new layer on a tensor and give it its weights."""
+def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array | Taken] = ()) -> Tensor:
+    """Call a new layer on a tensor and give it its weights.
+
+    Of weights made with :meth:`Site.taken` it is remembered where they come from: an optimizer's
+    state can follow them. Others count as new.
+    """
     output = layer(tensor)
     if weights:
-        layer.set_weights(weights)
+        lineage.assign(layer, weights)
     return output

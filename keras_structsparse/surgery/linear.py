@@ -15,6 +15,7 @@ import numpy as np
 from keras import activations
 
 from keras_structsparse.surgery.channels import Channels, Flow, Site
+from keras_structsparse.surgery.lineage import Taken
 
 Array = Any
 
@@ -99,7 +100,9 @@ def flow(site: Site, padded: bool) -> Flow:
     )
 
 
-def shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Array, Array | None]:
+def shrunk(
+    site: Site, rows: Array, columns: Array, padded: bool
+) -> tuple[Taken, Array | Taken | None]:
     """The kernel over the kept channels, and the bias, with all that removed channels leave.
 
     Args:
@@ -112,20 +115,31 @@ def shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Array
         The kernel (..., inputs, outputs) and the bias (outputs,), or None where there is neither a
         bias nor anything to put into it. Both in float64.
     """
-    inputs = site.inputs[0]
-    kernel = np.asarray(site.weights["kernel"], np.float64)[..., columns]
-    bias = _bias(site)[columns]
-    gone = inputs.offset & ~np.isin(np.arange(len(inputs)), rows)
+    inputs, taken = site.inputs[0], site.taken("kernel").along(-1, columns)
+    kernel, gone = np.asarray(taken.values, np.float64), _gone(site, rows)
     result = kernel[..., rows, :]
-    if site.constants != "drop" and gone.any():
-        if _folds(site, padded):
-            bias = bias + _folded(site, gone)[columns]
-        else:
-            constants = np.where(inputs.offset, np.abs(inputs.value), 0.0)[rows]
-            slot = int(np.argmax(constants))
-            share = inputs.value[gone] / inputs.value[rows[slot]]
-            result[..., slot, :] += np.einsum("j,...jo->...o", share, kernel[..., gone, :])
-    return result, bias if "bias" in site.weights or bias.any() else None
+    if gone.any() and not _folds(site, padded):
+        constants = np.where(inputs.offset, np.abs(inputs.value), 0.0)[rows]
+        slot = int(np.argmax(constants))
+        share = inputs.value[gone] / inputs.value[rows[slot]]
+        result[..., slot, :] += np.einsum("j,...jo->...o", share, kernel[..., gone, :])
+    return taken.along(-2, rows).holding(result), shrunk_bias(site, rows, columns, padded)
+
+
+def shrunk_bias(site: Site, rows: Array, columns: Array, padded: bool) -> Array | Taken | None:
+    """The bias that :func:`shrunk` returns, without the kernel."""
+    bias = _bias(site)[columns]
+    if _folds(site, padded):
+        bias = bias + _folded(site, _gone(site, rows))[columns]
+    if "bias" in site.weights:
+        return site.taken("bias").along(0, columns).holding(bias)
+    return bias if bias.any() else None
+
+
+def _gone(site: Site, rows: Array) -> Array:
+    """Whether an input channel is a constant other than zero that goes."""
+    inputs = site.inputs[0]
+    return inputs.offset & ~np.isin(np.arange(len(inputs)), rows)
 
 
 def _folds(site: Site, padded: bool) -> bool:

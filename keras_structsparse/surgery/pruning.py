@@ -11,6 +11,7 @@ from keras_structsparse import graph as graphs
 from keras_structsparse.copying import clone
 from keras_structsparse.plans import Masks, Plan, masks
 from keras_structsparse.plans import plan as read_plan
+from keras_structsparse.surgery import lineage
 from keras_structsparse.surgery.channels import Piece
 from keras_structsparse.surgery.costs import REALIZE, Costs, realizations
 from keras_structsparse.surgery.flow import Step, Walk, walk
@@ -88,6 +89,7 @@ def prune(
     layout = choose(network, walked)
     pruned = graphs.rebuild(network, _Builder(walked, layout, changes))
     graphs.note(pruned, _collect_notes(walked))
+    lineage.settle(model, pruned)
     return pruned
 
 
@@ -129,7 +131,9 @@ class _Builder:
         outputs = keras.tree.flatten(self.copies[key](*args, **kwargs))
         if weights := getattr(operation, "weights", ()):
             changed = self.changes.get(key, {})
-            self.copies[key].set_weights([changed.get(w.name, w) for w in weights])
+            values = [changed.get(weight.name, weight) for weight in weights]
+            taken = [lineage.whole(v, operation, number) for number, v in enumerate(values)]
+            lineage.assign(self.copies[key], taken)
         return outputs
 
 

@@ -15,6 +15,7 @@ from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
 from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit
 from keras_structsparse.surgery.costs import Price
+from keras_structsparse.surgery.lineage import Taken
 from keras_structsparse.surgery.registry import register
 
 Array = Any
@@ -63,7 +64,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
     kernel, bias = linear.shrunk(site, piece.order, wanted, _is_padded(site))
-    sizes = _support_sizes(kernel)
+    sizes = _support_sizes(kernel.values)
     segments = site.realize.cut(sizes.tolist(), _price(site, len(piece.order)))
     if len(segments) == 1:
         return Piece(_convolution(site, site.layer_name, kernel, bias, piece.tensor), wanted)
@@ -71,8 +72,8 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
         _convolution(
             site,
             site.derive(f"part_{index}"),
-            kernel[..., start:stop],
-            None if bias is None else bias[start:stop],
+            kernel.along(-1, slice(start, stop)),
+            _part(bias, slice(start, stop)),
             piece.tensor,
         )
         for index, (start, stop) in enumerate(segments)
@@ -82,18 +83,25 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     return Piece(join(parts), wanted)
 
 
+def _part(bias: Array | Taken | None, part: slice) -> Array | Taken | None:
+    if isinstance(bias, Taken):
+        return bias.along(0, part)
+    return None if bias is None else bias[part]
+
+
 def _convolution(
-    site: Site, name: str, kernel: Array, bias: Array | None, tensor: Tensor
+    site: Site, name: str, kernel: Taken, bias: Array | Taken | None, tensor: Tensor
 ) -> Tensor:
-    size = _window(site, kernel)
+    size = _window(site, kernel.values)
     pads = _explicit_pads(site, size)
-    kernel = kernel[groups.support(kernel.shape[:-2], size)]
+    for axis, part in enumerate(groups.support(kernel.values.shape[:-2], size)):
+        kernel = kernel.along(axis, part)
     changes = {} if pads is None else {"padding": "valid"}
     layer = clone(
         site.operation,
         name=name,
-        filters=kernel.shape[-1],
-        kernel_size=kernel.shape[:-2],
+        filters=kernel.values.shape[-1],
+        kernel_size=kernel.values.shape[:-2],
         use_bias=bias is not None,
         **changes,
     )

@@ -49,12 +49,11 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The layer over the kept channels."""
     (piece,) = pieces
     assert piece is not None, "the output has the channels of the input"
-    weights = dict(site.weights)
-    kernel = weights["kernel"][..., piece.order, :]
-    order = repeated(piece.order, kernel.shape[-1])
-    arrays = [kernel] if "bias" not in weights else [kernel, weights["bias"][order]]
+    kernel = site.taken("kernel").along(-2, piece.order)
+    order = repeated(piece.order, kernel.values.shape[-1])
+    bias = [site.taken("bias").along(0, order)] if "bias" in site.weights else []
     layer = clone(site.operation, name=site.layer_name)
-    return Piece(emit(layer, piece.tensor, arrays), order)
+    return Piece(emit(layer, piece.tensor, [kernel, *bias]), order)
 
 
 def repeated(order: Array, copies: int) -> Array:
@@ -83,10 +82,10 @@ def build_separable(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -
     """Both kernels over the kept channels."""
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
-    _, bias = linear.shrunk(_as_convolution(site), piece.order, wanted, padded=False)
-    depthwise = site.weights["depthwise_kernel"][..., piece.order, :]
-    rows = repeated(piece.order, depthwise.shape[-1])
-    pointwise = site.weights["pointwise_kernel"][..., rows, :][..., wanted]
+    bias = linear.shrunk_bias(_as_convolution(site), piece.order, wanted, padded=False)
+    depthwise = site.taken("depthwise_kernel").along(-2, piece.order)
+    rows = repeated(piece.order, depthwise.values.shape[-1])
+    pointwise = site.taken("pointwise_kernel").along(-2, rows).along(-1, wanted)
     layer = clone(
         site.operation, name=site.layer_name, filters=len(wanted), use_bias=bias is not None
     )

@@ -29,7 +29,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     (piece,) = pieces
     assert piece is not None, "the output has the channels of the input"
     layer = clone(site.operation, name=site.layer_name)
-    weights = [weight[piece.order] for weight in site.weights.values()]
+    weights = [site.taken(name).along(0, piece.order) for name in site.weights]
     return Piece(emit(layer, piece.tensor, weights), piece.order)
 
 
