@@ -12,7 +12,10 @@ import numpy as np
 
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph import Call, Graph
-from keras_structsparse.surgery import rules  # noqa: F401  (registers the rules)
+from keras_structsparse.surgery import (
+    rules,  # noqa: F401  (registers the rules)
+    sharing,
+)
 from keras_structsparse.surgery.channels import Channels, Flow, Rule, Site, unknown
 from keras_structsparse.surgery.costs import Realization
 from keras_structsparse.surgery.registry import RULES
@@ -22,13 +25,17 @@ Array = Any
 
 @dataclass(frozen=True)
 class Step:
-    """A call with what its rule said of it; without a rule the call stays as it is."""
+    """A call with what its rule said of it; without a rule the call stays as it is.
+
+    ``shared``: whether its layer has weights and is called more than once.
+    """
 
     call: Call
     site: Site
     rule: Rule | None
     flow: Flow
     outputs: tuple[Channels, ...]
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -87,16 +94,46 @@ def walk(
     Raises:
         DeadNetworkError: No output depends on an input any more.
     """
+    known: sharing.Known = {}
+    while True:
+        # Whatever was found is true, so it can be used to find more.
+        found = _walk(network, changes, constants, realize, known)
+        learned = _known(found)
+        if sharing.constants(learned) == sharing.constants(known):
+            return found
+        known = learned
+
+
+def _known(walked: Walk) -> sharing.Known:
+    """What is known of the inputs of each layer that is shared, at all its calls."""
+    inputs: dict[int, list[tuple[Channels, ...]]] = {}
+    for step in walked.steps:
+        if step.shared:
+            sides = tuple(walked.channels[i] for i in step.call.inputs)
+            inputs.setdefault(id(step.call.operation), []).append(sides)
+    return {key: sharing.common_channels(calls) for key, calls in inputs.items()}
+
+
+def _walk(
+    network: Graph,
+    changes: Mapping[int, Mapping[str, Array]],
+    constants: str,
+    realize: Realization,
+    known: sharing.Known,
+) -> Walk:
     numbers = _Numbers()
     channels = {i: unknown(numbers(_width(network, i))) for i in network.inputs}
     names = _Names(network.calls)
     make = partial(Site, constants=constants, realize=realize, fresh=numbers)
-    steps = []
+    steps: list[Step] = []
+    firsts: dict[int, Step] = {}
     # What the outputs of a layer without a rule depend on is known even where their values are not.
     depends = dict.fromkeys(network.inputs, True)
     for call in network.calls:
-        site = _site(network, call, changes.get(id(call.operation), {}), channels, make, names)
-        step = _step(network, call, site)
+        key = id(call.operation)
+        site = _site(network, call, changes.get(key, {}), channels, make, names)
+        step = _step(network, call, site, known.get(key), firsts.get(key))
+        firsts.setdefault(key, step)
         channels.update(zip(call.outputs, step.outputs, strict=True))
         steps.append(step)
         read = any(depends[i] for i in call.inputs)
@@ -109,24 +146,40 @@ def walk(
     return Walk(tuple(steps), channels, numbers.count)
 
 
-def _step(network: Graph, call: Call, site: Site) -> Step:
+def _step(
+    network: Graph,
+    call: Call,
+    site: Site,
+    known: Sequence[Channels] | None,
+    first: Step | None,
+) -> Step:
+    """The step of a call, given what is known at all calls of its layer, and the first of them."""
     rule = RULES.get(type(call.operation))
-    reason = "no rule for its type" if rule is None else rule.refuses(site)
-    if call.options.get("training"):
-        reason = "it is called with training=True"
-    if call.options.get("mask") is not None:
-        reason = "it is called with a mask"
-    if network.is_shared(call) and site.weights:
-        reason = "it has weights and is called more than once"
+    shared = network.is_shared(call) and bool(site.weights)
+    calls = network.calls_of[id(call.operation)] if shared else (call,)
+    if shared:
+        site = sharing.common_site(site, network, calls, known)
+    reason = _reason(rule, site, calls)
     if rule is None or reason is not None or len(call.outputs) != 1:
         outputs = tuple(unknown(site.fresh(_width(network, i))) for i in call.outputs)
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
         stays = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
-        return Step(call, site, None, stays, outputs)
+        return Step(call, site, None, stays, outputs, shared)
     site, hidden = (site, ()) if rule.borders else _without_borders(site)
     flow = rule.flow(site)
     flow = replace(flow, keeps=flow.keeps + hidden)
-    return Step(call, site, rule, flow, (flow.output,))
+    if shared and first is not None:
+        flow = sharing.joined(flow, site, first.flow, first.site)
+    return Step(call, site, rule, flow, (flow.output,), shared)
+
+
+def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
+    """Why a call, one of all ``calls`` of its layer, stays as it is; None if it need not."""
+    if any(call.options.get("mask") is not None for call in calls):
+        return "it is called with a mask"
+    if any(call.options.get("training") for call in calls):
+        return "it is called with training=True"
+    return "no rule for its type" if rule is None else rule.refuses(site)
 
 
 def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:

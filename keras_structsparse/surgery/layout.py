@@ -78,6 +78,10 @@ def _ranks(walk: Walk, roots: Array, fixed: Array) -> Array:
     """Let the convolutions that gain most by it sort their channels; the others follow."""
     rank = np.zeros(walk.count, int)
     taken = fixed.copy()
+    for step in walk.steps:
+        if step.shared:  # All calls must find their channels in one order.
+            for channels in (*step.site.inputs, *step.outputs):
+                taken[roots[channels.ids]] = True
     for step in sorted(walk.steps, key=lambda step: -step.flow.gain):
         mine = roots[step.flow.output.ids]
         if step.flow.gain > 0 and not taken[mine].any():

@@ -102,6 +102,7 @@ class _Builder:
         self.changes = changes
         self.copies: dict[int, keras.Operation] = {}
         self.orders: dict[int, Array] = {}
+        self.shared: dict[int, tuple[list[Piece], Piece]] = {}
 
     def __call__(self, call: graphs.Call, tensors: list[Tensor | None]) -> list[Tensor | None]:
         step = self.steps[id(call)]
@@ -111,9 +112,22 @@ class _Builder:
         if not len(wanted):
             return [None]
         pieces = [self._piece(*side) for side in zip(call.inputs, tensors, strict=True)]
-        piece = step.rule.build(step.site, wanted, pieces)
+        piece = self._again(step, pieces) or step.rule.build(step.site, wanted, pieces)
+        if step.shared:
+            self.shared.setdefault(id(call.operation), ([p for p in pieces if p], piece))
         self.orders[call.outputs[0]] = piece.order
         return [piece.tensor]
+
+    def _again(self, step: Step, pieces: list[Piece | None]) -> Piece | None:
+        """What an earlier call of a shared layer became, on other tensors."""
+        if id(step.call.operation) not in self.shared:
+            return None
+        before, made = self.shared[id(step.call.operation)]
+        now = [piece for piece in pieces if piece is not None]
+        for old, new in zip(before, now, strict=True):
+            assert np.array_equal(old.order, new.order), "layout.choose leaves them in one order"
+        tensors = [piece.tensor for piece in now]
+        return Piece(graphs.again([p.tensor for p in before], made.tensor, tensors), made.order)
 
     def _piece(self, index: int, tensor: Tensor | None) -> Piece | None:
         """A new tensor with its order; what no rule has made holds all channels in order."""
