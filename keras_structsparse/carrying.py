@@ -88,7 +88,7 @@ def carry_optimizer(model: keras.Model, pruned: keras.Model) -> keras.Model:
         _fill(variable, source, origin, new.slots[id(variable)], slots)
     for name, variables in new.others.items():
         for variable, known in zip(variables, old.others.get(name, ()), strict=False):
-            variable.assign(known)
+            variable.assign(_array(known))  # JAX gives away what two variables share.
     return pruned
 
 

@@ -16,7 +16,14 @@ from keras_structsparse.surgery import (
     rules,  # noqa: F401  (registers the rules)
     sharing,
 )
-from keras_structsparse.surgery.channels import Channels, Flow, Rule, Site, unknown
+from keras_structsparse.surgery.channels import (
+    Channels,
+    Flow,
+    Rule,
+    Site,
+    channels_last,
+    unknown,
+)
 from keras_structsparse.surgery.costs import Realization
 from keras_structsparse.surgery.registry import RULES
 
@@ -122,7 +129,7 @@ def _walk(
     known: sharing.Known,
 ) -> Walk:
     numbers = _Numbers()
-    channels = {i: unknown(numbers(_width(network, i))) for i in network.inputs}
+    channels = {i: _fresh(network, i, numbers) for i in network.inputs}
     names = _Names(network.calls)
     make = partial(Site, constants=constants, realize=realize, fresh=numbers)
     steps: list[Step] = []
@@ -161,13 +168,14 @@ def _step(
         site = sharing.common_site(site, network, calls, known)
     reason = _reason(rule, site, calls)
     if rule is None or reason is not None or len(call.outputs) != 1:
-        outputs = tuple(unknown(site.fresh(_width(network, i))) for i in call.outputs)
+        outputs = tuple(_fresh(network, i, site.fresh) for i in call.outputs)
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
         stays = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
         return Step(call, site, None, stays, outputs, shared)
     site, hidden = (site, ()) if rule.borders else _without_borders(site)
     flow = rule.flow(site)
-    flow = replace(flow, keeps=flow.keeps + hidden)
+    axis = site.axis if len(site.output_shape) > 2 else -1
+    flow = replace(flow, output=flow.output.passed(axis=axis), keeps=flow.keeps + hidden)
     if shared and first is not None:
         flow = sharing.joined(flow, site, first.flow, first.site)
     return Step(call, site, rule, flow, (flow.output,), shared)
@@ -179,7 +187,12 @@ def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
         return "it is called with a mask"
     if any(call.options.get("training") for call in calls):
         return "it is called with training=True"
-    return "no rule for its type" if rule is None else rule.refuses(site)
+    if rule is None:
+        return "no rule for its type"
+    axes = {channels.axis for channels in site.inputs}
+    if len(axes) > 1 or (site.axis != -1 and not rule.channels_first):
+        return "the channels of its inputs are not on the last axis"
+    return rule.refuses(site)
 
 
 def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:
@@ -201,16 +214,18 @@ def _site(
     make: Callable[..., Site],
     names: _Names,
 ) -> Site:
-    layer_name = names.of_call[id(call)]
+    layer_name, inputs = names.of_call[id(call)], tuple(channels[i] for i in call.inputs)
+    axes = [side.axis for side in inputs]
+    shapes = [channels_last(network.shapes[i], a) for i, a in zip(call.inputs, axes, strict=True)]
     return make(
         name=call.name,
         layer_name=layer_name,
         derive=partial(names.derive, layer_name),
         operation=call.operation,
         weights=named_weights(call.operation, changes),
-        inputs=tuple(channels[i] for i in call.inputs),
-        shapes=tuple(network.shapes[i] for i in call.inputs),
-        output_shape=network.shapes[call.outputs[0]],
+        inputs=inputs,
+        shapes=tuple(shapes),
+        output_shape=channels_last(network.shapes[call.outputs[0]], axes[0] if axes else -1),
         dtype=network.dtypes[call.outputs[0]],
         fill=call.arguments,
     )
@@ -227,9 +242,22 @@ def named_weights(operation: keras.Operation, changes: Mapping[str, Array]) -> d
     }
 
 
-def _width(network: Graph, tensor: int) -> int:
-    shape = network.shapes[tensor]
-    return (shape[-1] if shape else None) or 1
+def _fresh(network: Graph, tensor: int, fresh: Callable[[int], Array]) -> Channels:
+    """The channels of a tensor that no rule has made."""
+    shape, axis = network.shapes[tensor], _axis(network, tensor)
+    return unknown(fresh((shape[axis] if shape else None) or 1), axis)
+
+
+def _axis(network: Graph, tensor: int) -> int:
+    """Where the channels are: as the first reader says that has a data format."""
+    rank, tensors = len(network.shapes[tensor]), [tensor]
+    for index in tensors:  # grows
+        for call in network.readers.get(index, ()):
+            found = getattr(call.operation, "data_format", None)
+            if found is not None:
+                return 1 if found == "channels_first" and rank > 2 else -1
+            tensors += [i for i in call.outputs if len(network.shapes[i]) == rank]
+    return -1
 
 
 def _dead_message(network: Graph, depends: Mapping[int, bool]) -> str:

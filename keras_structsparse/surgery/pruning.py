@@ -12,7 +12,7 @@ from keras_structsparse.copying import clone
 from keras_structsparse.plans import Masks, Plan, masks
 from keras_structsparse.plans import plan as read_plan
 from keras_structsparse.surgery import lineage
-from keras_structsparse.surgery.channels import Piece
+from keras_structsparse.surgery.channels import Channels, Piece
 from keras_structsparse.surgery.costs import REALIZE, Costs, realizations
 from keras_structsparse.surgery.flow import Step, Walk, walk
 from keras_structsparse.surgery.layout import Layout, choose
@@ -111,7 +111,8 @@ class _Builder:
         wanted = self.layout.wanted(step.flow.output)
         if not len(wanted):
             return [None]
-        pieces = [self._piece(*side) for side in zip(call.inputs, tensors, strict=True)]
+        sides = zip(call.inputs, tensors, step.site.inputs, strict=True)
+        pieces = [self._piece(*side) for side in sides]
         piece = self._again(step, pieces) or step.rule.build(step.site, wanted, pieces)
         if step.shared:
             self.shared.setdefault(id(call.operation), ([p for p in pieces if p], piece))
@@ -129,11 +130,11 @@ class _Builder:
         tensors = [piece.tensor for piece in now]
         return Piece(graphs.again([p.tensor for p in before], made.tensor, tensors), made.order)
 
-    def _piece(self, index: int, tensor: Tensor | None) -> Piece | None:
+    def _piece(self, index: int, tensor: Tensor | None, side: Channels) -> Piece | None:
         """A new tensor with its order; what no rule has made holds all channels in order."""
         if tensor is None:
             return None
-        return Piece(tensor, self.orders.get(index, np.arange(tensor.shape[-1] or 1)))
+        return Piece(tensor, self.orders.get(index, np.arange(len(side))))
 
     def _unchanged(self, step: Step, tensors: list[Tensor | None]) -> list[Tensor | None]:
         """The outputs of a copy of the layer, with the plan's entries set to zero."""
@@ -145,7 +146,8 @@ class _Builder:
         outputs = keras.tree.flatten(self.copies[key](*args, **kwargs))
         if weights := getattr(operation, "weights", ()):
             changed = self.changes.get(key, {})
-            values = [changed.get(weight.name, weight) for weight in weights]
+            # As arrays: JAX gives away the memory of a variable that is trained.
+            values = [changed.get(w.name, keras.ops.convert_to_numpy(w)) for w in weights]
             taken = [lineage.whole(v, operation, number) for number, v in enumerate(values)]
             lineage.assign(self.copies[key], taken)
         return outputs

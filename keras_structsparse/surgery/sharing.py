@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_structsparse.graph import Call, Graph
-from keras_structsparse.surgery.channels import Channels, Flow, Shape, Site
+from keras_structsparse.surgery.channels import Channels, Flow, Shape, Site, channels_last
 
 Array = Any
 Known = Mapping[int, tuple[Channels, ...]]
@@ -41,14 +41,16 @@ def common_site(
         for i, own in enumerate(site.inputs)
     )
     sides = zip(*(call.inputs for call in calls), strict=True)
-    shapes = tuple(_common_shape([network.shapes[i] for i in side]) for side in sides)
-    output_shape = _common_shape([network.shapes[call.outputs[0]] for call in calls])
+    shapes = tuple(_common_shape([network.shapes[i] for i in side], site.axis) for side in sides)
+    outputs = [network.shapes[call.outputs[0]] for call in calls]
+    output_shape = _common_shape(outputs, site.axis)
     return replace(site, inputs=inputs, shapes=shapes, output_shape=output_shape)
 
 
-def _common_shape(shapes: Sequence[Shape]) -> Shape:
-    """The sizes that all shapes share; the others count as unknown."""
-    return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
+def _common_shape(shapes: Sequence[Shape], axis: int) -> Shape:
+    """The sizes that all shapes share, channels last; the others count as unknown."""
+    sides = zip(*shapes, strict=True)
+    return channels_last(tuple(s[0] if len(set(s)) == 1 else None for s in sides), axis)
 
 
 def common_channels(inputs: Sequence[tuple[Channels, ...]]) -> tuple[Channels, ...]:

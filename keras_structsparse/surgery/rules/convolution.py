@@ -13,7 +13,7 @@ import numpy as np
 from keras_structsparse import groups
 from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit
+from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit, misplaced
 from keras_structsparse.surgery.costs import Price
 from keras_structsparse.surgery.lineage import Taken
 from keras_structsparse.surgery.registry import register
@@ -79,7 +79,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
         for index, (start, stop) in enumerate(segments)
     ]
     policy = site.operation.dtype_policy
-    join = keras.layers.Concatenate(dtype=policy, name=site.derive("parts"))
+    join = keras.layers.Concatenate(site.axis, dtype=policy, name=site.derive("parts"))
     return Piece(join(parts), wanted)
 
 
@@ -120,8 +120,13 @@ def _windows(site: Site, least: int) -> list[int]:
     """The sizes, from the least on, to which the kernels can be cropped."""
     shape = site.operation.kernel_size
     largest = max(shape)
-    smaller = range(least, largest) if site.realize.crops else ()
+    smaller = range(least, largest) if site.realize.crops and _can_pad(site) else ()
     return [*(size for size in smaller if _pads(site, shape, size) is not None), largest]
+
+
+def _can_pad(site: Site) -> bool:
+    """There is no cropping of one axis with the channels first."""
+    return site.axis == -1 or len(site.operation.kernel_size) > 1
 
 
 def _price(site: Site, inputs: int) -> Price:
@@ -143,23 +148,24 @@ def _price_of(site: Site, inputs: int, kernels: int, size: int) -> float:
 
 
 def refuses(site: Site) -> str | None:
-    """Grouped and channels-first convolutions have their own order of channels."""
-    layer = site.operation
-    if layer.groups != 1:
+    """Grouped convolutions have their own order of channels."""
+    if site.operation.groups != 1:
         return "it is a grouped convolution"
-    if layer.data_format != "channels_last":
-        return "its data format is channels_first"
     extra = set(site.weights) - {"kernel", "bias"}
-    return f"it has weights that the rule does not know: {sorted(extra)}" if extra else None
+    if extra:
+        return f"it has weights that the rule does not know: {sorted(extra)}"
+    return misplaced(site)
 
 
 def _padded(site: Site, tensor: Tensor, pads: Pads) -> Tensor:
     """The tensor with each spatial axis padded before and after; negative numbers crop."""
-    policy = site.operation.dtype_policy
+    options: dict[str, Any] = {"dtype": site.operation.dtype_policy}
+    if len(pads) > 1:
+        options["data_format"] = site.data_format
     for kinds, suffix, amounts in _stages(pads):
         argument = amounts[0] if len(amounts) == 1 else amounts
-        layer = kinds[len(pads)](argument, name=site.derive(f"explicit_{suffix}"), dtype=policy)
-        tensor = layer(tensor)
+        name = site.derive(f"explicit_{suffix}")
+        tensor = kinds[len(pads)](argument, name=name, **options)(tensor)
     return tensor
 
 
@@ -234,7 +240,7 @@ def _own_pads(input_shape: Shape, layer: keras.Layer, shape: Sequence[int]) -> P
 
 
 register(
-    Rule(flow, build, refuses, borders=True),
+    Rule(flow, build, refuses, borders=True, channels_first=True),
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,

@@ -15,7 +15,15 @@ from keras import layers
 
 from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit
+from keras_structsparse.surgery.channels import (
+    Channels,
+    Flow,
+    Piece,
+    Rule,
+    Site,
+    emit,
+    misplaced,
+)
 from keras_structsparse.surgery.registry import register
 
 Array = Any
@@ -62,14 +70,14 @@ def repeated(order: Array, copies: int) -> Array:
 
 
 def refuses(site: Site) -> str | None:
-    """Channels must come last, and the activation must keep them apart."""
-    if site.operation.data_format != "channels_last":
-        return "its data format is channels_first"
+    """The activation must keep channels apart."""
     if not linear.is_elementwise(site.operation.activation):
         return "its activation mixes channels"
     known = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
     extra = set(site.weights) - known
-    return f"it has weights that the rule does not know: {sorted(extra)}" if extra else None
+    if extra:
+        return f"it has weights that the rule does not know: {sorted(extra)}"
+    return misplaced(site)
 
 
 def flow_separable(site: Site) -> Flow:
@@ -115,7 +123,11 @@ def _is_padded(site: Site) -> bool:
     return site.operation.padding != "valid" and max(site.operation.kernel_size) > 1
 
 
-register(Rule(flow, build, refuses), layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 register(
-    Rule(flow_separable, build_separable, refuses), layers.SeparableConv1D, layers.SeparableConv2D
+    Rule(flow, build, refuses, channels_first=True), layers.DepthwiseConv1D, layers.DepthwiseConv2D
+)
+register(
+    Rule(flow_separable, build_separable, refuses, channels_first=True),
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from keras import activations, layers, ops
@@ -52,11 +53,13 @@ FUNCTIONS = (
 )
 """What bare operations of one tensor make of every entry by itself."""
 
-register(Rule(flow_activation, build), layers.ReLU, layers.LeakyReLU, layers.ELU)
-register(Rule(flow_activation, build), *dict.fromkeys(map(operation_type, FUNCTIONS)))
-register(Rule(flow_activation, build, mixes), layers.Activation)
+ACTIVATION = Rule(flow_activation, build, channels_first=True)
+
+register(ACTIVATION, layers.ReLU, layers.LeakyReLU, layers.ELU)
+register(ACTIVATION, *dict.fromkeys(map(operation_type, FUNCTIONS)))
+register(replace(ACTIVATION, refuses=mixes), layers.Activation)
 register(
-    Rule(flow_identity, build, borders=True),
+    Rule(flow_identity, build, borders=True, channels_first=True),
     layers.Dropout,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,

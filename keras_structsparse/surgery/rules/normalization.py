@@ -34,9 +34,10 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 
 def refuses(site: Site) -> str | None:
-    """Only the last axis holds channels."""
-    if site.operation.axis not in (-1, len(site.shapes[0]) - 1):
-        return f"it normalises axis {site.operation.axis}, not the last one"
+    """It must normalise the axis of the channels."""
+    rank = len(site.shapes[0])
+    if (site.operation.axis - site.axis) % rank:
+        return f"it normalises axis {site.operation.axis}, not that of the channels"
     return None
 
 
@@ -47,4 +48,4 @@ def _affine(site: Site) -> tuple[Array, Array]:
     return gain, weights.get("beta", 0.0) - gain * weights["moving_mean"]
 
 
-register(Rule(flow, build, refuses), keras.layers.BatchNormalization)
+register(Rule(flow, build, refuses, channels_first=True), keras.layers.BatchNormalization)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from keras import layers
 
-from keras_structsparse.surgery.channels import Flow, Rule, Site
+from keras_structsparse.surgery.channels import Flow, Rule, Site, misplaced
 from keras_structsparse.surgery.registry import register
 from keras_structsparse.surgery.rules.elementwise import build
-from keras_structsparse.surgery.rules.pooling import refuses
 
 
 def flow(site: Site) -> Flow:
@@ -19,13 +18,8 @@ def flow(site: Site) -> Flow:
     return Flow(inputs.passed(border=border))
 
 
-def refuses_padding(site: Site) -> str | None:
-    """ZeroPadding1D pads the middle axis in either data format."""
-    return refuses(site) if hasattr(site.operation, "data_format") else None
-
-
 register(
-    Rule(flow, build, refuses_padding, borders=True),
+    Rule(flow, build, misplaced, borders=True, channels_first=True),
     layers.ZeroPadding1D,
     layers.ZeroPadding2D,
     layers.ZeroPadding3D,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keras import layers, ops
 
 from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery.channels import Flow, Rule, Site
+from keras_structsparse.surgery.channels import Flow, Rule, Site, misplaced
 from keras_structsparse.surgery.registry import register
 from keras_structsparse.surgery.rules.elementwise import build
 
@@ -26,13 +26,6 @@ def flow_upsampling(site: Site) -> Flow:
     return Flow(inputs.passed(live=inputs.live | inputs.offset))
 
 
-def refuses(site: Site) -> str | None:
-    """Only the last axis holds channels."""
-    if site.operation.data_format != "channels_last":
-        return "its data format is channels_first"
-    return None
-
-
 def refuses_reduction(site: Site) -> str | None:
     """A mean over all axes but the first and the last is a global pooling."""
     rank, axes = len(site.shapes[0]), site.operation.axis
@@ -44,7 +37,7 @@ def refuses_reduction(site: Site) -> str | None:
 
 register(Rule(flow, build, refuses_reduction), *map(operation_type, (ops.mean, ops.max, ops.min)))
 register(
-    Rule(flow, build, refuses),
+    Rule(flow, build, misplaced, channels_first=True),
     layers.UpSampling3D,
     layers.Cropping2D,
     layers.Cropping3D,
@@ -61,5 +54,5 @@ register(
     layers.GlobalAveragePooling2D,
     layers.GlobalAveragePooling3D,
 )
-register(Rule(flow_upsampling, build, refuses), layers.UpSampling2D)
+register(Rule(flow_upsampling, build, misplaced, channels_first=True), layers.UpSampling2D)
 register(Rule(flow, build), layers.UpSampling1D, layers.Cropping1D)
