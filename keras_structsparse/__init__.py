@@ -12,6 +12,7 @@ from keras_structsparse._version import __version__
 from keras_structsparse.attachment import attach, regularizers_of
 from keras_structsparse.budget import TargetMultiplyAdds
 from keras_structsparse.calibration import calibrate
+from keras_structsparse.carrying import carry_optimizer
 from keras_structsparse.errors import (
     CostsError,
     DatasetError,
@@ -57,6 +58,7 @@ __all__ = [
     "__version__",
     "attach",
     "calibrate",
+    "carry_optimizer",
     "compare",
     "masked",
     "models",

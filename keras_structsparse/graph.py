@@ -237,6 +237,22 @@ def rebuild(
     return Functional(new_inputs, outputs, name=graph.model.name)
 
 
+def again(inputs: Sequence[Tensor], output: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """What the layers and operations from ``inputs`` to ``output`` make of other tensors."""
+    values = {id(old): new for old, new in zip(inputs, tensors, strict=True)}
+
+    def value(tensor: Tensor) -> Tensor:
+        if id(tensor) not in values:
+            operation, place, _ = tensor._keras_history
+            node = operation._inbound_nodes[place]
+            args, kwargs = node.arguments.fill_in({id(t): value(t) for t in node.input_tensors})
+            results = keras.tree.flatten(operation(*args, **kwargs))
+            values.update(zip(map(id, node.outputs), results, strict=True))
+        return values[id(tensor)]
+
+    return value(output)
+
+
 def detached(operation: keras.Operation, name: str | None = None) -> keras.Operation:
     """The same instance once more, without its place in a graph."""
     # Not copy.copy: it saves and loads, which fails for arguments that cannot be saved.

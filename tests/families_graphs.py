@@ -168,6 +168,23 @@ def shared(sketch: Sketch) -> str:
     return f"{layer}(L.ReLU()({y or x}))"
 
 
+def levels(sketch: Sketch) -> str:
+    """A tower of shared layers over a map and a smaller one."""
+    x, rank = sketch.map(), sketch.rank
+    width = sketch.one_of(2, 3)
+    window = f"{sketch.several(1, 4)}, strides={sketch.one_of(1, 1, 2)}, padding='same'"
+    kinds = (
+        f"L.Conv{rank}D({width}, {window}, activation={sketch.one_of(None, 'relu')!r})",
+        "L.BatchNormalization()",
+        f"L.Conv{rank}D({width}, 1, activation='sigmoid')",
+    )
+    tower = [sketch.add(kind, "layer") for kind in kinds]
+    y = sketch.add(f"L.Conv{rank}D({sketch.channels(x)}, 2, activation='relu')({x})")
+    for layer in tower:
+        x, y = sketch.add(f"{layer}({x})"), y and sketch.add(f"{layer}({y})")
+    return f"L.UpSampling{rank}D(2)({y or x})"
+
+
 def nested(sketch: Sketch) -> str:
     x = sketch.map()
     width = sketch.channels(x)
@@ -252,6 +269,7 @@ FAMILIES: dict[str, Callable[[Sketch], str]] = {
     "gate": gate,
     "dense gate": dense_gate,
     "shared": shared,
+    "levels": levels,
     "nested": nested,
     "dense": dense,
     "scaled": scaled,

@@ -85,6 +85,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "training": frozenset({"alpha", "optimizers", "attachment", "budget", "regularizers"}),
     "forms": frozenset({"regularizers"}),
     "selection": frozenset({"graph", "plans", "training"}),
+    "carrying": frozenset({"alpha", "attachment", "optimizers", "surgery"}),
     "calibration": frozenset({"graph", "latency", "profiles", "surgery"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying"}),
     "export": frozenset({"graph"}),

@@ -264,7 +264,7 @@ def test_shared_layers_without_weights_do_not_matter() -> None:
     assert [x.name for x in pruned.layers if type(x) is L.ReLU] == ["relu", "relu_"]
 
 
-def test_shared_layers_stay_as_they_are_but_masked() -> None:
+def test_shared_layers_whose_constants_differ_stay_as_they_are_but_masked() -> None:
     inputs, conv = keras.Input((9, 8, 3)), L.Conv2D(3, 3, padding="same", name="shared")
     x = L.Conv2D(3, 3, padding="same", name="first", activation="sigmoid")(inputs)
     model = randomize(keras.Model(inputs, L.Dense(2)(conv(L.ReLU()(conv(x))))))

@@ -243,21 +243,6 @@ def test_a_kernel_that_cannot_be_cropped_is_noted() -> None:
     assert graph.notes(prune(model, Plan({"first": [5, 5, 5]}))) == ()
 
 
-def test_channels_first_is_declined() -> None:
-    data = {"data_format": "channels_first"}
-    inputs = keras.Input((2, 9, 9))
-    x = L.Conv2D(6, 3, name="first", **data)(inputs)
-    x = L.MaxPooling2D(2, name="pool", **data)(L.ZeroPadding2D(1, name="pad", **data)(x))
-    model = randomize(keras.Model(inputs, L.Flatten(name="flat", **data)(x)))
-    pruned = prune(model, HALF)
-    assert [w.shape for w in pruned.weights] == [w.shape for w in model.weights]
-    np.testing.assert_equal(pruned.get_weights(), masked(model, HALF).get_weights())
-    assert not np.array_equal(pruned.get_weights()[0], model.get_weights()[0])
-    noted = " ".join(graph.notes(pruned))
-    assert all(f"'{name}'" in noted for name in ("first", "pad", "pool", "flat"))
-    assert noted.count("channels_first") == 4
-
-
 @pytest.mark.parametrize("nested", [False, True])
 def test_normalisation_by_the_batch_has_no_constants(nested: bool) -> None:
     """With training=True, statistics are those of the batch, also at inference."""

@@ -11,6 +11,7 @@ from keras_structsparse.surgery.channels import (
     unknown,
 )
 from keras_structsparse.surgery.costs import Costs
+from keras_structsparse.surgery.lineage import Origin, Taken, origins
 from keras_structsparse.surgery.pruning import prune
 from keras_structsparse.surgery.registry import RULES, register
 
@@ -19,11 +20,14 @@ __all__ = [
     "Channels",
     "Costs",
     "Flow",
+    "Origin",
     "Piece",
     "Reading",
     "Rule",
     "Site",
+    "Taken",
     "emit",
+    "origins",
     "prune",
     "register",
     "unknown",

@@ -14,7 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse.surgery import lineage
 from keras_structsparse.surgery.costs import Realization
+from keras_structsparse.surgery.lineage import Taken
 
 Array = Any
 Tensor = Any
@@ -32,6 +34,7 @@ class Channels:
         cost: Multiply-adds spent on making the channel.
         border: Empty, or the name of the call whose zero border surrounds the constants: then a
             constant channel is ``value`` times one spatial pattern that all of them share.
+        axis: Where the channels are: -1 for the last axis, 1 for the one behind the batch.
     """
 
     ids: Array
@@ -39,6 +42,7 @@ class Channels:
     value: Array
     cost: Array
     border: str = ""
+    axis: int = -1
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,9 +62,15 @@ class Channels:
         return replace(self, **fields)
 
 
-def unknown(ids: Array) -> Channels:
+def unknown(ids: Array, axis: int = -1) -> Channels:
     """Channels of which nothing is known: all live, at no cost."""
-    return Channels(ids, np.ones(len(ids), bool), np.zeros(len(ids)), np.zeros(len(ids)))
+    nothing = np.zeros(len(ids))
+    return Channels(ids, np.ones(len(ids), bool), nothing, nothing, axis=axis)
+
+
+def channels_last(shape: Shape, axis: int) -> Shape:
+    """A shape with the channels, which are on some axis, moved to the end."""
+    return shape if axis == -1 or len(shape) < 3 else (shape[0], *shape[2:], shape[1])
 
 
 @dataclass(frozen=True)
@@ -74,8 +84,8 @@ class Site:
         operation: The layer.
         weights: Its weights by name, with the plan's entries set to zero.
         inputs: The channels of the tensors it reads.
-        shapes: The original shapes of these tensors.
-        output_shape: The original shape of the tensor it makes.
+        shapes: The original shapes of these tensors, with their channels moved to the end.
+        output_shape: The original shape of the tensor it makes, likewise.
         dtype: The type of that tensor.
         constants: "exact", "interior" or "drop": what becomes of the constants of removed
             channels where layers read them.
@@ -97,6 +107,21 @@ class Site:
     realize: Realization
     fresh: Callable[[int], Array]
     fill: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
+
+    @property
+    def axis(self) -> int:
+        """Where the channels of the inputs are: -1 for the last axis, 1 for the first."""
+        return self.inputs[0].axis if self.inputs else -1
+
+    @property
+    def data_format(self) -> str:
+        """The same in the words of Keras."""
+        return "channels_last" if self.axis == -1 else "channels_first"
+
+    def taken(self, name: str) -> Taken:
+        """A weight that knows where its entries come from, whatever part of it is taken."""
+        names = [weight.name for weight in self.operation.weights]
+        return lineage.whole(self.weights[name], self.operation, names.index(name))
 
 
 @dataclass(frozen=True)
@@ -197,6 +222,8 @@ class Rule:
         borders: Whether ``flow`` understands constants with a border; elsewhere they count as
             live.
         splits: Whether calls may have several outputs.
+        channels_first: Whether the rule understands channels on the first axis; one that does
+            not is never asked.
     """
 
     flow: Callable[[Site], Flow]
@@ -204,11 +231,24 @@ class Rule:
     refuses: Callable[[Site], str | None] = field(default=never)
     borders: bool = False
     splits: bool = False
+    channels_first: bool = False
 
 
-def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array] = ()) -> Tensor:
-    """Call a new layer on a tensor and give it its weights."""
+def misplaced(site: Site) -> str | None:
+    """Why the layer's data format does not fit its input; None if it does."""
+    expected = getattr(site.operation, "data_format", "channels_last")
+    if site.data_format == expected or len(site.shapes[0]) < 3:
+        return None
+    return f"its data format is {expected}, that of its input {site.data_format}"
+
+
+def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array | Taken] = ()) -> Tensor:
+    """Call a new layer on a tensor and give it its weights.
+
+    Of weights made with :meth:`Site.taken` it is remembered where they come from: an optimizer's
+    state can follow them. Others count as new.
+    """
     output = layer(tensor)
     if weights:
-        layer.set_weights(weights)
+        lineage.assign(layer, weights)
     return output

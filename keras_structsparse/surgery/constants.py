@@ -27,8 +27,9 @@ def through(site: Site) -> Array:
     tensors = []
     for channels, shape in zip(site.inputs, site.shapes, strict=True):
         values = np.where(channels.live, 1.0, channels.value)
-        place = values.reshape((1,) * (len(shape) - 1) + (len(values),))
-        tensors.append(keras.ops.convert_to_tensor(place, dtype=dtype))
+        place = [1] * len(shape)
+        place[channels.axis] = len(values)
+        tensors.append(keras.ops.convert_to_tensor(values.reshape(place), dtype=dtype))
     args, kwargs = site.fill(tensors)
     result = keras.ops.convert_to_numpy(site.operation(*args, **kwargs))
     return np.asarray(result, np.float64).ravel()

@@ -12,8 +12,18 @@ import numpy as np
 
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph import Call, Graph
-from keras_structsparse.surgery import rules  # noqa: F401  (registers the rules)
-from keras_structsparse.surgery.channels import Channels, Flow, Rule, Site, unknown
+from keras_structsparse.surgery import (
+    rules,  # noqa: F401  (registers the rules)
+    sharing,
+)
+from keras_structsparse.surgery.channels import (
+    Channels,
+    Flow,
+    Rule,
+    Site,
+    channels_last,
+    unknown,
+)
 from keras_structsparse.surgery.costs import Realization
 from keras_structsparse.surgery.registry import RULES
 
@@ -22,13 +32,17 @@ Array = Any
 
 @dataclass(frozen=True)
 class Step:
-    """A call with what its rule said of it; without a rule the call stays as it is."""
+    """A call with what its rule said of it; without a rule the call stays as it is.
+
+    ``shared``: whether its layer has weights and is called more than once.
+    """
 
     call: Call
     site: Site
     rule: Rule | None
     flow: Flow
     outputs: tuple[Channels, ...]
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -87,16 +101,46 @@ def walk(
     Raises:
         DeadNetworkError: No output depends on an input any more.
     """
+    known: sharing.Known = {}
+    while True:
+        # Whatever was found is true, so it can be used to find more.
+        found = _walk(network, changes, constants, realize, known)
+        learned = _known(found)
+        if sharing.constants(learned) == sharing.constants(known):
+            return found
+        known = learned
+
+
+def _known(walked: Walk) -> sharing.Known:
+    """What is known of the inputs of each layer that is shared, at all its calls."""
+    inputs: dict[int, list[tuple[Channels, ...]]] = {}
+    for step in walked.steps:
+        if step.shared:
+            sides = tuple(walked.channels[i] for i in step.call.inputs)
+            inputs.setdefault(id(step.call.operation), []).append(sides)
+    return {key: sharing.common_channels(calls) for key, calls in inputs.items()}
+
+
+def _walk(
+    network: Graph,
+    changes: Mapping[int, Mapping[str, Array]],
+    constants: str,
+    realize: Realization,
+    known: sharing.Known,
+) -> Walk:
     numbers = _Numbers()
-    channels = {i: unknown(numbers(_width(network, i))) for i in network.inputs}
+    channels = {i: _fresh(network, i, numbers) for i in network.inputs}
     names = _Names(network.calls)
     make = partial(Site, constants=constants, realize=realize, fresh=numbers)
-    steps = []
+    steps: list[Step] = []
+    firsts: dict[int, Step] = {}
     # What the outputs of a layer without a rule depend on is known even where their values are not.
     depends = dict.fromkeys(network.inputs, True)
     for call in network.calls:
-        site = _site(network, call, changes.get(id(call.operation), {}), channels, make, names)
-        step = _step(network, call, site)
+        key = id(call.operation)
+        site = _site(network, call, changes.get(key, {}), channels, make, names)
+        step = _step(network, call, site, known.get(key), firsts.get(key))
+        firsts.setdefault(key, step)
         channels.update(zip(call.outputs, step.outputs, strict=True))
         steps.append(step)
         read = any(depends[i] for i in call.inputs)
@@ -109,26 +153,48 @@ def walk(
     return Walk(tuple(steps), channels, numbers.count)
 
 
-def _step(network: Graph, call: Call, site: Site) -> Step:
+def _step(
+    network: Graph,
+    call: Call,
+    site: Site,
+    known: Sequence[Channels] | None,
+    first: Step | None,
+) -> Step:
+    """The step of a call, given what is known at all calls of its layer, and the first of them."""
     rule = RULES.get(type(call.operation))
-    reason = "no rule for its type" if rule is None else rule.refuses(site)
-    if call.options.get("training"):
-        reason = "it is called with training=True"
-    if call.options.get("mask") is not None:
-        reason = "it is called with a mask"
-    if len(call.outputs) != 1 and not (rule and rule.splits):
-        reason = reason or "it has several outputs"
-    if network.is_shared(call) and site.weights:
-        reason = "it has weights and is called more than once"
+    shared = network.is_shared(call) and bool(site.weights)
+    calls = network.calls_of[id(call.operation)] if shared else (call,)
+    if shared:
+        site = sharing.common_site(site, network, calls, known)
+    reason = _reason(rule, site, calls)
     if rule is None or reason is not None:
-        outputs = tuple(unknown(site.fresh(_width(network, i))) for i in call.outputs)
+        outputs = tuple(_fresh(network, i, site.fresh) for i in call.outputs)
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
         stays = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
-        return Step(call, site, None, stays, outputs)
+        return Step(call, site, None, stays, outputs, shared)
     site, hidden = (site, ()) if rule.borders else _without_borders(site)
     flow = rule.flow(site)
-    flow = replace(flow, keeps=flow.keeps + hidden)
-    return Step(call, site, rule, flow, flow.outputs)
+    axis = site.axis if len(site.output_shape) > 2 else -1
+    flow = replace(flow, output=flow.output.passed(axis=axis), keeps=flow.keeps + hidden)
+    if shared and first is not None:
+        flow = sharing.joined(flow, site, first.flow, first.site)
+    return Step(call, site, rule, flow, flow.outputs, shared)
+
+
+def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
+    """Why a call, one of all ``calls`` of its layer, stays as it is; None if it need not."""
+    if any(call.options.get("mask") is not None for call in calls):
+        return "it is called with a mask"
+    if any(call.options.get("training") for call in calls):
+        return "it is called with training=True"
+    if rule is None:
+        return "no rule for its type"
+    if len(calls[0].outputs) != 1 and not rule.splits:
+        return "it has several outputs"
+    axes = {channels.axis for channels in site.inputs}
+    if len(axes) > 1 or (site.axis != -1 and not rule.channels_first):
+        return "the channels of its inputs are not on the last axis"
+    return rule.refuses(site)
 
 
 def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:
@@ -150,16 +216,18 @@ def _site(
     make: Callable[..., Site],
     names: _Names,
 ) -> Site:
-    layer_name = names.of_call[id(call)]
+    layer_name, inputs = names.of_call[id(call)], tuple(channels[i] for i in call.inputs)
+    axes = [side.axis for side in inputs]
+    shapes = [channels_last(network.shapes[i], a) for i, a in zip(call.inputs, axes, strict=True)]
     return make(
         name=call.name,
         layer_name=layer_name,
         derive=partial(names.derive, layer_name),
         operation=call.operation,
         weights=named_weights(call.operation, changes),
-        inputs=tuple(channels[i] for i in call.inputs),
-        shapes=tuple(network.shapes[i] for i in call.inputs),
-        output_shape=network.shapes[call.outputs[0]],
+        inputs=inputs,
+        shapes=tuple(shapes),
+        output_shape=channels_last(network.shapes[call.outputs[0]], axes[0] if axes else -1),
         dtype=network.dtypes[call.outputs[0]],
         fill=call.arguments,
     )
@@ -176,9 +244,22 @@ def named_weights(operation: keras.Operation, changes: Mapping[str, Array]) -> d
     }
 
 
-def _width(network: Graph, tensor: int) -> int:
-    shape = network.shapes[tensor]
-    return (shape[-1] if shape else None) or 1
+def _fresh(network: Graph, tensor: int, fresh: Callable[[int], Array]) -> Channels:
+    """The channels of a tensor that no rule has made."""
+    shape, axis = network.shapes[tensor], _axis(network, tensor)
+    return unknown(fresh((shape[axis] if shape else None) or 1), axis)
+
+
+def _axis(network: Graph, tensor: int) -> int:
+    """Where the channels are: as the first reader says that has a data format."""
+    rank, tensors = len(network.shapes[tensor]), [tensor]
+    for index in tensors:  # grows
+        for call in network.readers.get(index, ()):
+            found = getattr(call.operation, "data_format", None)
+            if found is not None:
+                return 1 if found == "channels_first" and rank > 2 else -1
+            tensors += [i for i in call.outputs if len(network.shapes[i]) == rank]
+    return -1
 
 
 def _dead_message(network: Graph, depends: Mapping[int, bool]) -> str:

@@ -84,6 +84,10 @@ def _ranks(walk: Walk, roots: Array, fixed: Array) -> Array:
     for reading in _readings(walk):
         if reading.groups > 1:
             taken[roots[reading.inputs.ids]] = taken[roots[reading.outputs]] = True
+    for step in walk.steps:
+        if step.shared:  # All calls must find their channels in one order.
+            for channels in (*step.site.inputs, *step.outputs):
+                taken[roots[channels.ids]] = True
     for step in sorted(walk.steps, key=lambda step: -step.flow.gain):
         mine = roots[step.flow.output.ids]
         if step.flow.gain > 0 and not taken[mine].any():

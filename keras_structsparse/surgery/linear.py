@@ -8,7 +8,7 @@ constant channel c stays, the carrier, with the kernel slice ``sum_j (c_j / c) k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,9 @@ import keras
 import numpy as np
 from keras import activations
 
+from keras_structsparse.surgery import lineage
 from keras_structsparse.surgery.channels import Channels, Flow, Reading, Site
+from keras_structsparse.surgery.lineage import Taken
 
 Array = Any
 
@@ -101,7 +103,9 @@ def flow(site: Site, padded: bool) -> Flow:
     )
 
 
-def shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Array, Array | None]:
+def shrunk(
+    site: Site, rows: Array, columns: Array, padded: bool
+) -> tuple[Taken, Array | Taken | None]:
     """The kernel over the kept channels, and the bias, with all that removed channels leave.
 
     Args:
@@ -115,30 +119,64 @@ def shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Array
         bias nor anything to put into it. Both in float64.
     """
     if groups_of(site) == 1:
-        kernel, bias = _shrunk(site, rows, columns, padded)
-    else:
-        parts = [_shrunk(*part, padded) for part in _groups(site, rows, columns)]
-        kernel = np.concatenate([part[0] for part in parts], axis=-1)
-        bias = np.concatenate([part[1] for part in parts])
-    return kernel, bias if "bias" in site.weights or bias.any() else None
+        return _shrunk(site, rows, columns, padded)
+    parts = list(_groups(site, rows, columns))
+    found = [_shrunk(*part, padded) for part in parts]
+    kernel = np.concatenate([kernel.values for kernel, _ in found], axis=-1)
+    widths = [len(part[2]) for part in parts]
+    bias = np.concatenate([_values(b, width) for (_, b), width in zip(found, widths, strict=True)])
+    return _of_groups(site, [part[1] for part in parts], columns, kernel), _known(
+        site, columns, bias
+    )
 
 
-def _shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Array, Array]:
-    """The kernel and the bias of one group."""
-    inputs = site.inputs[0]
-    kernel = np.asarray(site.weights["kernel"], np.float64)[..., columns]
-    bias = _bias(site)[columns]
-    gone = inputs.offset & ~np.isin(np.arange(len(inputs)), rows)
+def _shrunk(
+    site: Site, rows: Array, columns: Array, padded: bool
+) -> tuple[Taken, Array | Taken | None]:
+    """The kernel and the bias of a layer without groups."""
+    inputs, taken = site.inputs[0], site.taken("kernel").along(-1, columns)
+    kernel, gone = np.asarray(taken.values, np.float64), _gone(site, rows)
     result = kernel[..., rows, :]
-    if site.constants != "drop" and gone.any():
-        if _folds(site, padded):
-            bias = bias + _folded(site, gone)[columns]
-        else:
-            constants = np.where(inputs.offset, np.abs(inputs.value), 0.0)[rows]
-            slot = int(np.argmax(constants))
-            share = inputs.value[gone] / inputs.value[rows[slot]]
-            result[..., slot, :] += np.einsum("j,...jo->...o", share, kernel[..., gone, :])
-    return result, bias
+    if gone.any() and not _folds(site, padded):
+        constants = np.where(inputs.offset, np.abs(inputs.value), 0.0)[rows]
+        slot = int(np.argmax(constants))
+        share = inputs.value[gone] / inputs.value[rows[slot]]
+        result[..., slot, :] += np.einsum("j,...jo->...o", share, kernel[..., gone, :])
+    return taken.along(-2, rows).holding(result), shrunk_bias(site, rows, columns, padded)
+
+
+def shrunk_bias(site: Site, rows: Array, columns: Array, padded: bool) -> Array | Taken | None:
+    """The bias that :func:`shrunk` returns, without the kernel."""
+    bias = _bias(site)[columns]
+    if _folds(site, padded):
+        bias = bias + _folded(site, _gone(site, rows))[columns]
+    return _known(site, columns, bias)
+
+
+def _known(site: Site, columns: Array, bias: Array) -> Array | Taken | None:
+    """A bias as part of the layer's own, or as a new one; None where there is none."""
+    if "bias" in site.weights:
+        return site.taken("bias").along(0, columns).holding(bias)
+    return bias if bias.any() else None
+
+
+def _values(bias: Array | Taken | None, width: int) -> Array:
+    if bias is None:
+        return np.zeros(width)
+    return bias.values if isinstance(bias, Taken) else bias
+
+
+def _gone(site: Site, rows: Array) -> Array:
+    """Whether an input channel is a constant other than zero that goes."""
+    inputs = site.inputs[0]
+    return inputs.offset & ~np.isin(np.arange(len(inputs)), rows)
+
+
+def _of_groups(site: Site, rows: Sequence[Array], columns: Array, kernel: Array) -> Taken:
+    """A kernel of groups; its entries have no common rows where groups have kept different ones."""
+    if any(not np.array_equal(rows[0], other) for other in rows):
+        return lineage.new(kernel)
+    return site.taken("kernel").along(-1, columns).along(-2, rows[0]).holding(kernel)
 
 
 def _groups(site: Site, rows: Array, columns: Array) -> Iterator[tuple[Site, Array, Array]]:

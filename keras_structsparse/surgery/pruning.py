@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from keras_structsparse import graph as graphs
-from keras_structsparse.copying import clone, set_weights
+from keras_structsparse.copying import clone
 from keras_structsparse.plans import Masks, Plan, masks
 from keras_structsparse.plans import plan as read_plan
-from keras_structsparse.surgery.channels import Piece
+from keras_structsparse.surgery import lineage
+from keras_structsparse.surgery.channels import Channels, Piece
 from keras_structsparse.surgery.costs import REALIZE, Costs, realizations
 from keras_structsparse.surgery.flow import Step, Walk, walk
 from keras_structsparse.surgery.layout import Layout, choose
@@ -88,6 +89,7 @@ def prune(
     layout = choose(network, walked)
     pruned = graphs.rebuild(network, _Builder(walked, layout, changes))
     graphs.note(pruned, _collect_notes(walked))
+    lineage.settle(model, pruned)
     return pruned
 
 
@@ -100,6 +102,7 @@ class _Builder:
         self.changes = changes
         self.copies: dict[int, keras.Operation] = {}
         self.orders: dict[int, Array] = {}
+        self.shared: dict[int, tuple[list[Piece], Piece]] = {}
 
     def __call__(self, call: graphs.Call, tensors: list[Tensor | None]) -> list[Tensor | None]:
         step = self.steps[id(call)]
@@ -108,18 +111,32 @@ class _Builder:
         wanted = self.layout.wanted(step.flow.output)
         if not len(wanted):
             return [None] * len(call.outputs)
-        pieces = [self._piece(*side) for side in zip(call.inputs, tensors, strict=True)]
-        built = step.rule.build(step.site, wanted, pieces)
+        sides = zip(call.inputs, tensors, step.site.inputs, strict=True)
+        pieces = [self._piece(*side) for side in sides]
+        built = self._again(step, pieces) or step.rule.build(step.site, wanted, pieces)
+        if step.shared and isinstance(built, Piece):
+            self.shared.setdefault(id(call.operation), ([p for p in pieces if p], built))
         results = [built] if isinstance(built, Piece) else built
         for index, piece in zip(call.outputs, results, strict=True):
             self.orders[index] = np.arange(0) if piece is None else piece.order
         return [None if piece is None else piece.tensor for piece in results]
 
-    def _piece(self, index: int, tensor: Tensor | None) -> Piece | None:
+    def _again(self, step: Step, pieces: list[Piece | None]) -> Piece | None:
+        """What an earlier call of a shared layer became, on other tensors."""
+        if id(step.call.operation) not in self.shared:
+            return None
+        before, made = self.shared[id(step.call.operation)]
+        now = [piece for piece in pieces if piece is not None]
+        for old, new in zip(before, now, strict=True):
+            assert np.array_equal(old.order, new.order), "layout.choose leaves them in one order"
+        tensors = [piece.tensor for piece in now]
+        return Piece(graphs.again([p.tensor for p in before], made.tensor, tensors), made.order)
+
+    def _piece(self, index: int, tensor: Tensor | None, side: Channels) -> Piece | None:
         """A new tensor with its order; what no rule has made holds all channels in order."""
         if tensor is None:
             return None
-        return Piece(tensor, self.orders.get(index, np.arange(tensor.shape[-1] or 1)))
+        return Piece(tensor, self.orders.get(index, np.arange(len(side))))
 
     def _unchanged(self, step: Step, tensors: list[Tensor | None]) -> list[Tensor | None]:
         """The outputs of a copy of the layer, with the plan's entries set to zero."""
@@ -131,7 +148,10 @@ class _Builder:
         outputs = keras.tree.flatten(self.copies[key](*args, **kwargs))
         if weights := getattr(operation, "weights", ()):
             changed = self.changes.get(key, {})
-            set_weights(self.copies[key], [changed.get(w.name, w) for w in weights])
+            # As arrays: JAX gives away the memory of a variable that is trained.
+            values = [changed.get(w.name, keras.ops.convert_to_numpy(w)) for w in weights]
+            taken = [lineage.whole(v, operation, number) for number, v in enumerate(values)]
+            lineage.assign(self.copies[key], taken)
         return outputs
 
 

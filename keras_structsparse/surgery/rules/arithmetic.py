@@ -84,7 +84,7 @@ def arranged(
     places = (piece.order[:, None] == order).astype(float)
     layer = MIXERS[rank](
         len(order),
-        *([] if rank == 2 else [1]),
+        **({} if rank == 2 else {"kernel_size": 1, "data_format": site.data_format}),
         use_bias=offset is not None,
         trainable=False,
         dtype=policy(site),
@@ -142,5 +142,5 @@ OTHERS = (
     operation_type(keras.ops.minimum, 2),
 )
 
-register(Rule(flow_product, build, refuses), *PRODUCTS)
-register(Rule(flow, build, refuses), *OTHERS)
+register(Rule(flow_product, build, refuses, channels_first=True), *PRODUCTS)
+register(Rule(flow, build, refuses, channels_first=True), *OTHERS)

@@ -14,8 +14,9 @@ import numpy as np
 from keras_structsparse import groups
 from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit
+from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit, misplaced
 from keras_structsparse.surgery.costs import Cut, Price, whole
+from keras_structsparse.surgery.lineage import Taken
 from keras_structsparse.surgery.registry import register
 from keras_structsparse.surgery.rules.slicing import pick
 
@@ -68,22 +69,22 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     rows = linear.read_rows(site, piece.order, wanted)
     tensor = _picked(site, piece, rows)
     kernel, bias = linear.shrunk(site, rows, wanted, _is_padded(site))
-    sizes = _support_sizes(kernel)
-    segments = _cut(site)(sizes.tolist(), _price(site, kernel.shape[-2]))
+    sizes = _support_sizes(kernel.values)
+    segments = _cut(site)(sizes.tolist(), _price(site, kernel.values.shape[-2]))
     if len(segments) == 1:
         return Piece(_convolution(site, site.layer_name, kernel, bias, tensor), wanted)
     parts = [
         _convolution(
             site,
             site.derive(f"part_{index}"),
-            kernel[..., start:stop],
-            None if bias is None else bias[start:stop],
+            kernel.along(-1, slice(start, stop)),
+            _part(bias, slice(start, stop)),
             tensor,
         )
         for index, (start, stop) in enumerate(segments)
     ]
     policy = site.operation.dtype_policy
-    join = keras.layers.Concatenate(dtype=policy, name=site.derive("parts"))
+    join = keras.layers.Concatenate(site.axis, dtype=policy, name=site.derive("parts"))
     return Piece(join(parts), wanted)
 
 
@@ -94,23 +95,32 @@ def _cut(site: Site) -> Cut:
 
 def _picked(site: Site, piece: Piece, rows: Array) -> Tensor:
     """The channels ``rows`` of a piece; its other ones belong to groups that are gone."""
+    if linear.groups_of(site) == 1:
+        return piece.tensor
     places = {int(channel): place for place, channel in enumerate(piece.order)}
     return pick(piece.tensor, np.array([places[int(row)] for row in rows]), site.derive)
 
 
+def _part(bias: Array | Taken | None, part: slice) -> Array | Taken | None:
+    if isinstance(bias, Taken):
+        return bias.along(0, part)
+    return None if bias is None else bias[part]
+
+
 def _convolution(
-    site: Site, name: str, kernel: Array, bias: Array | None, tensor: Tensor
+    site: Site, name: str, kernel: Taken, bias: Array | Taken | None, tensor: Tensor
 ) -> Tensor:
-    size = _window(site, kernel)
+    size = _window(site, kernel.values)
     pads = _explicit_pads(site, size)
-    kernel = kernel[groups.support(kernel.shape[:-2], size)]
+    for axis, part in enumerate(groups.support(kernel.values.shape[:-2], size)):
+        kernel = kernel.along(axis, part)
     changes = {} if pads is None else {"padding": "valid"}
     layer = clone(
         site.operation,
         name=name,
-        filters=kernel.shape[-1],
-        groups=tensor.shape[-1] // kernel.shape[-2],
-        kernel_size=kernel.shape[:-2],
+        filters=kernel.values.shape[-1],
+        groups=tensor.shape[site.axis] // kernel.values.shape[-2],
+        kernel_size=kernel.values.shape[:-2],
         use_bias=bias is not None,
         **changes,
     )
@@ -134,8 +144,13 @@ def _windows(site: Site, least: int) -> list[int]:
     """The sizes, from the least on, to which the kernels can be cropped."""
     shape = site.operation.kernel_size
     largest = max(shape)
-    smaller = range(least, largest) if site.realize.crops else ()
+    smaller = range(least, largest) if site.realize.crops and _can_pad(site) else ()
     return [*(size for size in smaller if _pads(site, shape, size) is not None), largest]
+
+
+def _can_pad(site: Site) -> bool:
+    """There is no cropping of one axis with the channels first."""
+    return site.axis == -1 or len(site.operation.kernel_size) > 1
 
 
 def _price(site: Site, inputs: int) -> Price:
@@ -162,21 +177,24 @@ def _price_line(site: Site, inputs: int, size: int) -> tuple[float, float]:
 
 
 def refuses(site: Site) -> str | None:
-    """Channels-first convolutions have their own order of channels."""
-    layer = site.operation
-    if layer.data_format != "channels_last":
-        return "its data format is channels_first"
+    """Groups, and channels first, have an order of channels of their own."""
+    if linear.groups_of(site) > 1 and site.axis != -1:
+        return "it is a grouped convolution of channels first"
     extra = set(site.weights) - {"kernel", "bias"}
-    return f"it has weights that the rule does not know: {sorted(extra)}" if extra else None
+    if extra:
+        return f"it has weights that the rule does not know: {sorted(extra)}"
+    return misplaced(site)
 
 
 def _padded(site: Site, tensor: Tensor, pads: Pads) -> Tensor:
     """The tensor with each spatial axis padded before and after; negative numbers crop."""
-    policy = site.operation.dtype_policy
+    options: dict[str, Any] = {"dtype": site.operation.dtype_policy}
+    if len(pads) > 1:
+        options["data_format"] = site.data_format
     for kinds, suffix, amounts in _stages(pads):
         argument = amounts[0] if len(amounts) == 1 else amounts
-        layer = kinds[len(pads)](argument, name=site.derive(f"explicit_{suffix}"), dtype=policy)
-        tensor = layer(tensor)
+        name = site.derive(f"explicit_{suffix}")
+        tensor = kinds[len(pads)](argument, name=name, **options)(tensor)
     return tensor
 
 
@@ -251,7 +269,7 @@ def _own_pads(input_shape: Shape, layer: keras.Layer, shape: Sequence[int]) -> P
 
 
 register(
-    Rule(flow, build, refuses, borders=True),
+    Rule(flow, build, refuses, borders=True, channels_first=True),
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,

@@ -28,7 +28,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     layer = clone(
         site.operation,
         name=site.layer_name,
-        units=kernel.shape[-1],
+        units=len(wanted),
         use_bias=bias is not None,
     )
     weights = [kernel] if bias is None else [kernel, bias]

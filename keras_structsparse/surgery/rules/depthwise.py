@@ -15,7 +15,15 @@ from keras import layers
 
 from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit
+from keras_structsparse.surgery.channels import (
+    Channels,
+    Flow,
+    Piece,
+    Rule,
+    Site,
+    emit,
+    misplaced,
+)
 from keras_structsparse.surgery.registry import register
 
 Array = Any
@@ -49,12 +57,11 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The layer over the kept channels."""
     (piece,) = pieces
     assert piece is not None, "the output has the channels of the input"
-    weights = dict(site.weights)
-    kernel = weights["kernel"][..., piece.order, :]
-    order = repeated(piece.order, kernel.shape[-1])
-    arrays = [kernel] if "bias" not in weights else [kernel, weights["bias"][order]]
+    kernel = site.taken("kernel").along(-2, piece.order)
+    order = repeated(piece.order, kernel.values.shape[-1])
+    bias = [site.taken("bias").along(0, order)] if "bias" in site.weights else []
     layer = clone(site.operation, name=site.layer_name)
-    return Piece(emit(layer, piece.tensor, arrays), order)
+    return Piece(emit(layer, piece.tensor, [kernel, *bias]), order)
 
 
 def repeated(order: Array, copies: int) -> Array:
@@ -63,14 +70,14 @@ def repeated(order: Array, copies: int) -> Array:
 
 
 def refuses(site: Site) -> str | None:
-    """Channels must come last, and the activation must keep them apart."""
-    if site.operation.data_format != "channels_last":
-        return "its data format is channels_first"
+    """The activation must keep channels apart."""
     if not linear.is_elementwise(site.operation.activation):
         return "its activation mixes channels"
     known = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
     extra = set(site.weights) - known
-    return f"it has weights that the rule does not know: {sorted(extra)}" if extra else None
+    if extra:
+        return f"it has weights that the rule does not know: {sorted(extra)}"
+    return misplaced(site)
 
 
 def flow_separable(site: Site) -> Flow:
@@ -83,10 +90,10 @@ def build_separable(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -
     """Both kernels over the kept channels."""
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
-    _, bias = linear.shrunk(_as_convolution(site), piece.order, wanted, padded=False)
-    depthwise = site.weights["depthwise_kernel"][..., piece.order, :]
-    rows = repeated(piece.order, depthwise.shape[-1])
-    pointwise = site.weights["pointwise_kernel"][..., rows, :][..., wanted]
+    bias = linear.shrunk_bias(_as_convolution(site), piece.order, wanted, padded=False)
+    depthwise = site.taken("depthwise_kernel").along(-2, piece.order)
+    rows = repeated(piece.order, depthwise.values.shape[-1])
+    pointwise = site.taken("pointwise_kernel").along(-2, rows).along(-1, wanted)
     layer = clone(
         site.operation, name=site.layer_name, filters=len(wanted), use_bias=bias is not None
     )
@@ -116,7 +123,11 @@ def _is_padded(site: Site) -> bool:
     return site.operation.padding != "valid" and max(site.operation.kernel_size) > 1
 
 
-register(Rule(flow, build, refuses), layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 register(
-    Rule(flow_separable, build_separable, refuses), layers.SeparableConv1D, layers.SeparableConv2D
+    Rule(flow, build, refuses, channels_first=True), layers.DepthwiseConv1D, layers.DepthwiseConv2D
+)
+register(
+    Rule(flow_separable, build_separable, refuses, channels_first=True),
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
 )

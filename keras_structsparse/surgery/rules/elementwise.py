@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Number
 from typing import Any
 
@@ -66,8 +67,9 @@ def build_prelu(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Pi
     """The slopes of the kept channels; all channels may share one."""
     (piece,) = pieces
     assert piece is not None, "the output has the channels of the input"
-    slope = site.weights["alpha"]
-    slope = slope[..., piece.order] if slope.shape[-1] == len(site.inputs[0]) else slope
+    slope = site.taken("alpha")
+    if slope.values.shape[-1] == len(site.inputs[0]):
+        slope = slope.along(-1, piece.order)
     layer = clone(site.operation, name=site.layer_name)
     return Piece(emit(layer, piece.tensor, [slope]), piece.order)
 
@@ -87,13 +89,15 @@ FUNCTIONS = (
 )
 """What bare operations of one tensor make of every entry by itself."""
 
-register(Rule(flow_activation, build), layers.ReLU, layers.LeakyReLU, layers.ELU)
-register(Rule(flow_activation, build), *dict.fromkeys(map(operation_type, FUNCTIONS)))
-register(Rule(flow_activation, build, mixes), layers.Activation)
+ACTIVATION = Rule(flow_activation, build, channels_first=True)
+
+register(ACTIVATION, layers.ReLU, layers.LeakyReLU, layers.ELU)
+register(ACTIVATION, *dict.fromkeys(map(operation_type, FUNCTIONS)))
+register(replace(ACTIVATION, refuses=mixes), layers.Activation)
 register(Rule(flow_activation, build, has_arrays), operation_type(lambda x: ops.clip(x, 0, 1)))
 register(Rule(flow_prelu, build_prelu), layers.PReLU)
 register(
-    Rule(flow_identity, build, borders=True),
+    Rule(flow_identity, build, borders=True, channels_first=True),
     layers.Dropout,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,

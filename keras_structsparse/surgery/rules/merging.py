@@ -75,7 +75,8 @@ def _build_sum(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Pie
         whole.append(arranged(site, index, piece, order, offset if np.any(offset) else None))
         offset = np.zeros_like(offset)
     if np.any(offset):
-        name = site.derive("offset")
+        name, rank = site.derive("offset"), len(site.shapes[0])
+        offset = offset if site.axis == -1 else offset.reshape(-1, *[1] * (rank - 2))
         whole[0] = layers.Rescaling(1.0, offset, dtype=policy(site), name=name)(whole[0])
     if len(whole) == 1:
         return Piece(whole[0], order)
@@ -164,13 +165,19 @@ def build_concatenate(site: Site, wanted: Array, pieces: Sequence[Piece | None])
 
 def refuses_concatenate(site: Site) -> str | None:
     """Along another axis, channels would have to stand in the same order."""
-    if site.operation.axis not in (-1, len(site.shapes[0]) - 1):
-        return f"it joins axis {site.operation.axis}, not the last one"
+    if (site.operation.axis - site.axis) % len(site.shapes[0]):
+        return f"it joins axis {site.operation.axis}, not that of the channels"
     return None
 
 
 register(
-    Rule(flow_add, build_add, arithmetic.refuses), layers.Add, operation_type(keras.ops.add, 2)
+    Rule(flow_add, build_add, arithmetic.refuses, channels_first=True),
+    layers.Add,
+    operation_type(keras.ops.add, 2),
+)
+register(
+    Rule(flow_concatenate, build_concatenate, refuses_concatenate, channels_first=True),
+    layers.Concatenate,
 )
 register(
     Rule(flow_scaled, build_scaled, refuses_scaled),
@@ -179,6 +186,5 @@ register(
 )
 register(
     Rule(flow_concatenate, build_concatenate, refuses_concatenate),
-    layers.Concatenate,
     operation_type(lambda *tensors: keras.ops.concatenate(tensors, axis=-1), 2),
 )

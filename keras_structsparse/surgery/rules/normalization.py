@@ -40,14 +40,15 @@ def build(
     (piece,) = pieces
     assert piece is not None, "the output has the channels of the input"
     layer = clone(site.operation, name=site.layer_name, **changes(site, piece.order))
-    weights = [weight[piece.order] for weight in site.weights.values()]
+    weights = [site.taken(name).along(0, piece.order) for name in site.weights]
     return Piece(emit(layer, piece.tensor, weights), piece.order)
 
 
 def refuses(site: Site) -> str | None:
-    """Only the last axis holds channels."""
-    if site.operation.axis not in (-1, len(site.shapes[0]) - 1):
-        return f"it normalises axis {site.operation.axis}, not the last one"
+    """It must normalise the axis of the channels."""
+    rank = len(site.shapes[0])
+    if (site.operation.axis - site.axis) % rank:
+        return f"it normalises axis {site.operation.axis}, not that of the channels"
     return None
 
 
@@ -141,7 +142,10 @@ def build_inputs(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> P
     return Piece(output, piece.order)
 
 
-register(Rule(partial(flow, _batch), partial(build, _nothing), refuses), layers.BatchNormalization)
+register(
+    Rule(partial(flow, _batch), partial(build, _nothing), refuses, channels_first=True),
+    layers.BatchNormalization,
+)
 register(
     Rule(
         partial(flow, _instance),

@@ -6,10 +6,9 @@ import numpy as np
 from keras import layers, ops
 
 from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery.channels import Flow, Rule, Site
+from keras_structsparse.surgery.channels import Flow, Rule, Site, misplaced
 from keras_structsparse.surgery.registry import register
 from keras_structsparse.surgery.rules.elementwise import build
-from keras_structsparse.surgery.rules.pooling import refuses
 
 
 def flow(site: Site) -> Flow:
@@ -18,11 +17,6 @@ def flow(site: Site) -> Flow:
     visible = inputs.offset.any() and np.any(site.operation.padding)
     border = site.name if visible and site.constants == "exact" else inputs.border
     return Flow(inputs.passed(border=border))
-
-
-def refuses_padding(site: Site) -> str | None:
-    """ZeroPadding1D pads the middle axis in either data format."""
-    return refuses(site) if hasattr(site.operation, "data_format") else None
 
 
 def flow_pad(site: Site) -> Flow:
@@ -45,7 +39,7 @@ def refuses_pad(site: Site) -> str | None:
 
 register(Rule(flow_pad, build, refuses_pad, borders=True), operation_type(lambda x: ops.pad(x, 1)))
 register(
-    Rule(flow, build, refuses_padding, borders=True),
+    Rule(flow, build, misplaced, borders=True, channels_first=True),
     layers.ZeroPadding1D,
     layers.ZeroPadding2D,
     layers.ZeroPadding3D,

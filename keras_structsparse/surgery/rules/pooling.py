@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery.channels import Flow, Rule, Site
+from keras_structsparse.surgery.channels import Flow, Rule, Site, misplaced
 from keras_structsparse.surgery.registry import register
 from keras_structsparse.surgery.rules.elementwise import build
 
@@ -28,13 +28,6 @@ def flow_upsampling(site: Site) -> Flow:
     if site.operation.interpolation == "nearest":
         return Flow(inputs)
     return Flow(inputs.passed(live=inputs.live | inputs.offset))
-
-
-def refuses(site: Site) -> str | None:
-    """Only the last axis holds channels."""
-    if site.operation.data_format != "channels_last":
-        return "its data format is channels_first"
-    return None
 
 
 def refuses_reduction(site: Site) -> str | None:
@@ -77,7 +70,7 @@ def refuses_resizing(site: Site) -> str | None:
     """Borders may be filled."""
     if site.operation.pad_to_aspect_ratio:
         return "it pads to the aspect ratio"
-    return refuses(site)
+    return misplaced(site)
 
 
 ADAPTIVE = [
@@ -96,10 +89,10 @@ RESIZE = operation_type(lambda x: ops.image.resize(x[None, ..., None], (1, 1)))
 register(Rule(flow, build, refuses_reduction), *map(operation_type, (ops.mean, ops.max, ops.min)))
 register(Rule(flow_sum, build, refuses_sum), operation_type(ops.sum))
 register(Rule(flow_spread, build, refuses_reduction), *map(operation_type, (ops.var, ops.std)))
-register(Rule(flow, build, refuses), *filter(None, ADAPTIVE), *map(operation_type, POOLS))
+register(Rule(flow, build, misplaced), *filter(None, ADAPTIVE), *map(operation_type, POOLS))
 register(Rule(flow_upsampling, build, refuses_resizing), layers.Resizing, RESIZE)
 register(
-    Rule(flow, build, refuses),
+    Rule(flow, build, misplaced, channels_first=True),
     layers.UpSampling3D,
     layers.Cropping2D,
     layers.Cropping3D,
@@ -116,5 +109,5 @@ register(
     layers.GlobalAveragePooling2D,
     layers.GlobalAveragePooling3D,
 )
-register(Rule(flow_upsampling, build, refuses), layers.UpSampling2D)
+register(Rule(flow_upsampling, build, misplaced, channels_first=True), layers.UpSampling2D)
 register(Rule(flow, build), layers.UpSampling1D, layers.Cropping1D)

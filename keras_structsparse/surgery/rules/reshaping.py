@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers
 
 from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site
+from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, misplaced
 from keras_structsparse.surgery.registry import register
 from keras_structsparse.surgery.rules.arithmetic import policy
 from keras_structsparse.surgery.rules.elementwise import build
@@ -22,23 +22,30 @@ Refuses = Callable[[Site], str | None]
 
 def flow_flatten(site: Site) -> Flow:
     """Every position holds all channels, so the flat vector repeats them."""
-    inputs = site.inputs[0]
-    positions = _positions(site)
+    inputs, positions = site.inputs[0], _positions(site)
+    repeat = np.repeat if _by_channel(site) else np.tile
     return Flow(
         Channels(
-            ids=np.tile(inputs.ids, positions),
-            live=np.tile(inputs.live, positions),
-            value=np.tile(inputs.value, positions),
-            cost=np.tile(inputs.cost / positions, positions),
+            ids=repeat(inputs.ids, positions),
+            live=repeat(inputs.live, positions),
+            value=repeat(inputs.value, positions),
+            cost=repeat(inputs.cost / positions, positions),
         )
     )
+
+
+def _by_channel(site: Site) -> bool:
+    """Whether all positions of a channel stand together: where no one moves the channels last."""
+    return site.axis != -1 and site.operation.data_format == "channels_last"
 
 
 def build_flatten(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """Flatten the kept channels; every position has them in the same order."""
     piece, width = build(site, wanted, pieces), len(site.inputs[0])
-    starts = np.arange(_positions(site)) * width
-    return Piece(piece.tensor, (starts[:, None] + piece.order).ravel())
+    places = np.arange(_positions(site))
+    if _by_channel(site):
+        return Piece(piece.tensor, (piece.order[:, None] * len(places) + places).ravel())
+    return Piece(piece.tensor, (places[:, None] * width + piece.order).ravel())
 
 
 def _positions(site: Site) -> int:
@@ -46,9 +53,9 @@ def _positions(site: Site) -> int:
 
 
 def refuses(site: Site) -> str | None:
-    """The number of positions must be known, and channels must come last."""
-    if site.operation.data_format != "channels_last":
-        return "its data format is channels_first"
+    """The number of positions must be known, and the last axis must not pass for the first."""
+    if site.axis == -1 and (reason := misplaced(site)):
+        return reason
     if None in site.shapes[0][1:]:
         return f"the size of its input is not known: {site.shapes[0]}"
     return None
@@ -142,7 +149,7 @@ register(
     Rule(flow_permute, build, apart(_axes, back=1)),
     operation_type(lambda x: keras.ops.expand_dims(x, 1)),
 )
-register(Rule(flow_flatten, build_flatten, refuses), layers.Flatten)
+register(Rule(flow_flatten, build_flatten, refuses, channels_first=True), layers.Flatten)
 register(
     Rule(flow_reshape, build_reshape, refuses_reshape),
     layers.Reshape,

@@ -16,9 +16,8 @@ import numpy as np
 
 from keras_structsparse.copying import clone
 from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit
+from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit, misplaced
 from keras_structsparse.surgery.registry import register
-from keras_structsparse.surgery.rules.pooling import refuses
 
 Array = Any
 
@@ -36,7 +35,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     layer = clone(
         site.operation, name=site.layer_name, filters=len(wanted), use_bias=bias is not None
     )
-    weights = [kernel.swapaxes(-1, -2), *([] if bias is None else [bias])]
+    weights = [kernel.swapped, *([] if bias is None else [bias])]
     return Piece(emit(layer, piece.tensor, weights), wanted)
 
 
@@ -56,7 +55,7 @@ def _makes_patterns(site: Site) -> bool:
 
 
 register(
-    Rule(flow, build, refuses, borders=True),
+    Rule(flow, build, misplaced, borders=True),
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
