@@ -65,7 +65,7 @@ def opened(model: keras.Model) -> keras.Model:
                 return inner(tensors[0] if len(tensors) == 1 else tensors)
         return operation(*args, **kwargs)
 
-    inputs = keras.tree.map_structure(_like, graph.input_structure(model))
+    inputs = keras.tree.map_structure(lambda t: _like(t, t.name), graph.input_structure(model))
     return keras.models.clone_model(
         source, input_tensors=inputs, clone_function=same, call_function=called
     )
@@ -163,5 +163,5 @@ def _tensors(structure: Any) -> list[Tensor]:
     return [value for value in keras.tree.flatten(structure) if _is_tensor(value)]
 
 
-def _like(tensor: Tensor) -> Tensor:
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
+def _like(tensor: Tensor, name: str | None = None) -> Tensor:
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)

@@ -191,9 +191,9 @@ def test_layers_that_convert_stay_whole() -> None:
 
 
 def test_nested_models_are_searched() -> None:
-    inputs = keras.Input((7, 6, 2))
+    inputs = keras.Input((7, 6, 2), name="a")
     body = keras.Sequential([keras.Input((7, 6, 2)), Inner(4, name="block")], name="body")
-    model = randomize(keras.Model(inputs, [body(inputs), inputs]))
+    model = randomize(keras.Model({"a": inputs}, [body(inputs), inputs]))
     wide = opened(model)
     assert "body/block/conv" in kernel_layers(graph.read(wide))
     assert_same_function(model, wide, random_batch(model), tolerance=0.0)
