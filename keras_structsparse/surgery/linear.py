@@ -90,8 +90,11 @@ def flow(site: Site, padded: bool) -> Flow:
         cost=np.full(len(bias), positions(site) * math.prod(kernel.shape[:2]) * share),
     )
 
+    packed = np.packbits(reading, axis=-1)  # kept for the whole surgery: a bit for an entry
+
     def needs(needed: Array) -> tuple[Array, ...]:
-        read = (reading & needed.reshape(reading.shape[1:])).any(axis=2).T.ravel()
+        columns = np.packbits(needed.reshape(kernel.shape[2:]), axis=-1)
+        read = (packed & columns).any(axis=-1).T.ravel()
         return (inputs.ids[inputs.live & read],)
 
     return Flow(
