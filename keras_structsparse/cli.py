@@ -280,12 +280,20 @@ def profile(
         str | None, typer.Option(metavar=f"MODEL{KERAS}|NAME", help="A smaller model beside it.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png|FILE.svg", help="Draw what --compare compares."),
+    ] = None,
 ) -> None:
     """Count the multiply-adds and weights of every layer."""
     sides = None if shape is None else input_shape(shape)
+    if figure is not None and compare is None:
+        raise typer.BadParameter("expected --compare with --figure. Received none")
     from keras_structsparse import jobs
 
     found = jobs.costs([name for name in (model, compare) if name is not None], sides)
+    if figure is not None:
+        jobs.draw(found, figure)
     typer.echo(found.to_json().rstrip() if json else str(found))
 
 

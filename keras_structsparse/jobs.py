@@ -131,6 +131,18 @@ def costs(names: Sequence[str], shape: Sequence[int] | None) -> Profile | Compar
     return compare(models[0], models[1], input_shape=shape)
 
 
+def draw(found: Profile | Comparison, path: Path) -> None:
+    """Draw a comparison.
+
+    Raises:
+        OutputError: The path cannot be written, or ends in neither .png nor .svg.
+    """
+    from keras_structsparse.plots import comparison_figure, save
+
+    assert isinstance(found, Comparison), "the command asks for a second model"
+    save(comparison_figure(found), path)
+
+
 # --- training ---
 
 

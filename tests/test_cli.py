@@ -248,6 +248,16 @@ def test_force_replaces_and_nothing_else_does(run: Run) -> None:
     assert load_model("model.keras").get_layer("conv1").filters == 1
 
 
+def test_a_comparison_can_be_drawn(run: Run) -> None:
+    stored(network())
+    words = ("profile", "model.keras", "--compare", "model.keras", "--figure")
+    assert_refused(run(*words, "drawn.pdf"), ".png or .svg", "drawn.pdf")
+    refused = run("profile", "model.keras", "--figure", "drawn.png")
+    assert_refused(refused, "expected --compare with --figure")
+    assert_done(run(*words, "drawn.png"))
+    assert Path("drawn.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_constants_and_realize_reach_the_surgery(run: Run) -> None:
     model = network()
     model.get_layer("norm1").beta.assign(np.ones(6))

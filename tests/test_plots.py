@@ -15,6 +15,7 @@ pytest.importorskip("matplotlib")
 
 from keras_structsparse import plots
 from keras_structsparse.errors import OutputError
+from keras_structsparse.profiles import Comparison, LayerComparison
 
 
 @dataclass(frozen=True)
@@ -200,3 +201,34 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"keras-structsparse\[plots\]"):
         plots.architecture_figure(BASE, SIZES)
+
+
+# --- before and after ---
+
+
+def compared() -> Comparison:
+    return Comparison(
+        (
+            LayerComparison("conv", "Conv2D", (16, 9), ((5, 5), (3, 3)), (4000, 900), (10, 5)),
+            LayerComparison("norm", "BatchNormalization", (0, 0), ((), ()), (0, 0), (4, 2)),
+            LayerComparison("gone", "Conv2D", (8, 0), ((3, 3), ()), (2000, 0), (10, 0)),
+            LayerComparison("head", "Dense", (10, 10), ((), ()), (160, 90), (10, 5)),
+        )
+    )
+
+
+def test_a_comparison_shows_every_layer_that_costs_something() -> None:
+    figure = plots.comparison_figure(compared())
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["conv", "gone", "head"]
+    before, after = axes.containers
+    assert [bar.get_width() for bar in before] == [4.0, 2.0, 0.16]
+    assert [bar.get_width() for bar in after] == [0.9, 0.0, 0.09]
+    assert axes.get_xlabel() == "multiply-adds (thousands)"
+    assert axes.get_title("left") == "Multiply-adds: 6,160 → 990 (16.1%)"
+    assert texts(figure) == ["16 of 5×5 → 9 of 3×3", "8 of 3×3 → none", "10"]
+
+
+def test_a_comparison_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a layer with multiply-adds"):
+        plots.comparison_figure(Comparison(compared().layers[1:2]))

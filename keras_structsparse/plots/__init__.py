@@ -1,8 +1,16 @@
-"""Figures: the efficient frontier, and learned architectures against the base one."""
+"""Figures: the efficient frontier, learned architectures, networks before and after surgery."""
 
 from keras_structsparse.plots.architecture import architecture_figure
+from keras_structsparse.plots.comparison import comparison_figure
 from keras_structsparse.plots.frontier import frontier_figure
 from keras_structsparse.plots.style import save, svg
 from keras_structsparse.plots.widths import widths_figure
 
-__all__ = ["architecture_figure", "frontier_figure", "save", "svg", "widths_figure"]
+__all__ = [
+    "architecture_figure",
+    "comparison_figure",
+    "frontier_figure",
+    "save",
+    "svg",
+    "widths_figure",
+]
