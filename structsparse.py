@@ -7,7 +7,6 @@ switch for it. This must be done before any import of the package, so it stands 
 import importlib.util
 import os
 import sys
-import types
 
 PACKAGE = "keras_structsparse"
 
@@ -29,9 +28,8 @@ def _leave_out_public_names() -> None:
     """
     spec = importlib.util.find_spec(PACKAGE)
     if PACKAGE not in sys.modules and spec is not None:
-        package = types.ModuleType(PACKAGE)
-        package.__path__ = list(spec.submodule_search_locations or ())
-        sys.modules[PACKAGE] = package
+        # Not executed, but with its path and file, which tensorflow-datasets asks for.
+        sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
 
 
 def _silence_native_libraries() -> None:

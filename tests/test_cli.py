@@ -632,3 +632,18 @@ def test_a_process_ends_with_status_and_one_line(module: Callable[..., Any]) -> 
     # TensorFlow may say a word of its own before.
     assert re.search(r"^error: Invalid value for '--tau': .*Received: -1", done.stderr, re.M)
     assert "Traceback" not in done.stderr
+
+
+def test_the_command_builds_its_data_where_there_is_none_yet(tmp_path: Path) -> None:
+    """In a process of its own, which leaves the public names of the package out."""
+    words = [*TRAIN, "--model", "digits-plain", "--data-dir", "data", "--out", "out.keras"]
+    done = subprocess.run(
+        [sys.executable, "-m", "structsparse", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.keras").is_file()
+    assert (tmp_path / "data" / "digits").is_dir()
