@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_structsparse._files import write_text
-from keras_structsparse.errors import OutputError
 from keras_structsparse.export import load_model
 from keras_structsparse.frontier import pareto
-from keras_structsparse.graph import read
-from keras_structsparse.kernels import kernel_layers
 from keras_structsparse.plots import architecture_figure, frontier_figure, save, svg, widths_figure
+from keras_structsparse.results import widths_and_sizes
 from keras_structsparse.sweeps import Found, Run
 
 Figure = Any
@@ -93,25 +91,10 @@ def read_contents(run: Run) -> Contents:
     Raises:
         OutputError: No sparse network, or no dense one, is there yet.
     """
-    found = run.found()
-    dense = [f for f in found if not f.trial.alpha]
-    sparse = [f for f in found if f.trial.alpha]
-    if not dense or not sparse:
-        raise OutputError(
-            "run: expected finished trials of the dense network and of alphas. Received: "
-            f"{run.folder} with {len(dense)} and {len(sparse)}"
-        )
+    dense, sparse = run.dense_and_sparse()
     values = [(float(f.point.multiply_adds), f.point.validation_finetuned) for f in sparse]
     front = [sparse[i] for i in pareto(values)]
-    return Contents(dense, sparse, front, _base(dense[0].model))
-
-
-def _base(model: Path) -> dict[str, Shape]:
-    layers = kernel_layers(read(load_model(model)))
-    return {
-        name: (layer.kernel.shape[-1], max(layer.kernel.shape[:-2], default=1))
-        for name, layer in layers.items()
-    }
+    return Contents(dense, sparse, front, widths_and_sizes(load_model(dense[0].model)))
 
 
 def _figures(contents: Contents, title: str) -> Iterator[tuple[str, Figure]]:

@@ -123,15 +123,25 @@ def write_figures(folder: Path, base: keras.Model, frontier: Frontier, title: st
         title=f"Test accuracy against multiply-adds, {title}",
     )
     save(figure, folder / "frontier.png")
-    layers = {
-        name: (layer.kernel.shape[-1], max(layer.kernel.shape[:-2], default=1))
-        for name, layer in kernel_layers(read(base)).items()
-    }
     best = frontier.best
     figure = architecture_figure(
-        layers, best.sizes, title=f"Learned architecture, {title}, α = {best.alpha:g}"
+        widths_and_sizes(base),
+        best.sizes,
+        title=f"Learned architecture, {title}, α = {best.alpha:g}",
     )
     save(figure, folder / "architecture.png")
+
+
+def widths_and_sizes(model: keras.Model) -> dict[str, tuple[int, int]]:
+    """The kernels of each layer of a network, and the longest side of one.
+
+    Args:
+        model: The network.
+    """
+    return {
+        name: (layer.kernel.shape[-1], max(layer.kernel.shape[:-2], default=1))
+        for name, layer in kernel_layers(read(model)).items()
+    }
 
 
 def write_points(

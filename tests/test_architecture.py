@@ -94,7 +94,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"frontier", "graph", "kernels", "latency", "plots", "profiles", "verification"}
     ),
     "sweeps": ANYTHING,
-    "report": frozenset({"export", "frontier", "graph", "kernels", "plots", "sweeps"}),
+    "report": frozenset({"export", "frontier", "plots", "results", "sweeps"}),
     "quickstart": ANYTHING,
     "console": frozenset({"profiles", "plans", "sweeps"}),
     "options": frozenset(),

@@ -11,7 +11,6 @@ from statistics import fmean
 import keras
 
 from keras_structsparse._files import StrPath, new_directory, write_text
-from keras_structsparse.errors import OutputError
 from keras_structsparse.export import export, load_model, save_model
 from keras_structsparse.frontier import choose, pareto
 from keras_structsparse.latency import latency
@@ -57,14 +56,7 @@ def choose_network(run: Run, wish: Wish) -> Found:
         OutputError: The run has no sparse, or no dense, network yet.
         ValueError: No network meets the wish.
     """
-    found = run.found()
-    dense = [f for f in found if not f.trial.alpha]
-    sparse = [f for f in found if f.trial.alpha]
-    if not dense or not sparse:
-        raise OutputError(
-            f"run: expected finished trials of the dense network and of alphas. Received: "
-            f"{run.folder} with {len(dense)} and {len(sparse)}"
-        )
+    dense, sparse = run.dense_and_sparse()
     reference = fmean(f.point.validation_finetuned for f in dense)
     if wish.max_latency is None:
         points = [_point(f) for f in sparse]

@@ -91,6 +91,22 @@ class Run:
             points, key=lambda f: (f.trial.alpha, f.trial.seed, f.point.multiply_adds, f.point.tau)
         )
 
+    def dense_and_sparse(self) -> tuple[list[Found], list[Found]]:
+        """The points of the dense networks, and all others.
+
+        Raises:
+            OutputError: There are none of one kind yet.
+        """
+        found = self.found()
+        dense = [f for f in found if not f.trial.alpha]
+        sparse = [f for f in found if f.trial.alpha]
+        if not dense or not sparse:
+            raise OutputError(
+                "run: expected finished trials of the dense network and of alphas. Received: "
+                f"{self.folder} with {len(dense)} and {len(sparse)}"
+            )
+        return dense, sparse
+
     def tidy(self) -> None:
         """Remove what a killed process was writing; not while another one writes."""
         for part in ("trials", "models"):
