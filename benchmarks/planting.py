@@ -13,16 +13,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse import counting, graph
+from keras_structsparse import counting, graph, verification
 from keras_structsparse.copying import copy_model
 from keras_structsparse.kernels import kernel_layers
 from keras_structsparse.plans import Plan
-from keras_structsparse.verification import random_inputs
 
 Array = Any
 
 DEAD = 0.3
 """Share of kernels that are removed unless told otherwise; the sizes of the others are uniform."""
+
+NOISE = 1e-10
+"""What two samples differ by through rounding alone, relative to their size, is less."""
 
 
 def animate(model: keras.Model, seed: int = 0) -> None:
@@ -50,7 +52,7 @@ def _calibrate(model: keras.Model, seed: int) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-    _run(model, random_inputs(model, 16, seed + 1), training=True)
+    _run(model, verification.random_inputs(model, 16, seed + 1), training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
@@ -109,20 +111,32 @@ def liveness(network: graph.Graph) -> Mapping[int, Array]:
 
     Measured: every activation is replaced by one that is nowhere flat, and a channel is live if
     two inputs make it differ. So a ReLU that is closed for all inputs of a batch counts as live.
+    What differs is made as large as what does not after every layer: else a signal that fades
+    through many layers would count as dead.
     """
-    smooth = graph.read(copy_model(network.model, _never_flat))
-    inputs = random_inputs(smooth.model, 2, seed=2)
-    values = dict(zip(smooth.inputs, map(keras.ops.convert_to_tensor, inputs), strict=True))
-    live = {}
+    smooth = graph.read(verification.in_float64(copy_model(network.model, _never_flat)))
+    inputs = verification.random_inputs(smooth.model, 2, seed=2)
+    values = dict(zip(smooth.inputs, map(_evened, inputs), strict=True))
     for call in smooth.calls:
         args, kwargs = call.arguments([values[i] for i in call.inputs])
         outputs = keras.tree.flatten(call.operation(*args, **kwargs))
-        values.update(zip(call.outputs, outputs, strict=True))
-    for tensor, value in values.items():
-        first, second = np.asarray(keras.ops.convert_to_numpy(value), np.float64)[:2]
-        differs = np.abs(first - second) > 1e-6 * np.abs(first).max()
-        live[tensor] = differs.reshape(-1, differs.shape[-1]).any(axis=0)
-    return live
+        values.update(zip(call.outputs, map(_evened, outputs), strict=True))
+    return {tensor: _differing(np.asarray(value)) for tensor, value in values.items()}
+
+
+def _evened(value: Array) -> Array:
+    """Two samples with the same mean as before, and half their difference as large as that."""
+    first, second = np.asarray(keras.ops.convert_to_numpy(value), np.float64)[:2]
+    mean, half = (first + second) / 2, (first - second) / 2
+    size, scale = np.abs(half).max(), np.abs(mean).max()
+    half = half * (scale / size) if size > NOISE * scale > 0 else 0 * half
+    total = np.abs(mean).max() or 1.0
+    return keras.ops.convert_to_tensor(np.stack([mean + half, mean - half]) / total)
+
+
+def _differing(value: Array) -> Array:
+    differs = np.abs(value[0] - value[1]) > NOISE * np.abs(value).max()
+    return differs.reshape(-1, differs.shape[-1]).any(axis=0)
 
 
 def _never_flat(layer: keras.Layer) -> Mapping[str, Any]:

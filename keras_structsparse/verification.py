@@ -122,8 +122,10 @@ def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:
         seed: Seed.
 
     Returns:
-        One array per input: half of it standard normal and half uniform between 0 and 1, so that
-        networks for either do not saturate; integers 0 and 1 for integer inputs.
+        One array per input. Samples are in turn standard normal, uniform between 0 and 1, and
+        uniform between 0 and 255, so that a network for any of these, with its own rescaling or
+        without, sees some that are neither black nor saturated; integers 0 and 1 for integer
+        inputs.
     """
     rng = np.random.default_rng(seed)
     arrays = []
@@ -135,8 +137,8 @@ def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:
 
 
 def _mixed(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    normal, uniform = rng.normal(size=shape), rng.uniform(size=shape)
-    return np.concatenate([normal[: shape[0] // 2], uniform[shape[0] // 2 :]])
+    kinds = [rng.normal(size=shape), rng.uniform(size=shape), rng.uniform(0, 255, size=shape)]
+    return np.stack([kinds[sample % 3][sample] for sample in range(shape[0])])
 
 
 def _outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
