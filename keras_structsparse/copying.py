@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -94,6 +95,20 @@ def copy_model(
     for old, new in zip(read(source).layers(), read(twin).layers(), strict=True):
         set_weights(new.operation, weights(old.operation))
     return twin
+
+
+@contextmanager
+def unset(layer: keras.Layer) -> Iterator[None]:
+    """Weights that the layer makes within are zeros: drawing random ones takes longer."""
+    zeros = keras.initializers.Zeros()
+    own = {k: v for k, v in vars(layer).items() if isinstance(v, keras.initializers.Initializer)}
+    for name in own:
+        setattr(layer, name, zeros)
+    try:
+        yield
+    finally:
+        for name, initializer in own.items():
+            setattr(layer, name, initializer)
 
 
 def set_weights(layer: keras.Layer, weights: Sequence[Any]) -> None:

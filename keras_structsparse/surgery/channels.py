@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse.copying import unset
 from keras_structsparse.surgery import lineage
 from keras_structsparse.surgery.costs import Realization
 from keras_structsparse.surgery.lineage import Taken
@@ -248,7 +249,9 @@ def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array | Taken] = 
     Of weights made with :meth:`Site.taken` it is remembered where they come from: an optimizer's
     state can follow them. Others count as new.
     """
-    output = layer(tensor)
-    if weights:
-        lineage.assign(layer, weights)
+    if not weights:
+        return layer(tensor)
+    with unset(layer):
+        output = layer(tensor)
+    lineage.assign(layer, weights)
     return output

@@ -13,7 +13,7 @@ from keras_structsparse.plans import Masks, Plan, masks
 from keras_structsparse.plans import plan as read_plan
 from keras_structsparse.surgery import lineage
 from keras_structsparse.surgery.channels import Channels, Piece
-from keras_structsparse.surgery.costs import REALIZE, Costs, realizations
+from keras_structsparse.surgery.costs import REALIZE, Costs, Realization, realizations
 from keras_structsparse.surgery.flow import Step, Walk, walk
 from keras_structsparse.surgery.layout import Layout, choose
 
@@ -83,29 +83,38 @@ def prune(
     if not isinstance(chosen, Plan):
         raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
     network = graphs.read(model)
-    changes = masks(network, chosen)
     realization = realizations(costs or Costs())[realize]
-    walked = walk(network, changes, constants, realization)
-    layout = choose(network, walked)
-    pruned = graphs.rebuild(network, _Builder(walked, layout, changes))
-    graphs.note(pruned, _collect_notes(walked))
+    builder, notes = _prepared(network, chosen, constants, realization)
+    pruned = graphs.rebuild(network, builder)
+    graphs.note(pruned, notes)
     lineage.settle(model, pruned)
     return pruned
 
 
+def _prepared(
+    network: graphs.Graph, plan: Plan, constants: str, realization: Realization
+) -> tuple[_Builder, tuple[str, ...]]:
+    """What makes the new layers, and what to note. It alone holds the masked weights."""
+    changes = masks(network, plan)
+    walked = walk(network, changes, constants, realization)
+    return _Builder(walked, choose(network, walked), changes), _collect_notes(walked)
+
+
 class _Builder:
-    """Makes the new outputs of each call; remembers copies of layers that are shared."""
+    """Makes the new outputs of each call, once; remembers copies of layers that are shared."""
 
     def __init__(self, walked: Walk, layout: Layout, changes: Masks) -> None:
         self.steps = {id(step.call): step for step in walked.steps}
         self.layout = layout
-        self.changes = changes
+        unchanged = {id(step.call.operation) for step in walked.steps if step.rule is None}
+        self.changes = {key: changes[key] for key in unchanged & changes.keys()}
         self.copies: dict[int, keras.Operation] = {}
         self.orders: dict[int, Array] = {}
         self.shared: dict[int, tuple[list[Piece], Piece]] = {}
 
     def __call__(self, call: graphs.Call, tensors: list[Tensor | None]) -> list[Tensor | None]:
-        step = self.steps[id(call)]
+        # Not kept any longer, as its masked weights take as much memory as the layer's own.
+        step = self.steps.pop(id(call))
         if step.rule is None:
             return self._unchanged(step, tensors)
         wanted = self.layout.wanted(step.flow.output)
