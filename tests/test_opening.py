@@ -207,3 +207,21 @@ def test_models_without_a_graph_are_refused() -> None:
 def test_without_opening_the_note_is_that_there_is_no_rule() -> None:
     pruned = prune(network(Inner), Plan({"first": [3, 0, 3, 3, 3, 3]}))
     assert any("no rule for its type" in note for note in graph.notes(pruned))
+
+
+class Pyramid(Inner):
+    """Resizes, as a layer that trains unless told otherwise, before it normalises."""
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.relu(self.norm(L.Resizing(4, 4)(self.conv(x))))
+
+
+def test_a_layer_that_trains_by_default_does_not_keep_its_surroundings_closed() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 2)), Pyramid(6, name="pyramid")])
+    randomize(model)
+    twin = opened(model)
+    assert [call.name for call in graph.read(twin).layers()][:1] == ["pyramid/conv"]
+    batch = random_batch(model)
+    found, expected = twin(batch, training=False), model(batch, training=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    assert np.abs(model(batch, training=True) - expected).max() > 1e-3, "the control"

@@ -312,6 +312,18 @@ def test_users_can_register_rules_for_their_layers() -> None:
     assert kernel_shape(assert_exact_surgery(other, HALF), "first")[-1] == 6
 
 
+def test_rules_by_the_name_of_a_type() -> None:
+    """Of a package that may not be there; a type of another package is another type."""
+    named = keras.saving.register_keras_serializable("rules_by_name", "Named")(
+        type("Named", (Scale,), {})
+    )
+    model = chain(first(), named(name="scale"), same())
+    surgery.register(Rule(scale_flow, scale_build), "elsewhere>Named")
+    assert kernel_shape(assert_exact_surgery(model, HALF, realize="crop"), "first")[-1] == 6
+    surgery.register(Rule(scale_flow, scale_build), "rules_by_name>Named")
+    assert kernel_shape(assert_exact_surgery(model, HALF, realize="crop"), "first")[-1] == 4
+
+
 @pytest.mark.parametrize("kind", ["Dense", int, None])
 def test_rules_are_for_types_of_layers(kind: Any) -> None:
     with pytest.raises(TypeError, match="expected types of Keras layers"):

@@ -25,7 +25,7 @@ from keras_structsparse.surgery.channels import (
     unknown,
 )
 from keras_structsparse.surgery.costs import Realization
-from keras_structsparse.surgery.registry import RULES
+from keras_structsparse.surgery.registry import rule_for
 
 Array = Any
 
@@ -161,7 +161,7 @@ def _step(
     first: Step | None,
 ) -> Step:
     """The step of a call, given what is known at all calls of its layer, and the first of them."""
-    rule = RULES.get(type(call.operation))
+    rule = rule_for(call.operation)
     shared = network.is_shared(call) and bool(site.weights)
     calls = network.calls_of[id(call.operation)] if shared else (call,)
     if shared:

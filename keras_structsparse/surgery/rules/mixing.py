@@ -14,6 +14,8 @@ from keras_structsparse.surgery.registry import register
 
 Array = Any
 
+CHANNELS = "it mixes channels: every output depends on all of them"
+
 
 def stays(reason: str) -> Rule:
     """A rule for layers that stay as they are, with all channels that they read and make.
@@ -40,7 +42,7 @@ def _types(*names: str) -> list[type[keras.Layer]]:
 
 
 register(
-    stays("it mixes channels: every output depends on all of them"),
+    stays(CHANNELS),
     *_types("LayerNormalization", "RMSNormalization", "UnitNormalization", "Softmax"),
     # Two channels: of one, Keras warns.
     *(

@@ -1,0 +1,29 @@
+"""Layers of KerasHub's backbones, by name: the package need not be there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_structsparse.copying import clone
+from keras_structsparse.surgery.channels import Piece, Rule, Site, emit
+from keras_structsparse.surgery.registry import register
+from keras_structsparse.surgery.rules import elementwise, mixing
+
+Array = Any
+
+
+def build_affine(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """One factor and one offset serve all channels, however many."""
+    (piece,) = pieces
+    assert piece is not None, "the output has the channels of the input"
+    layer = clone(site.operation, name=site.layer_name)
+    weights = [site.taken(name) for name in site.weights]
+    return Piece(emit(layer, piece.tensor, weights), piece.order)
+
+
+register(
+    Rule(elementwise.flow_activation, build_affine, channels_first=True),
+    "keras_hub>HGNetV2LearnableAffineBlock",
+)
+register(mixing.stays(mixing.CHANNELS), "keras_hub>RmsNorm2d")
