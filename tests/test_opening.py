@@ -212,7 +212,7 @@ def test_without_opening_the_note_is_that_there_is_no_rule() -> None:
 class Pyramid(Inner):
     """Resizes, as a layer that trains unless told otherwise, before it normalises."""
 
-    def call(self, x: Tensor) -> Tensor:
+    def call(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return ops.relu(self.norm(L.Resizing(4, 4)(self.conv(x))))
 
 
