@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_structsparse._checks import nonnegative
 from keras_structsparse.attachment import regularizers_of
+from keras_structsparse.correlations import mean_correlation
 from keras_structsparse.estimates import remaining
 from keras_structsparse.groups import require
 from keras_structsparse.profiles import profile
@@ -27,6 +28,8 @@ class SparsityLogger(keras.callbacks.Callback):
     - ``conv2/size_0``, ``conv2/size_1``, ...: how many kernels have each size they can have;
     - ``conv2/multiply_adds``: what surgery would leave of it (eq. 10), estimated without carriers
       of constants;
+    - ``conv2/correlation``: the mean absolute correlation of the kernels that are left, in pairs;
+      nan where fewer than two are left;
     - ``conv2/penalty``: its part of the loss, if it is regularized;
 
     and of the whole network ``total/width``, ``total/multiply_adds``,
@@ -92,5 +95,11 @@ class SparsityLogger(keras.callbacks.Callback):
             for size in self._reader.reached(name, self.groups)
         }
         penalty = {f"{name}/penalty": penalties[name]} if name in penalties else {}
-        width = {f"{name}/width": float(np.sum(sizes > 0))}
-        return width | counts | {f"{name}/multiply_adds": float(work)} | penalty
+        kernel = keras.ops.convert_to_numpy(self._reader.layers[name].kernel)
+        return {
+            f"{name}/width": float(np.sum(sizes > 0)),
+            **counts,
+            f"{name}/multiply_adds": float(work),
+            f"{name}/correlation": mean_correlation(kernel[..., sizes > 0]),
+            **penalty,
+        }

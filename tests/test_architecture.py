@@ -80,7 +80,10 @@ ALLOWED: dict[str, frozenset[str]] = {
         | {"thresholds"}
     ),
     "budget": frozenset({"alpha", "fitting", "plans", "readings", "structured"}),
-    "monitoring": frozenset({"attachment", "estimates", "groups", "profiles", "readings"}),
+    "correlations": frozenset(),
+    "monitoring": frozenset(
+        {"attachment", "correlations", "estimates", "groups", "profiles", "readings"}
+    ),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying"}),
     "training": frozenset({"alpha", "optimizers", "attachment", "budget", "regularizers"}),
     "forms": frozenset({"regularizers"}),

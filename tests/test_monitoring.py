@@ -13,6 +13,7 @@ import pytest
 from keras import layers as L
 
 import keras_structsparse as kss
+from keras_structsparse.correlations import mean_correlation
 from keras_structsparse.monitoring import SparsityLogger
 
 Array = Any
@@ -63,6 +64,16 @@ def test_a_whole_network_counts_in_full() -> None:
     assert logs["total/penalty"] == pytest.approx(float(sum(model.losses)), rel=1e-6)
     assert logs["conv1/penalty"] == pytest.approx(float(model.losses[0]), rel=1e-6)
     assert "classes/penalty" not in logs
+
+
+def test_correlations_are_those_of_the_kernels_that_are_left() -> None:
+    model = network()
+    prune_by_hand(model)
+    logs = entries(model, tau=0.0)
+    kernel = np.asarray(model.get_layer("conv2").kernel)
+    assert logs["conv2/correlation"] == mean_correlation(kernel[..., [0, 2, 3]])
+    assert 0 < logs["conv1/correlation"] < 1
+    assert logs["conv1/correlation"] != logs["conv2/correlation"]
 
 
 def test_a_sparse_network_counts_as_its_plan_and_its_surgery_say() -> None:

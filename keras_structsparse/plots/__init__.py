@@ -2,6 +2,7 @@
 
 from keras_structsparse.plots.architecture import architecture_figure
 from keras_structsparse.plots.comparison import comparison_figure
+from keras_structsparse.plots.correlation import correlation_figure
 from keras_structsparse.plots.frontier import frontier_figure
 from keras_structsparse.plots.style import save, svg
 from keras_structsparse.plots.widths import widths_figure
@@ -9,6 +10,7 @@ from keras_structsparse.plots.widths import widths_figure
 __all__ = [
     "architecture_figure",
     "comparison_figure",
+    "correlation_figure",
     "frontier_figure",
     "save",
     "svg",
