@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import keras
+
 if TYPE_CHECKING:
     from strategies_graphs import Sketch
 
@@ -93,6 +95,26 @@ def function(sketch: Sketch) -> str:
     )
 
 
+ANY = (
+    *("erf", "sin", "cos", "arctan", "arcsinh", "softsign", "softplus", "gelu", "elu", "celu"),
+    *("selu", "leaky_relu", "log_sigmoid", "hard_sigmoid", "hard_shrink", "soft_shrink"),
+    *("tanh_shrink", "sparse_plus", "sparse_sigmoid", "negative", "square", "stop_gradient"),
+)
+BOUNDED = ("exp", "expm1", "sinh", "cosh", "arctanh")
+POSITIVE = ("log", "log1p", "log2", "log10", "sqrt", "rsqrt", "reciprocal")
+
+
+def pointwise(sketch: Sketch) -> str:
+    """Functions of one entry where they are tame: no steps, which rounding could jump over."""
+    x = sketch.map()
+    forms = {name: f"ops.{name}({x})" for name in ANY}
+    forms |= {name: f"ops.{name}(0.9 * ops.tanh({x}))" for name in BOUNDED}
+    forms |= {name: f"ops.{name}(ops.abs({x}) + 0.5)" for name in POSITIVE}
+    forms["threshold"] = f"ops.threshold({x}, 0.1, 0.2)"
+    forms["cast"] = f"ops.cast({x}, 'float64')"
+    return forms[sketch.one_of(*forms)]
+
+
 def pooling(sketch: Sketch) -> str:
     if sketch.rank > 2:  # TensorFlow has none in float64
         return resizing(sketch)
@@ -103,18 +125,25 @@ def pooling(sketch: Sketch) -> str:
     return f"L.{kind}Pooling{sketch.rank}D({options})({sketch.map()})"
 
 
+ADAPTIVE = hasattr(keras.layers, "AdaptiveMaxPooling2D")
+"""Whether this version of Keras has them."""
+
+
 def resizing(sketch: Sketch) -> str:
     x, rank = sketch.map(), sketch.rank
     amounts = tuple((sketch.one_of(0, 1, 2), sketch.one_of(0, 1, 2)) for _ in range(rank))
     around: Any = amounts if rank > 1 else amounts[0]
     kinds = [f"ZeroPadding{rank}D({around})", f"UpSampling{rank}D(2)"]
+    kinds += ["Resizing(4, 5, 'nearest')"] * (rank == 2)
+    kinds += [f"Adaptive{kind}Pooling{rank}D(2)" for kind in ("Average", "Max")] * ADAPTIVE
     room = all(n > sum(cut) for n, cut in zip(sketch.shapes[x], amounts, strict=False))
     return f"L.{sketch.one_of(*kinds, *([f'Cropping{rank}D({around})'] * room))}({x})"
 
 
 def unchanged(sketch: Sketch) -> str:
     layers = ("Dropout(0.5)", "GaussianNoise(1.0)", "Identity()", "ActivityRegularization(0.1)")
-    layer = sketch.one_of(*layers, "Rescaling(0.5, 0.25)", f"SpatialDropout{sketch.rank}D(0.5)")
+    noise = (f"SpatialDropout{sketch.rank}D(0.5)", "GaussianDropout(0.5)", "AlphaDropout(0.5)")
+    layer = sketch.one_of(*layers, *noise, "Rescaling(0.5, 0.25)")
     return f"L.{layer}({sketch.map()})"
 
 
@@ -139,7 +168,11 @@ def concatenation(sketch: Sketch) -> str:
 
 def arithmetic(sketch: Sketch) -> str:
     x = sketch.map()
-    return f"{x} {sketch.one_of('+', '-', '*')} {sketch.one_of(*sketch.alike(x))}"
+    y = sketch.one_of(*sketch.alike(x))
+    forms = [f"{x} {sign} {y}" for sign in "+-*"]
+    forms += [f"ops.{name}({x}, {y})" for name in ("maximum", "minimum")]
+    forms += [f"{x} / (ops.abs({y}) + 1.0)", f"ops.divide({x}, ops.abs({y}) + 1.0)"]
+    return str(sketch.one_of(*forms))
 
 
 def gate(sketch: Sketch) -> str:
@@ -208,6 +241,7 @@ def scaled(sketch: Sketch) -> str:
         f"Rescaling({sketch.one_of(0.3, 1.7)}, {sketch.one_of(0.0, 0.1)})",
         f"GroupNormalization({width}, center={sketch.one_of(True, False)})",
         f"PReLU(shared_axes={axes})",
+        f"Normalization(mean={scales}, variance={[1.5] * width})",
     )
     return f"L.{sketch.one_of(*layers)}({x})"
 
@@ -229,7 +263,7 @@ def picked(sketch: Sketch) -> str:
 def reduced(sketch: Sketch) -> str:
     """Sums and deviations over positions, added to what they are made of."""
     x = sketch.map()
-    kind = sketch.one_of("mean", "max", "sum", "var")
+    kind = sketch.one_of("mean", "max", "min", "sum", "var", "std")
     return f"{x} + ops.{kind}({x}, axis={sketch.one_of(1, -2)}, keepdims=True)"
 
 
@@ -243,11 +277,35 @@ def rearranged(sketch: Sketch) -> str:
     swapped = (2, 1, *range(3, len(shape) + 1)) if sketch.rank > 1 else (1, 2)
     forms = [f"L.Permute({swapped})({x})", f"L.Reshape({(*shape[:-1], shape[-1])})({x})"]
     forms += [f"ops.swapaxes({x}, 1, -2)", f"ops.flip({x}, 1)", f"ops.repeat({x}, 2, axis=1)"]
+    forms += [f"ops.roll({x}, 1, axis=1)", f"ops.transpose({x}, {(0, *swapped)})"]
+    forms += [f"ops.squeeze(ops.expand_dims({x}, 1), 1)"]
     around = ((0, 0), *[(1, sketch.one_of(0, 2))] * sketch.rank, (0, 0))
     forms += [f"ops.pad({x}, {around}, {sketch.one_of('constant', 'symmetric')!r})"]
     if shape[-1] % 2 == 0:
         forms += [f"ops.split({x}, 2, axis=-1)[{sketch.one_of(0, 1)}]"]
         forms += [f"L.Reshape({(shape[0] * 2, *shape[1:-1], shape[-1] // 2)})({x})"]
+    return str(sketch.one_of(*forms))
+
+
+def mixing(sketch: Sketch) -> str:
+    """Layers that read all channels, and have to keep them."""
+    x, rank = sketch.map(), sketch.rank
+    width = sketch.channels(x)
+    forms = [
+        f"ops.matmul({x}, ops.swapaxes({x}, -1, -2))",
+        f"ops.einsum('...c,...d->...d', {x}, {x})",
+        f"L.EinsumDense('...c,cd->...d', (*{sketch.shapes[x][:-1]}, 3))({x})",
+        f"L.Lambda(ops.relu)({x})",
+        f"ops.logsumexp({x}, axis=-1, keepdims=True)",
+        f"L.SpectralNormalization(L.Conv{rank}D({width}, 2, padding='same'))({x})",
+    ]
+    if rank == 1:
+        forms += [f"L.MultiHeadAttention(2, 2)({x}, {x})", f"L.Attention()([{x}, {x}])"]
+        forms += [f"L.{kind}(3, return_sequences=True)({x})" for kind in ("LSTM", "GRU")]
+        forms += [f"L.TimeDistributed(L.Dense(2))({x})", f"L.Masking()({x})"]
+        forms += [f"L.RepeatVector(3)(L.GlobalMaxPooling1D()({x}))"]
+    if width > 1:
+        forms += [f"ops.log_softmax({x}, axis=-1)", f"ops.normalize({x}, axis=-1)"]
     return str(sketch.one_of(*forms))
 
 
@@ -259,6 +317,7 @@ FAMILIES: dict[str, Callable[[Sketch], str]] = {
     "normalization": normalization,
     "activation": activation,
     "function": function,
+    "pointwise": pointwise,
     "pooling": pooling,
     "resizing": resizing,
     "unchanged": unchanged,
@@ -276,4 +335,5 @@ FAMILIES: dict[str, Callable[[Sketch], str]] = {
     "picked": picked,
     "reduced": reduced,
     "rearranged": rearranged,
+    "mixing": mixing,
 }
