@@ -1,7 +1,8 @@
 """What a network costs beside its multiply-adds, and how to cut a layer by that.
 
 Everything is counted in multiply-adds: one element written to memory, or one operation started,
-takes as long as so many of them.
+takes as long as so many of them. Runtimes compute channels in blocks: a convolution takes as long
+as one whose inputs and kernels fill their blocks.
 """
 
 from __future__ import annotations
@@ -9,12 +10,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from keras_structsparse.errors import CostsError
 
 FORMAT = "keras_structsparse.costs/1"
+
+
+def filled(width: int, block: int) -> int:
+    """The least multiple of a block that is not below a width.
+
+    Example:
+        >>> filled(9, 8), filled(8, 8), filled(9, 1)
+        (16, 8, 9)
+    """
+    return -(-width // block) * block
 
 
 @dataclass(frozen=True)
@@ -28,23 +40,44 @@ class Costs:
     Attributes:
         move: Multiply-adds that take as long as one element written to memory.
         start: Multiply-adds that take as long as starting one more operation.
+        block: Channels that are computed at once: a convolution of fewer takes as long.
 
     Raises:
-        CostsError: A price is negative or not finite.
+        CostsError: A price is negative or not finite, or ``block`` is no whole number above 0.
 
     Example:
         >>> Costs.from_json(Costs(move=20.0, start=3e5).to_json())
-        Costs(move=20.0, start=300000.0)
+        Costs(move=20.0, start=300000.0, block=8)
     """
 
     move: float = 32.0
     start: float = 1e6
+    block: int = 8
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in (("move", self.move), ("start", self.start)):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value < 0:
                 raise CostsError(f"{name}: expected a finite number >= 0. Received: {value!r}")
+        if type(self.block) is not int or self.block < 1:
+            raise CostsError(f"block: expected a whole number >= 1. Received: {self.block!r}")
+
+    def convolution(self, places: int, area: int, inputs: int, kernels: int) -> float:
+        """The price of a convolution.
+
+        Args:
+            places: Positions of its output map.
+            area: Entries of a kernel at one input channel.
+            inputs: Input channels.
+            kernels: Output channels.
+
+        Example:
+            >>> costs = Costs(move=1.0, start=5.0, block=8)
+            >>> costs.convolution(10, 9, 3, 12) == 10 * (9 * 8 * 16 + 12) + 5
+            True
+        """
+        work = area * filled(inputs, self.block) * filled(kernels, self.block)
+        return places * (work + kernels * self.move) + self.start
 
     def to_json(self, **notes: Any) -> str:
         """The costs as JSON text, which :meth:`from_json` reads.
@@ -76,23 +109,25 @@ class Costs:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         if found != FORMAT:
             raise CostsError(f'costs: expected "format": "{FORMAT}". Received: {found!r}')
-        return cls(content.get("move"), content.get("start"))
+        return cls(content.get("move"), content.get("start"), content.get("block", cls.block))
 
 
-FREE = Costs(move=0.0, start=0.0)
+FREE = Costs(move=0.0, start=0.0, block=1)
 
 Price = Callable[[int, int], float]
 Segments = list[tuple[int, int]]
 Cut = Callable[[Sequence[int], Price], Segments]
 
 
-def cut(keys: Sequence[int], price: Price) -> Segments:
+def cut(keys: Sequence[int], price: Price, block: int = 1) -> Segments:
     """Cut a sequence into segments of least total price.
 
     Args:
-        keys: The sequence; cuts are made only where neighbours differ.
+        keys: The sequence; cuts are made only where neighbours differ, and at the last multiple
+            of the block before.
         price: From the largest key and the length of a segment to its price; it must not fall
             with either.
+        block: The lengths that the price favours are its multiples.
 
     Returns:
         The segments (start, stop), in order.
@@ -102,8 +137,11 @@ def cut(keys: Sequence[int], price: Price) -> Segments:
         [(0, 3), (3, 4)]
         >>> cut([1, 1, 1, 5], lambda key, length: length * key**2 + 100)
         [(0, 4)]
+        >>> cut([1, 1, 1, 5], lambda key, length: filled(length, 2) * key**2, block=2)
+        [(0, 2), (2, 4)]
     """
-    edges = [i for i in range(len(keys) + 1) if i in (0, len(keys)) or keys[i - 1] != keys[i]]
+    changes = [i for i in range(1, len(keys)) if keys[i - 1] != keys[i]]
+    edges = sorted({0, len(keys), *changes, *(i - i % block for i in changes)})
     best: list[tuple[float, int]] = [(0.0, 0)]
     for stop in range(1, len(edges)):
         choices = []
@@ -142,19 +180,23 @@ class Realization:
     crops: bool = True
 
 
-def realizations(costs: Costs) -> Mapping[str, Realization]:
+def realizations(costs: Costs, round_to: int = 1) -> Mapping[str, Realization]:
     """The values of ``realize`` that :func:`keras_structsparse.prune` takes.
 
     Args:
         costs: What operations cost beside their multiply-adds; "crop" and "split" do not ask.
+        round_to: What widths are to be multiples of; above 1, it is the block of all of them.
 
     Returns:
         The realizations by name.
     """
+    if round_to > 1:
+        costs = replace(costs, block=round_to)
+    free = replace(FREE, block=round_to)
     return {
-        "auto": Realization(costs, cut),
-        "crop": Realization(FREE, whole),
-        "split": Realization(FREE, cut),
+        "auto": Realization(costs, partial(cut, block=costs.block)),
+        "crop": Realization(free, whole),
+        "split": Realization(free, partial(cut, block=round_to)),
         "none": Realization(costs, whole, crops=False),
     }
 

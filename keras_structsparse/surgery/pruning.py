@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_structsparse import graph as graphs
+from keras_structsparse._checks import positive
 from keras_structsparse.copying import clone
 from keras_structsparse.plans import Masks, Plan, masks
 from keras_structsparse.plans import plan as read_plan
@@ -31,6 +32,7 @@ def prune(
     tau: float | None = None,
     realize: str = "auto",
     costs: Costs | None = None,
+    round_to: int = 1,
 ) -> keras.Model:
     """Rebuild a model without the kernels, rings and layers that a plan removes.
 
@@ -51,6 +53,10 @@ def prune(
             between, where every operation more counts as well.
         costs: What operations cost on the machine that the result is for, as
             :func:`keras_structsparse.calibrate` measures it; rough numbers unless given.
+        round_to: What the widths of convolutions and dense layers are rounded up to multiples of,
+            where the layer has so many kernels: runtimes compute channels in blocks, and a width
+            in between may take longer than the next multiple. Kernels that the plan removes stay
+            as zeros for it, so the outputs are the same; ``compare`` says how many.
 
     Returns:
         A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names.
@@ -59,8 +65,8 @@ def prune(
         DeadNetworkError: The output would not depend on the input any more.
         ModelError: The model has no graph.
         PlanError: The plan does not fit the model.
-        ValueError: ``constants`` or ``realize`` is unknown, or not exactly one of ``plan`` and
-            ``tau`` is given.
+        ValueError: ``constants`` or ``realize`` is unknown, ``round_to`` is no whole number above
+            0, or not exactly one of ``plan`` and ``tau`` is given.
 
     Example:
         >>> inputs = keras.Input((8, 8, 1))
@@ -77,6 +83,7 @@ def prune(
         raise ValueError(f"realize: expected one of {tuple(REALIZE)}. Received: {realize!r}")
     if costs is not None and not isinstance(costs, Costs):
         raise TypeError(f"costs: expected keras_structsparse.Costs. Received: {costs!r}")
+    block = positive("round_to", round_to)
     if (plan is None) == (tau is None):
         raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
     chosen = plan if plan is not None else read_plan(model, tau if tau is not None else 0.0)
@@ -84,11 +91,11 @@ def prune(
         raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
     network = graphs.read(model)
     changes = masks(network, chosen)
-    realization = realizations(costs or Costs())[realize]
+    realization = realizations(costs or Costs(), block)[realize]
     walked = walk(network, changes, constants, realization)
-    layout = choose(network, walked)
+    layout = choose(network, walked, block)
     pruned = graphs.rebuild(network, _Builder(walked, layout, changes))
-    graphs.note(pruned, _collect_notes(walked))
+    graphs.note(pruned, _collect_notes(walked) + _filling_notes(walked, layout, block))
     lineage.settle(model, pruned)
     return pruned
 
@@ -163,3 +170,11 @@ def _collect_notes(walked: Walk) -> tuple[str, ...]:
             kind = type(step.call.operation).__name__
             sentences.append(f"layer '{step.call.name}' ({kind}): {note}")
     return tuple(dict.fromkeys(sentences))
+
+
+def _filling_notes(walked: Walk, layout: Layout, round_to: int) -> tuple[str, ...]:
+    """How many kernels of which layers stay only to fill a block."""
+    outputs = {step.call.name: step.flow.output for step in walked.steps if step.flow.blocks}
+    counts = {name: int(layout.filling[found.ids].sum()) for name, found in outputs.items()}
+    filling = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return (f"kernels kept only for widths of multiples of {round_to}: {filling}",) * bool(filling)
