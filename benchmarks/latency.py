@@ -133,7 +133,7 @@ def of_points(path: Path) -> tuple[str, keras.Model, Plan]:
 
 def measure(name: str, model: keras.Model, plan: Plan, options: argparse.Namespace) -> None:
     """Time a network before and after surgery on every runtime."""
-    pruned = prune(model, plan, realize=options.realize)
+    pruned = prune(model, plan, realize=options.realize, round_to=options.round_to)
     work = [profile(each).multiply_adds for each in (model, pruned)]
     for runtime, make in RUNTIMES.items():
         for size in options.batch_sizes:
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NETWORKS)}; all unless given")
     parser.add_argument("--points", type=Path, help="points.json of a quickstart")
     parser.add_argument("--realize", default="auto", help="as in prune")
+    parser.add_argument("--round-to", type=int, default=8, help="as in prune")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 128])
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()

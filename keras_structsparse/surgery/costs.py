@@ -1,32 +1,24 @@
 """What a network costs beside its multiply-adds, and how to cut a layer by that.
 
 Everything is counted in multiply-adds: one element written to memory, or one operation started,
-takes as long as so many of them. Runtimes compute channels in blocks: a convolution takes as long
-as one whose inputs and kernels fill their blocks.
+takes as long as so many of them. Runtimes compute kernels in blocks: a convolution takes as long
+as one whose kernels fill their blocks.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from keras_structsparse.errors import CostsError
+from keras_structsparse.widths import filled
 
 FORMAT = "keras_structsparse.costs/1"
-
-
-def filled(width: int, block: int) -> int:
-    """The least multiple of a block that is not below a width.
-
-    Example:
-        >>> filled(9, 8), filled(8, 8), filled(9, 1)
-        (16, 8, 9)
-    """
-    return -(-width // block) * block
 
 
 @dataclass(frozen=True)
@@ -40,19 +32,20 @@ class Costs:
     Attributes:
         move: Multiply-adds that take as long as one element written to memory.
         start: Multiply-adds that take as long as starting one more operation.
-        block: Channels that are computed at once: a convolution of fewer takes as long.
+        block: Kernels that are computed at once: fewer take as long. Two registers of eight
+            numbers are usual.
 
     Raises:
         CostsError: A price is negative or not finite, or ``block`` is no whole number above 0.
 
     Example:
         >>> Costs.from_json(Costs(move=20.0, start=3e5).to_json())
-        Costs(move=20.0, start=300000.0, block=8)
+        Costs(move=20.0, start=300000.0, block=16)
     """
 
     move: float = 32.0
     start: float = 1e6
-    block: int = 8
+    block: int = 16
 
     def __post_init__(self) -> None:
         for name, value in (("move", self.move), ("start", self.start)):
@@ -73,10 +66,10 @@ class Costs:
 
         Example:
             >>> costs = Costs(move=1.0, start=5.0, block=8)
-            >>> costs.convolution(10, 9, 3, 12) == 10 * (9 * 8 * 16 + 12) + 5
+            >>> costs.convolution(10, 9, 3, 12) == 10 * (9 * 3 * 16 + 12) + 5
             True
         """
-        work = area * filled(inputs, self.block) * filled(kernels, self.block)
+        work = area * inputs * filled(kernels, self.block)
         return places * (work + kernels * self.move) + self.start
 
     def to_json(self, **notes: Any) -> str:
@@ -119,15 +112,15 @@ Segments = list[tuple[int, int]]
 Cut = Callable[[Sequence[int], Price], Segments]
 
 
-def cut(keys: Sequence[int], price: Price, block: int = 1) -> Segments:
+def cut(keys: Sequence[int], price: Price, step: int = 1) -> Segments:
     """Cut a sequence into segments of least total price.
 
     Args:
-        keys: The sequence; cuts are made only where neighbours differ, and at the last multiple
-            of the block before.
+        keys: The sequence; cuts are made only where neighbours differ, or at the last multiple
+            of the step before.
         price: From the largest key and the length of a segment to its price; it must not fall
             with either.
-        block: The lengths that the price favours are its multiples.
+        step: What all segments but the last are to be multiples of.
 
     Returns:
         The segments (start, stop), in order.
@@ -137,17 +130,18 @@ def cut(keys: Sequence[int], price: Price, block: int = 1) -> Segments:
         [(0, 3), (3, 4)]
         >>> cut([1, 1, 1, 5], lambda key, length: length * key**2 + 100)
         [(0, 4)]
-        >>> cut([1, 1, 1, 5], lambda key, length: filled(length, 2) * key**2, block=2)
+        >>> cut([1, 1, 1, 5], lambda key, length: length * key**2, step=2)
         [(0, 2), (2, 4)]
     """
-    changes = [i for i in range(1, len(keys)) if keys[i - 1] != keys[i]]
-    edges = sorted({0, len(keys), *changes, *(i - i % block for i in changes)})
+    changes = (i for i in range(1, len(keys)) if keys[i - 1] != keys[i])
+    edges = sorted({0, len(keys), *(i - i % step for i in changes)})
+    peaks = [max(keys[i:j]) for i, j in itertools.pairwise(edges)]
     best: list[tuple[float, int]] = [(0.0, 0)]
     for stop in range(1, len(edges)):
         choices = []
         largest = 0
         for start in range(stop - 1, -1, -1):
-            largest = max(largest, keys[edges[start]])
+            largest = max(largest, peaks[start])
             segment = price(largest, edges[stop] - edges[start])
             choices.append((best[start][0] + segment, start))
         best.append(min(choices))
@@ -185,18 +179,15 @@ def realizations(costs: Costs, round_to: int = 1) -> Mapping[str, Realization]:
 
     Args:
         costs: What operations cost beside their multiply-adds; "crop" and "split" do not ask.
-        round_to: What widths are to be multiples of; above 1, it is the block of all of them.
+        round_to: What widths are to be multiples of: the parts of "split" as well.
 
     Returns:
         The realizations by name.
     """
-    if round_to > 1:
-        costs = replace(costs, block=round_to)
-    free = replace(FREE, block=round_to)
     return {
-        "auto": Realization(costs, partial(cut, block=costs.block)),
-        "crop": Realization(free, whole),
-        "split": Realization(free, partial(cut, block=round_to)),
+        "auto": Realization(costs, partial(cut, step=round_to)),
+        "crop": Realization(FREE, whole),
+        "split": Realization(FREE, partial(cut, step=round_to)),
         "none": Realization(costs, whole, crops=False),
     }
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_structsparse.graph import Graph
 from keras_structsparse.surgery.channels import Channels, Reading
-from keras_structsparse.surgery.costs import filled
 from keras_structsparse.surgery.flow import Walk
+from keras_structsparse.widths import filled
 
 Array = Any
 Adder = Callable[[Walk, Array, Array], bool]

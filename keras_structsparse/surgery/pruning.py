@@ -46,7 +46,7 @@ def prune(
         plan: The plan; or give ``tau``.
         constants: "exact"; "interior" puts constants into the bias as if padded convolutions had
             no border; "drop" forgets them. The last two change what the network computes.
-        tau: Stands for ``plan(model, tau)``.
+        tau: Stands for ``plan(model, tau, round_to=round_to)``.
         realize: What becomes of a layer whose kernels have several sizes. "crop": one convolution
             of the largest; "split": the fewest multiply-adds, so one convolution per size and a
             concatenation; "none": the original size; "auto": whichever costs least, also in
@@ -86,7 +86,7 @@ def prune(
     block = positive("round_to", round_to)
     if (plan is None) == (tau is None):
         raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
-    chosen = plan if plan is not None else read_plan(model, tau if tau is not None else 0.0)
+    chosen = read_plan(model, tau, round_to=block) if tau is not None else plan
     if not isinstance(chosen, Plan):
         raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
     network = graphs.read(model)
