@@ -87,7 +87,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "forms": frozenset({"regularizers"}),
     "selection": frozenset({"graph", "plans", "training"}),
     "carrying": frozenset({"alpha", "attachment", "optimizers", "surgery"}),
-    "calibration": frozenset({"graph", "latency", "profiles", "surgery"}),
+    "calibration": frozenset({"graph", "latency", "profiles", "surgery", "widths"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying"}),
     "export": frozenset({"graph"}),
     "plots": frozenset({"frontier", "plans", "plots", "profiles"}),
