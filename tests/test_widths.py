@@ -33,7 +33,7 @@ from keras_structsparse.widths import filled, returning
 
 Array = Any
 BLOCKS = st.sampled_from([2, 3, 4, 8])
-QUICK = {
+QUICK: dict[str, Any] = {
     "phases": [Phase.explicit, Phase.generate],
     "suppress_health_check": list(HealthCheck),
 }
