@@ -2,6 +2,7 @@
 
     python benchmarks/latency.py                        # a planted plan
     python benchmarks/latency.py --points points.json   # that of a quickstart, with its network
+    python benchmarks/latency.py --trained model.keras  # a network trained with a penalty
 
 Each network is timed before and after surgery, in turns in one process, on every runtime; the
 outputs of an export are compared with Keras' first. The last column is the part of the promise
@@ -29,10 +30,12 @@ import planting
 from runs import RESULTS, Row, machine
 
 from keras_structsparse import latency, models
+from keras_structsparse.export import load_model
 from keras_structsparse.models.bases import Base, build_base
 from keras_structsparse.plans import Plan
+from keras_structsparse.plans import plan as read_off
 from keras_structsparse.profiles import profile
-from keras_structsparse.surgery import prune
+from keras_structsparse.surgery import Costs, prune
 
 Array = Any
 Run = Callable[[], Any]
@@ -128,21 +131,34 @@ def of_points(path: Path) -> tuple[str, keras.Model, Plan]:
     return f"{name}, quickstart", model, Plan(chosen["sizes"])
 
 
+def of_file(path: Path, options: argparse.Namespace) -> tuple[str, keras.Model, Plan]:
+    """A network that was trained with a penalty, and what a threshold leaves of it."""
+    model = load_model(path)
+    return path.stem, model, read_off(model, options.tau, round_to=options.round_to)
+
+
 # --- the measurement ---
 
 
 def measure(name: str, model: keras.Model, plan: Plan, options: argparse.Namespace) -> None:
     """Time a network before and after surgery on every runtime."""
-    pruned = prune(model, plan, realize=options.realize)
-    work = [profile(each).multiply_adds for each in (model, pruned)]
-    for runtime, make in RUNTIMES.items():
-        for size in options.batch_sizes:
+    for size in options.batch_sizes:
+        # An operation is started once for a batch.
+        costs = Costs(start=Costs.start / size)
+        pruned = prune(model, plan, "exact", **asked(options), costs=costs)
+        work = [profile(each).multiply_adds for each in (model, pruned)]
+        for runtime, make in RUNTIMES.items():
             if importlib.util.find_spec(NEEDS[runtime]) is None:
                 continue
             batch = np.random.default_rng(0).random((size, *model.inputs[0].shape[1:]), "float32")
             seconds = timed([model, pruned], make, batch, options.repeats)
-            row = {"network": name, "realize": options.realize, "runtime": runtime, "batch": size}
+            row = {"network": name, **asked(options), "runtime": runtime, "batch": size}
             report({**row, "multiply_adds": work, "milliseconds": seconds})
+
+
+def asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What is asked of surgery."""
+    return {"realize": options.realize, "round_to": options.round_to}
 
 
 def timed(
@@ -174,7 +190,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NETWORKS)}; all unless given")
     parser.add_argument("--points", type=Path, help="points.json of a quickstart")
+    parser.add_argument("--trained", type=Path, help="a model file")
+    parser.add_argument("--tau", type=float, default=1e-3, help="of the plan of a model file")
     parser.add_argument("--realize", default="auto", help="as in prune")
+    parser.add_argument("--round-to", type=int, default=8, help="as in prune")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 128])
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
@@ -185,6 +204,8 @@ def main() -> None:
     )
     if options.points:
         return measure(*of_points(options.points), options)
+    if options.trained:
+        return measure(*of_file(options.trained, options), options)
     for name in options.names or NETWORKS:
         if name == "ResNet50, 224x224":  # a batch of 128 takes minutes
             options.batch_sizes = [1]

@@ -39,5 +39,22 @@ def nonnegative(argument: str, value: float) -> float:
     return float(value)
 
 
+def positive(argument: str, value: int) -> int:
+    """The value, if it is a whole number above 0.
+
+    Raises:
+        ValueError: It is none.
+
+    Example:
+        >>> positive("round_to", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: round_to: expected a whole number above 0. Received: 0
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{argument}: expected a whole number above 0. Received: {value!r}")
+    return int(value)
+
+
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float | np.number) and math.isfinite(value)

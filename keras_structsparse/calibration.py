@@ -1,14 +1,15 @@
 """What operations cost on this machine, for the cost model of surgery.
 
 Small networks are timed in turns, and ``time = overhead + a multiply_adds + b elements_written +
-c operations`` is fitted to them. Surgery needs the ratios ``b / a`` and ``c / a``.
+c operations`` is fitted to them, with the kernels of convolutions counted in blocks of several
+sizes: the one that explains the times best counts. Surgery needs it, ``b / a`` and ``c / a``.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,13 +23,17 @@ from keras_structsparse.errors import CostsError
 from keras_structsparse.latency import latency
 from keras_structsparse.profiles import profile
 from keras_structsparse.surgery.costs import Costs
+from keras_structsparse.widths import filled
 
 Array = Any
 Tensor = Any
 Stage = Callable[[Tensor], Tensor]
 
-MAPS = ((7, 64), (14, 16), (14, 64), (28, 8), (28, 32))
+MAPS = ((7, 64), (14, 16), (14, 40), (14, 64), (28, 8), (28, 20), (28, 32))
 """Sides and channels of the maps that the networks work on."""
+
+BLOCKS = (1, 4, 8, 16, 32)
+"""Numbers of kernels that may be computed at once."""
 
 DEPTHS = (2, 8)
 """Stages of a network: with two depths, starting a network and starting a layer come apart."""
@@ -67,8 +72,9 @@ class Calibration:
         return (
             f"{self.backend}, batches of {self.batch_size}: a multiply-add takes "
             f"{self.nanoseconds:.3g} ns; an element written as long as {self.costs.move:.3g} of "
-            f"them, an operation as long as {self.costs.start:.3g} per example (relative error of "
-            f"the fit {100 * self.error:.0f} %, {self.networks} networks)"
+            f"them, an operation as long as {self.costs.start:.3g} per example; kernels are "
+            f"computed {self.costs.block} at once (relative error of the fit "
+            f"{100 * self.error:.0f} %, {self.networks} networks)"
         )
 
 
@@ -88,8 +94,33 @@ def calibrate(batch_size: int = 1, repeats: int = 20) -> Calibration:
     """
     found = networks()
     rows = latency(found, (batch_size,), repeats)
-    counts = np.array([_counts(model, batch_size) for model in found.values()])
-    prices, error = fit(counts, np.array([row.quartiles[0] / 1e3 for row in rows]))
+    seconds = np.array([row.quartiles[0] / 1e3 for row in rows])
+    return calibrated(list(found.values()), seconds, batch_size, keras.backend.backend())
+
+
+def calibrated(
+    found: Sequence[keras.Model], seconds: Array, batch_size: int, backend: str
+) -> Calibration:
+    """The costs that explain measured times, wherever these were measured.
+
+    Args:
+        found: The networks, those of :func:`networks`.
+        seconds: The time of each for a batch (networks,).
+        batch_size: Examples in a batch.
+        backend: What ran them.
+
+    Returns:
+        The costs and how well they explain the times.
+
+    Raises:
+        CostsError: The times do not grow with the multiply-adds: the machine is too busy.
+    """
+    fits = {
+        block: fit(np.array([_counts(model, batch_size, block) for model in found]), seconds)
+        for block in BLOCKS
+    }
+    block = min(fits, key=lambda block: fits[block][1])
+    prices, error = fits[block]
     _, work, move, start = (float(price) for price in prices)
     if not work:
         raise CostsError(
@@ -97,11 +128,11 @@ def calibrate(batch_size: int = 1, repeats: int = 20) -> Calibration:
             "not: the machine is too busy. Try again, or with more repeats."
         )
     return Calibration(
-        costs=Costs(move / work, start / work / batch_size),
+        costs=Costs(move / work, start / work / batch_size, block),
         nanoseconds=1e9 * work,
         error=error,
         batch_size=batch_size,
-        backend=keras.backend.backend(),
+        backend=backend,
         networks=len(found),
     )
 
@@ -134,14 +165,20 @@ def fit(counts: Array, seconds: Array) -> tuple[Array, float]:
     return best
 
 
-def _counts(model: keras.Model, batch_size: int) -> tuple[float, ...]:
-    """What a run of a network pays for: itself, multiply-adds, elements written, operations."""
+def _counts(model: keras.Model, batch_size: int, block: int) -> tuple[float, ...]:
+    """What a run of a network pays for: itself, multiply-adds, elements written, operations.
+
+    The multiply-adds are those of convolutions whose kernels fill their blocks.
+    """
     network = graph.read(model)
     written = sum(
         math.prod(side or 1 for side in network.shapes[call.outputs[0]][1:])
         for call in network.calls
     )
-    work = profile(model).multiply_adds
+    work = sum(
+        layer.multiply_adds // layer.kernels * filled(layer.kernels, block)
+        for layer in profile(model).layers
+    )
     return 1.0, float(batch_size * work), float(batch_size * written), float(len(network.calls))
 
 

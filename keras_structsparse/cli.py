@@ -236,6 +236,13 @@ def prune(
         Path | None,
         typer.Option(metavar=f"FILE{JSON}", help="What `structsparse calibrate` measured."),
     ] = None,
+    round_to: Annotated[
+        int,
+        integer(
+            "Round the widths of layers up to multiples of it, as runtimes compute channels in "
+            "blocks: 8 suits most."
+        ),
+    ] = 1,
     verify: Annotated[
         bool | None,
         typer.Option(
@@ -258,8 +265,8 @@ def prune(
     given = None if plan is None else jobs.read_plan(plan)
     prices = None if costs is None else jobs.read_costs(costs)
     network = load_model(model)
-    chosen = given or read_off(network, TAU if tau is None else tau)
-    pruned = jobs.prune(network, chosen, constants.value, realize.value, verify, prices)
+    chosen = given or read_off(network, TAU if tau is None else tau, round_to=round_to)
+    pruned = jobs.prune(network, chosen, constants.value, realize.value, verify, prices, round_to)
     if save_plan is not None:
         jobs.save_plan(chosen, save_plan)
     jobs.save(pruned, out)

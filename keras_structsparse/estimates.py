@@ -143,7 +143,7 @@ def _entries(shape: Sequence[int], inputs: int, sizes: Array, places: int) -> in
         return math.prod(min(side, size) for side in shape)
 
     def price(size: int, kernels: int) -> float:
-        return places * kernels * (inputs * area(size) + auto.costs.move) + auto.costs.start
+        return auto.costs.convolution(places, area(size), inputs, kernels)
 
     segments = auto.cut(sizes.tolist(), price) if len(sizes) else []
     return inputs * sum((stop - start) * area(int(sizes[stop - 1])) for start, stop in segments)

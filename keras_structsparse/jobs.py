@@ -248,6 +248,7 @@ def prune(
     realize: str,
     verified: bool | None,
     costs: Costs | None = None,
+    round_to: int = 1,
 ) -> keras.Model:
     """Prune a model and print what was saved.
 
@@ -259,6 +260,7 @@ def prune(
         verified: Whether to compare with the masked model first; None: where the result is to be
             exact.
         costs: As for :func:`keras_structsparse.prune`.
+        round_to: As for :func:`keras_structsparse.prune`.
 
     Returns:
         The pruned model.
@@ -269,11 +271,11 @@ def prune(
     if verified is None and constants != "exact":
         typer.echo(f"not verified: --constants {constants} may change the outputs")
     elif verified is not False:
-        result = verify(model, plan, constants, realize, costs=costs)
+        result = verify(model, plan, constants, realize, costs=costs, round_to=round_to)
         if not result.passed:
             raise ModelError(f"{result}. Nothing is written; --no-verify goes on all the same")
         typer.echo(str(result))
-    pruned = rebuild(model, plan, constants, realize=realize, costs=costs)
+    pruned = rebuild(model, plan, constants, realize=realize, costs=costs, round_to=round_to)
     typer.echo(str(compare(model, pruned, notes=graph.notes(pruned))))
     return pruned
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_structsparse import graph as graphs
 from keras_structsparse import groups, kernels, thresholds
-from keras_structsparse._checks import nonnegative
+from keras_structsparse._checks import nonnegative, positive
 from keras_structsparse.copying import copy_model
 from keras_structsparse.errors import ModelError, PlanError
 
@@ -120,7 +120,11 @@ def _checked_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def plan(
-    model: keras.Model, tau: float = 1e-3, groups: str = "half_ring", coupled: bool = False
+    model: keras.Model,
+    tau: float = 1e-3,
+    groups: str = "half_ring",
+    coupled: bool = False,
+    round_to: int = 1,
 ) -> Plan:
     """Read the plan off a trained model (eqs. 15, 23).
 
@@ -135,18 +139,24 @@ def plan(
         coupled: Whether kernels that write the same channels, because the outputs of their layers
             are added, are removed together: where the root of the mean of their squared norms is
             not above ``tau``. The others of them keep at least size 1.
+        round_to: What the number of kernels that stay in a layer is rounded up to a multiple of:
+            the strongest of those that ``tau`` removes come back, with the rings that are as
+            strong as the weakest of these kernels. A kernel of zeros never comes back, nor does
+            anything in a layer that goes as a whole; where too few kernels could, none does.
 
     Returns:
         The plan, with an entry for every ungrouped convolution and dense layer.
 
     Raises:
         ModelError: The model has no graph or no convolutions, or a weight that is not finite.
-        ValueError: ``tau`` is negative or not finite, or ``groups`` is unknown.
+        ValueError: ``tau`` is negative or not finite, ``groups`` is unknown, or ``round_to`` is no
+            whole number above 0.
     """
     nonnegative("tau", tau)
     network = graphs.read(model)
     check_convolutions(network)
-    return Plan(thresholds.sizes(network, tau, groups, coupled))
+    block = positive("round_to", round_to)
+    return Plan(thresholds.sizes(network, tau, groups, coupled, block))
 
 
 def check_convolutions(network: graphs.Graph) -> None:

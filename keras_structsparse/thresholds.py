@@ -8,14 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse import groups, kernels, streams
+from keras_structsparse import groups, kernels, streams, widths
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import Graph
 
 Array = Any
 
 
-def sizes(network: Graph, tau: float, how: str, coupled: bool) -> dict[str, tuple[int, ...]]:
+def sizes(
+    network: Graph, tau: float, how: str, coupled: bool, round_to: int = 1
+) -> dict[str, tuple[int, ...]]:
     """The sizes of all kernels whose group norms exceed a threshold (15, 23).
 
     Args:
@@ -23,6 +25,7 @@ def sizes(network: Graph, tau: float, how: str, coupled: bool) -> dict[str, tupl
         tau: The threshold on the l2 norms.
         how: "half_ring" or "ring".
         coupled: Whether kernels that write the same channels are removed together or not at all.
+        round_to: What widths are rounded up to multiples of.
 
     Returns:
         For each ungrouped convolution and dense layer the size of each kernel.
@@ -33,14 +36,27 @@ def sizes(network: Graph, tau: float, how: str, coupled: bool) -> dict[str, tupl
     layers, pairs = kernels.kernel_layers(network), kernels.batch_norm_pairs(network)
     norms = {name: _norms(name, layer, pairs.get(name), how) for name, layer in layers.items()}
     counts = {name: np.sum(own > tau, axis=0) for name, own in norms.items()}
+    strength = {name: own[-1] for name, own in norms.items()}
     if coupled:
-        joint = _joint_norms(network, {name: own[-1] for name, own in norms.items()})
+        joint = _joint_norms(network, strength)
         counts = {
             name: np.where(np.isnan(joint[name]), own, np.where(joint[name] > tau, own.clip(1), 0))
             for name, own in counts.items()
         }
+        strength = {n: np.where(np.isnan(joint[n]), own, joint[n]) for n, own in strength.items()}
+    counts = {n: _rounded(counts[n], norms[n], strength[n], round_to) for n in layers}
     reached = {n: [0, *groups.sizes(layer.kernel.shape[:-2], how)] for n, layer in layers.items()}
     return {n: tuple(int(reached[n][count]) for count in counts[n]) for n in layers}
+
+
+def _rounded(counts: Array, norms: Array, strength: Array, round_to: int) -> Array:
+    """The counts of groups with the strongest kernels back that fill the width.
+
+    These keep the groups that are as strong as the weakest of them.
+    """
+    back = widths.returning(counts > 0, strength, round_to)
+    level = norms[-1][back].min(initial=np.inf)
+    return np.where(back, np.sum(norms >= level, axis=0).clip(1), counts)
 
 
 def _joint_norms(network: Graph, norms: Mapping[str, Array]) -> dict[str, Array]:

@@ -57,6 +57,7 @@ def verify(
     samples: int = 8,
     seed: int = 0,
     costs: Costs | None = None,
+    round_to: int = 1,
 ) -> Verification:
     """Compare ``prune(model, plan)`` with ``masked(model, plan)`` in float64 on random inputs.
 
@@ -70,6 +71,7 @@ def verify(
         samples: Number of random inputs.
         seed: Seed of the inputs.
         costs: As for :func:`keras_structsparse.prune`.
+        round_to: Likewise.
 
     Returns:
         The differences; ``.passed`` tells whether all is well.
@@ -83,7 +85,7 @@ def verify(
     double = in_float64(model)
     inputs = random_inputs(double, samples, seed)
     expected = _outputs(masked(double, plan), inputs)
-    pruned = prune(double, plan, constants, realize=realize, costs=costs)
+    pruned = prune(double, plan, constants, realize=realize, costs=costs, round_to=round_to)
     error = _difference(expected, _outputs(pruned, inputs))
     control = 0.0
     for other in _controls(double, plan):

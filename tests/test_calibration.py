@@ -16,7 +16,7 @@ from keras_structsparse import calibration
 from keras_structsparse.calibration import calibrate, fit, networks
 from keras_structsparse.errors import CostsError
 from keras_structsparse.latency import Latency
-from keras_structsparse.surgery.costs import Costs
+from keras_structsparse.surgery.costs import FORMAT, Costs
 
 PRICES = st.floats(0.0, 1e3, allow_subnormal=False).map(lambda x: 0.0 if x < 1e-3 else x)
 
@@ -37,13 +37,13 @@ def test_a_price_that_would_be_negative_is_zero() -> None:
     assert 0.2 < error < 1
 
 
-def timed(prices: tuple[float, ...]) -> Any:
+def timed(prices: tuple[float, ...], block: int = 8) -> Any:
     """A stand-in for the clock: every network takes what the prices say."""
 
     def latency(
         models: Mapping[str, keras.Model], sizes: tuple[int], repeats: int
     ) -> list[Latency]:
-        counts = [calibration._counts(model, sizes[0]) for model in models.values()]
+        counts = [calibration._counts(model, sizes[0], block) for model in models.values()]
         times = 1e3 * np.array(counts) @ prices
         return [Latency("", sizes[0], 0.0, (time, 0.0), repeats) for time in times]
 
@@ -55,15 +55,16 @@ def few() -> Mapping[str, keras.Model]:
     return networks()
 
 
-@pytest.mark.parametrize("batch_size", [1, 16])
+@pytest.mark.parametrize(("batch_size", "block"), [(1, 1), (16, 8), (1, 32)])
 def test_costs_are_those_of_the_clock(
-    few: Mapping[str, keras.Model], monkeypatch: pytest.MonkeyPatch, batch_size: int
+    few: Mapping[str, keras.Model], monkeypatch: pytest.MonkeyPatch, batch_size: int, block: int
 ) -> None:
     monkeypatch.setattr(calibration, "networks", lambda: few)
-    monkeypatch.setattr(calibration, "latency", timed((1e-4, 1e-10, 2e-9, 3e-5)))
+    monkeypatch.setattr(calibration, "latency", timed((1e-4, 1e-10, 2e-9, 3e-5), block))
     found = calibrate(batch_size)
     assert found.costs.move == pytest.approx(20.0)
     assert found.costs.start == pytest.approx(3e5 / batch_size)
+    assert found.costs.block == block
     assert found.nanoseconds == pytest.approx(0.1)
     assert found.error < 1e-6
     assert Costs.from_json(found.to_json()) == found.costs
@@ -101,3 +102,14 @@ def test_prices_are_numbers(value: Any) -> None:
         Costs(1.0, value)
     with pytest.raises(CostsError, match="move: expected"):
         Costs(value)
+
+
+@pytest.mark.parametrize("value", [0, -8, 8.0, "8", None, True])
+def test_blocks_are_whole_numbers(value: Any) -> None:
+    with pytest.raises(CostsError, match=r"block: expected a whole number >= 1\. Received"):
+        Costs(block=value)
+
+
+def test_a_file_without_a_block_has_the_usual_one() -> None:
+    text = json.dumps({"format": FORMAT, "move": 1.0, "start": 2.0})
+    assert Costs.from_json(text) == Costs(1.0, 2.0)

@@ -166,6 +166,7 @@ class Flow:
         needs: From the mask of the output channels that something needs to the numbers that the
             call needs for them, besides those of these channels themselves.
         reads: How the call reads inputs of which some channels must stay with the output.
+        blocks: Whether it computes the output channels in blocks: rounding applies to it.
         parts: For a call of several outputs, which channels of ``output`` each of them holds.
         sizes: For each output channel a key: the layer gains by having equal keys side by side.
         gain: Multiply-adds that it gains by that.
@@ -177,6 +178,7 @@ class Flow:
     keeps: tuple[Array, ...] = ()
     needs: Callable[[Array], tuple[Array, ...]] = nothing
     reads: tuple[Reading, ...] = ()
+    blocks: bool = False
     parts: tuple[Array, ...] = ()
     sizes: Array = None
     gain: float = 0.0

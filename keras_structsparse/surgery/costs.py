@@ -1,18 +1,22 @@
 """What a network costs beside its multiply-adds, and how to cut a layer by that.
 
 Everything is counted in multiply-adds: one element written to memory, or one operation started,
-takes as long as so many of them.
+takes as long as so many of them. Runtimes compute kernels in blocks: a convolution takes as long
+as one whose kernels fill their blocks.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from keras_structsparse.errors import CostsError
+from keras_structsparse.widths import filled
 
 FORMAT = "keras_structsparse.costs/1"
 
@@ -28,23 +32,45 @@ class Costs:
     Attributes:
         move: Multiply-adds that take as long as one element written to memory.
         start: Multiply-adds that take as long as starting one more operation.
+        block: Kernels that are computed at once: fewer take as long. Two registers of eight
+            numbers are usual.
 
     Raises:
-        CostsError: A price is negative or not finite.
+        CostsError: A price is negative or not finite, or ``block`` is no whole number above 0.
 
     Example:
         >>> Costs.from_json(Costs(move=20.0, start=3e5).to_json())
-        Costs(move=20.0, start=300000.0)
+        Costs(move=20.0, start=300000.0, block=16)
     """
 
     move: float = 32.0
     start: float = 1e6
+    block: int = 16
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in (("move", self.move), ("start", self.start)):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value < 0:
                 raise CostsError(f"{name}: expected a finite number >= 0. Received: {value!r}")
+        if type(self.block) is not int or self.block < 1:
+            raise CostsError(f"block: expected a whole number >= 1. Received: {self.block!r}")
+
+    def convolution(self, places: int, area: int, inputs: int, kernels: int) -> float:
+        """The price of a convolution.
+
+        Args:
+            places: Positions of its output map.
+            area: Entries of a kernel at one input channel.
+            inputs: Input channels.
+            kernels: Output channels.
+
+        Example:
+            >>> costs = Costs(move=1.0, start=5.0, block=8)
+            >>> costs.convolution(10, 9, 3, 12) == 10 * (9 * 3 * 16 + 12) + 5
+            True
+        """
+        work = area * inputs * filled(kernels, self.block)
+        return places * (work + kernels * self.move) + self.start
 
     def to_json(self, **notes: Any) -> str:
         """The costs as JSON text, which :meth:`from_json` reads.
@@ -76,23 +102,25 @@ class Costs:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         if found != FORMAT:
             raise CostsError(f'costs: expected "format": "{FORMAT}". Received: {found!r}')
-        return cls(content.get("move"), content.get("start"))
+        return cls(content.get("move"), content.get("start"), content.get("block", cls.block))
 
 
-FREE = Costs(move=0.0, start=0.0)
+FREE = Costs(move=0.0, start=0.0, block=1)
 
 Price = Callable[[int, int], float]
 Segments = list[tuple[int, int]]
 Cut = Callable[[Sequence[int], Price], Segments]
 
 
-def cut(keys: Sequence[int], price: Price) -> Segments:
+def cut(keys: Sequence[int], price: Price, step: int = 1) -> Segments:
     """Cut a sequence into segments of least total price.
 
     Args:
-        keys: The sequence; cuts are made only where neighbours differ.
+        keys: The sequence; cuts are made only where neighbours differ, or at the last multiple
+            of the step before.
         price: From the largest key and the length of a segment to its price; it must not fall
             with either.
+        step: What all segments but the last are to be multiples of.
 
     Returns:
         The segments (start, stop), in order.
@@ -102,14 +130,18 @@ def cut(keys: Sequence[int], price: Price) -> Segments:
         [(0, 3), (3, 4)]
         >>> cut([1, 1, 1, 5], lambda key, length: length * key**2 + 100)
         [(0, 4)]
+        >>> cut([1, 1, 1, 5], lambda key, length: length * key**2, step=2)
+        [(0, 2), (2, 4)]
     """
-    edges = [i for i in range(len(keys) + 1) if i in (0, len(keys)) or keys[i - 1] != keys[i]]
+    changes = (i for i in range(1, len(keys)) if keys[i - 1] != keys[i])
+    edges = sorted({0, len(keys), *(i - i % step for i in changes)})
+    peaks = [max(keys[i:j]) for i, j in itertools.pairwise(edges)]
     best: list[tuple[float, int]] = [(0.0, 0)]
     for stop in range(1, len(edges)):
         choices = []
         largest = 0
         for start in range(stop - 1, -1, -1):
-            largest = max(largest, keys[edges[start]])
+            largest = max(largest, peaks[start])
             segment = price(largest, edges[stop] - edges[start])
             choices.append((best[start][0] + segment, start))
         best.append(min(choices))
@@ -142,19 +174,20 @@ class Realization:
     crops: bool = True
 
 
-def realizations(costs: Costs) -> Mapping[str, Realization]:
+def realizations(costs: Costs, round_to: int = 1) -> Mapping[str, Realization]:
     """The values of ``realize`` that :func:`keras_structsparse.prune` takes.
 
     Args:
         costs: What operations cost beside their multiply-adds; "crop" and "split" do not ask.
+        round_to: What widths are to be multiples of: the parts of "split" as well.
 
     Returns:
         The realizations by name.
     """
     return {
-        "auto": Realization(costs, cut),
+        "auto": Realization(costs, partial(cut, step=round_to)),
         "crop": Realization(FREE, whole),
-        "split": Realization(FREE, cut),
+        "split": Realization(FREE, partial(cut, step=round_to)),
         "none": Realization(costs, whole, crops=False),
     }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy as np
 from keras_structsparse.graph import Graph
 from keras_structsparse.surgery.channels import Channels, Reading
 from keras_structsparse.surgery.flow import Walk
+from keras_structsparse.widths import filled
 
 Array = Any
+Adder = Callable[[Walk, Array, Array], bool]
 
 # A carrier much smaller than the constants it stands for would magnify rounding errors.
 WEAKEST_CARRIER = 1e-3
@@ -25,10 +28,12 @@ class Layout:
     Attributes:
         keep: For every channel number, whether it stays.
         rank: For every channel number a key; the channels of a tensor are sorted by it.
+        filling: For every channel number, whether it stays only to fill a block.
     """
 
     keep: Array
     rank: Array
+    filling: Array
 
     def wanted(self, channels: Channels) -> Array:
         """The original channels of a tensor that stay, in the order they would best have."""
@@ -36,17 +41,18 @@ class Layout:
         return kept[np.argsort(self.rank[channels.ids[kept]], kind="stable")]
 
 
-def choose(network: Graph, walk: Walk) -> Layout:
+def choose(network: Graph, walk: Walk, round_to: int = 1) -> Layout:
     """The smallest choice of channels that is exact, and the order that suits convolutions best.
 
     A channel stays if an output of the model needs it: if it depends on the input there, and
     something that stays reads it with a weight other than zero. So do all channels that a layer
     without a rule reads or makes, the model's inputs and outputs, and a carrier wherever constants
-    cannot go into a bias.
+    cannot go into a bias. Then channels that could go stay where they fill a block.
 
     Args:
         network: The graph.
         walk: What the rules said.
+        round_to: What the widths of layers are to be multiples of.
 
     Returns:
         The layout.
@@ -59,9 +65,17 @@ def choose(network: Graph, walk: Walk) -> Layout:
     for tensor in (*network.inputs, *network.outputs):
         fixed[roots[walk.channels[tensor].ids]] = True
     keep = fixed.copy()
-    while any(add(walk, roots, keep) for add in (_add_needed, _add_carriers, _add_readable)):
+    exact: tuple[Adder, ...] = (_add_needed, _add_carriers, _add_readable)
+    _grow(walk, roots, keep, exact)
+    least = keep.copy()
+    _grow(walk, roots, keep, (*exact, partial(_fill_blocks, block=round_to)))
+    return Layout(keep[roots], _ranks(walk, roots, fixed)[roots], (keep & ~least)[roots])
+
+
+def _grow(walk: Walk, roots: Array, keep: Array, adders: Sequence[Adder]) -> None:
+    """Keep more until no adder finds anything missing; each waits for those before it."""
+    while any(add(walk, roots, keep) for add in adders):
         pass
-    return Layout(keep[roots], _ranks(walk, roots, fixed)[roots])
 
 
 def _add_needed(walk: Walk, roots: Array, keep: Array) -> bool:
@@ -154,6 +168,20 @@ def _even(ids: Array, keep: Array, least: int) -> bool:
 def _stays(reading: Reading, roots: Array, keep: Array) -> Array:
     """Which groups have an output left."""
     return np.asarray(reading.grouped(keep[roots[reading.outputs]]).any(axis=1))
+
+
+def _fill_blocks(walk: Walk, roots: Array, keep: Array, block: int) -> bool:
+    """The width of a layer becomes a multiple of the block, if the layer has so many kernels.
+
+    Constants come first: nothing needs to be computed for them.
+    """
+    changed = False
+    for output in (step.flow.output for step in walk.steps if step.flow.blocks):
+        ids = roots[output.ids[np.argsort(output.live, kind="stable")]]
+        width = filled(int(keep[ids].sum()), block)
+        if width <= len(ids):
+            changed |= _even(ids[None], keep, width)
+    return changed
 
 
 def _readings(walk: Walk) -> Iterable[Reading]:

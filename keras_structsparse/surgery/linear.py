@@ -102,6 +102,7 @@ def flow(site: Site, padded: bool) -> Flow:
         keeps=(output.ids,) if mixes else (),
         needs=needs,
         reads=(Reading(inputs, output.ids, groups_of(site), carries=not folds),),
+        blocks=groups_of(site) == 1,
         notes=notes,
     )
 

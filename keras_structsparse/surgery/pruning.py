@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_structsparse import graph as graphs
+from keras_structsparse._checks import positive
 from keras_structsparse.copying import clone
 from keras_structsparse.plans import Masks, Plan, masks
 from keras_structsparse.plans import plan as read_plan
@@ -31,6 +32,7 @@ def prune(
     tau: float | None = None,
     realize: str = "auto",
     costs: Costs | None = None,
+    round_to: int = 1,
 ) -> keras.Model:
     """Rebuild a model without the kernels, rings and layers that a plan removes.
 
@@ -44,13 +46,17 @@ def prune(
         plan: The plan; or give ``tau``.
         constants: "exact"; "interior" puts constants into the bias as if padded convolutions had
             no border; "drop" forgets them. The last two change what the network computes.
-        tau: Stands for ``plan(model, tau)``.
+        tau: Stands for ``plan(model, tau, round_to=round_to)``.
         realize: What becomes of a layer whose kernels have several sizes. "crop": one convolution
             of the largest; "split": the fewest multiply-adds, so one convolution per size and a
             concatenation; "none": the original size; "auto": whichever costs least, also in
             between, where every operation more counts as well.
         costs: What operations cost on the machine that the result is for, as
             :func:`keras_structsparse.calibrate` measures it; rough numbers unless given.
+        round_to: What the widths of convolutions and dense layers are rounded up to multiples of,
+            where the layer has so many kernels: runtimes compute channels in blocks, and a width
+            in between may take longer than the next multiple. Kernels that the plan removes stay
+            as zeros for it, so the outputs are the same; ``compare`` says how many.
 
     Returns:
         A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names.
@@ -59,8 +65,8 @@ def prune(
         DeadNetworkError: The output would not depend on the input any more.
         ModelError: The model has no graph.
         PlanError: The plan does not fit the model.
-        ValueError: ``constants`` or ``realize`` is unknown, or not exactly one of ``plan`` and
-            ``tau`` is given.
+        ValueError: ``constants`` or ``realize`` is unknown, ``round_to`` is no whole number above
+            0, or not exactly one of ``plan`` and ``tau`` is given.
 
     Example:
         >>> inputs = keras.Input((8, 8, 1))
@@ -77,14 +83,15 @@ def prune(
         raise ValueError(f"realize: expected one of {tuple(REALIZE)}. Received: {realize!r}")
     if costs is not None and not isinstance(costs, Costs):
         raise TypeError(f"costs: expected keras_structsparse.Costs. Received: {costs!r}")
+    block = positive("round_to", round_to)
     if (plan is None) == (tau is None):
         raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
-    chosen = plan if plan is not None else read_plan(model, tau if tau is not None else 0.0)
+    chosen = read_plan(model, tau, round_to=block) if tau is not None else plan
     if not isinstance(chosen, Plan):
         raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
     network = graphs.read(model)
-    realization = realizations(costs or Costs())[realize]
-    builder, notes = _prepared(network, chosen, constants, realization)
+    realization = realizations(costs or Costs(), block)[realize]
+    builder, notes = _prepared(network, chosen, constants, realization, block)
     pruned = graphs.rebuild(network, builder)
     graphs.note(pruned, notes)
     lineage.settle(model, pruned)
@@ -92,12 +99,14 @@ def prune(
 
 
 def _prepared(
-    network: graphs.Graph, plan: Plan, constants: str, realization: Realization
+    network: graphs.Graph, plan: Plan, constants: str, realization: Realization, round_to: int
 ) -> tuple[_Builder, tuple[str, ...]]:
     """What makes the new layers, and what to note. It alone holds the masked weights."""
     changes = masks(network, plan)
     walked = walk(network, changes, constants, realization)
-    return _Builder(walked, choose(network, walked), changes), _collect_notes(walked)
+    layout = choose(network, walked, round_to)
+    notes = _collect_notes(walked) + _filling_notes(walked, layout, round_to)
+    return _Builder(walked, layout, changes), notes
 
 
 class _Builder:
@@ -172,3 +181,11 @@ def _collect_notes(walked: Walk) -> tuple[str, ...]:
             kind = type(step.call.operation).__name__
             sentences.append(f"layer '{step.call.name}' ({kind}): {note}")
     return tuple(dict.fromkeys(sentences))
+
+
+def _filling_notes(walked: Walk, layout: Layout, round_to: int) -> tuple[str, ...]:
+    """How many kernels of which layers stay only to fill a block."""
+    outputs = {step.call.name: step.flow.output for step in walked.steps if step.flow.blocks}
+    counts = {name: int(layout.filling[found.ids].sum()) for name, found in outputs.items()}
+    filling = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return (f"kernels kept only for widths of multiples of {round_to}: {filling}",) * bool(filling)

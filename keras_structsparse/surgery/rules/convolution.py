@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -132,12 +132,7 @@ def _window(site: Site, kernel: Array) -> int:
     """The size of least price that holds all entries: a larger one may do without padding."""
     *_, inputs, kernels = kernel.shape
     sizes = _windows(site, int(_support_sizes(kernel).max()))
-
-    def price(size: int) -> float:
-        each, start = _price_line(site, inputs, size)
-        return each * kernels + start
-
-    return min(sizes, key=price)
+    return min(sizes, key=lambda size: _cost(site, inputs, size)(kernels))
 
 
 def _windows(site: Site, least: int) -> list[int]:
@@ -157,23 +152,23 @@ def _price(site: Site, inputs: int) -> Price:
     """What a convolution of so many kernels, the largest of a given size, costs at best."""
 
     @functools.cache
-    def lines(size: int) -> list[tuple[float, float]]:
-        return [_price_line(site, inputs, window) for window in _windows(site, size)]
+    def windows(size: int) -> list[Callable[[int], float]]:
+        return [_cost(site, inputs, window) for window in _windows(site, size)]
 
     def price(size: int, kernels: int) -> float:
-        return min(each * kernels + start for each, start in lines(size))
+        return min(cost(kernels) for cost in windows(size))
 
     return price
 
 
-def _price_line(site: Site, inputs: int, size: int) -> tuple[float, float]:
-    """The price of a convolution for each of its kernels, and that of having it at all."""
-    costs = site.realize.costs
+def _cost(site: Site, inputs: int, size: int) -> Callable[[int], float]:
+    """What a convolution of kernels of one size costs with its padding, by their number."""
+    costs, made = site.realize.costs, linear.positions(site)
     area = math.prod(min(side, size) for side in site.operation.kernel_size)
     places = math.prod(side or 1 for side in site.shapes[0][1:-1])
     stages = len(_stages(_explicit_pads(site, size) or []))
-    start = costs.start + stages * (places * inputs * costs.move + costs.start)
-    return linear.positions(site) * (inputs * area + costs.move), start
+    padding = stages * (places * inputs * costs.move + costs.start)
+    return lambda kernels: costs.convolution(made, area, inputs, kernels) + padding
 
 
 def refuses(site: Site) -> str | None:

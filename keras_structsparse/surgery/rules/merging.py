@@ -7,6 +7,7 @@ keeps them as constants (its maker computes them), or is spread over the places 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Sit
 from keras_structsparse.surgery.registry import register
 from keras_structsparse.surgery.rules import arithmetic
 from keras_structsparse.surgery.rules.arithmetic import arranged, policy
+from keras_structsparse.widths import filled
 
 Array = Any
 Product = operation_type(keras.ops.multiply, 2)
@@ -104,12 +106,13 @@ def _lost_constants(site: Site, pieces: Sequence[Piece | None]) -> Array:
 def _spreads(site: Site, side: Channels, live: Array) -> bool:
     """Whether to spread a narrow side rather than compute the constants it lacks."""
     missing = live & ~side.live
-    places = float(np.prod([size or 1 for size in site.shapes[0][1:-1]]))
-    width, have = float(live.sum()), float(side.live.sum())
+    places = math.prod(size or 1 for size in site.shapes[0][1:-1])
+    width, have = int(live.sum()), int(side.live.sum())
     if not missing.any() or not have:
         return bool(missing.any())  # A side of constants goes, whatever they cost.
     costs = site.realize.costs
-    return float(side.cost[missing].sum()) > places * width * (have + costs.move) + costs.start
+    more = filled(width, costs.block) - filled(have, costs.block)
+    return float(side.cost[missing].mean()) * more > costs.convolution(places, 1, have, width)
 
 
 def flow_scaled(site: Site) -> Flow:
