@@ -42,11 +42,13 @@ class Case:
         lines: The code that makes ``model``.
         seed: Seed of weights, plan and inputs.
         realize: As for ``prune``.
+        round_to: Likewise.
     """
 
     lines: tuple[str, ...]
     seed: int
     realize: str
+    round_to: int
 
     def build(self) -> keras.Model:
         """Run the lines; the names of layers are the same every time."""
@@ -62,7 +64,7 @@ class Case:
                 "",
                 HEADER + "\n".join(self.lines),
                 f"randomize(model, {self.seed})",
-                check + f"realize={self.realize!r})",
+                check + f"realize={self.realize!r}, round_to={self.round_to})",
                 "",
             ]
         )
@@ -147,4 +149,5 @@ def cases(draw: Draw, families: Sequence[str] = tuple(FAMILIES), depth: int = 8)
     given = inputs[0] if len(inputs) == 1 else f"[{', '.join(inputs)}]"
     sketch.lines.append(f"model = keras.Model({given}, [{outputs}])")
     realize = sketch.one_of("auto", "crop", "split", "none")
-    return Case(tuple(sketch.lines), draw(st.integers(0, 10**6)), realize)
+    seed, round_to = draw(st.integers(0, 10**6)), sketch.one_of(1, 1, 2, 3)
+    return Case(tuple(sketch.lines), seed, realize, round_to)
