@@ -57,6 +57,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "streams": frozenset({"graph"}),
     "linking": frozenset({"graph", "groups", "links", "streams"}),
     "scales": frozenset({"copying", "graph", "kernels"}),
+    "affine": frozenset(),
+    "folding": frozenset({"affine", "copying", "graph"}),
     "counting": frozenset({"graph", "kernels"}),
     "summaries": frozenset({"graph"}),
     "tracing": frozenset(),
