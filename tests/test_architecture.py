@@ -89,7 +89,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "selection": frozenset({"graph", "plans", "training"}),
     "carrying": frozenset({"alpha", "attachment", "optimizers", "surgery"}),
     "calibration": frozenset({"graph", "latency", "profiles", "surgery"}),
-    "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying"}),
+    "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying", "folding"}),
+    "portability": frozenset(),
     "export": frozenset({"graph"}),
     "plots": frozenset({"frontier", "plans", "plots", "profiles"}),
     "results": frozenset(
@@ -101,6 +102,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "console": frozenset({"profiles", "plans", "sweeps"}),
     "options": frozenset(),
     "jobs": ANYTHING,
+    "export_jobs": ANYTHING,
     "sweep_commands": ANYTHING,
     "sweep_jobs": ANYTHING,
     "cli": ANYTHING,

@@ -85,7 +85,7 @@ LAYERS: dict[str, tuple[Callable[..., keras.Layer], tuple[int, ...]]] = {
     "Dense on maps": (lambda **o: L.Dense(4, **o), (5, 4, 3)),
 }
 if BACKEND == "jax":  # it compiles every operation for every shape
-    LAYERS = {name: each for name, each in LAYERS.items() if "2D" in name and "," not in name}
+    LAYERS = {name: LAYERS[name] for name in ("Conv2D, groups", "SeparableConv2D")}
 PLAIN = [name for name in LAYERS if "Transpose" not in name]
 SPATIAL = [name for name in LAYERS if "Dense" not in name]
 
@@ -398,7 +398,7 @@ def test_folded_equals_the_model(case: Case) -> None:
 
 
 @pytest.mark.slow
-@settings(quick(1500), derandomize=False)
+@settings(quick(300), derandomize=False)
 @given(cases((*FAMILIES, *["normalization"] * 5, "merge", "pooling", "picked"), depth=12))
 def test_many_networks(case: Case) -> None:
     model = case.build()
