@@ -1,68 +1,23 @@
-"""Folded networks compute the same, and have lost the normalisations that can go."""
+"""Every kind of layer takes up the normalisations beside it that can go, and no others."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from helpers_models import (
-    TOLERANCE,
-    chain,
-    difference,
-    random_batch,
-    randomize,
-    residual_network,
-    types,
-    use_float64,
-)
-from hypothesis import HealthCheck, Phase, given, settings
+from helpers_folding import BACKEND, FIRST, Graph, assert_folded, graph, norms
+from helpers_models import chain, types, use_float64
 from keras import layers as L
-from strategies_graphs import Case, cases
 
-from keras_structsparse.errors import ModelError
 from keras_structsparse.folding import folded
-
-module = importlib.import_module("keras_structsparse.folding")
-
-BACKEND = keras.backend.backend()
-FIRST = BACKEND != "tensorflow"
-"""TensorFlow has no convolutions with the channels first on a CPU."""
-
-ALLOWED = TOLERANCE if BACKEND == "tensorflow" else 1e-5
-"""Elsewhere Keras normalises in float32, whatever the policy."""
 
 
 @pytest.fixture(autouse=True)
 def _float64() -> None:
     use_float64()
-
-
-def norms(model: keras.Model) -> int:
-    return sum(isinstance(layer, L.BatchNormalization) for layer in model.layers)
-
-
-def assert_same_function(left: keras.Model, right: keras.Model, inputs: Any) -> None:
-    found = difference(left, right, inputs)
-    assert found <= ALLOWED, f"relative difference {found:.2e}, allowed {ALLOWED:.0e}"
-
-
-def assert_folded(model: keras.Model, left: int = 0) -> keras.Model:
-    """Fail unless the folded network is equal, and what was folded makes a difference."""
-    result, inputs = folded(model), random_batch(model)
-    assert_same_function(model, result, inputs)
-    assert norms(result) == left
-    if types(result) != types(model):
-        broken = folded(model)
-        for weight in broken.weights:
-            weight.assign(weight + 0.1 * np.sign(np.asarray(weight)) * (weight.path[-4:] == "bias"))
-        assert difference(model, broken, inputs) > 1e2 * ALLOWED, "the control does not fail"
-    return result
 
 
 # --- every kind of layer ---
@@ -222,16 +177,6 @@ def test_low_rank_adapters_stay() -> None:
     assert norms(folded(model)) == 1
 
 
-Graph = Callable[[Any, Any, Any], Any]
-"""From an input, a convolution and a normalisation to outputs."""
-
-
-def graph(make: Graph) -> keras.Model:
-    inputs = keras.Input((6, 6, 4))
-    conv, norm = L.Conv2D(4, 3, padding="same", name="conv"), L.BatchNormalization(name="norm")
-    return randomize(keras.Model(inputs, make(inputs, conv, norm)))
-
-
 def also_an_output(x: Any, conv: Any, norm: Any) -> Any:
     y = conv(x)
     return [y, norm(y)]
@@ -283,148 +228,3 @@ def test_what_others_see_stays(make: Graph) -> None:
 def test_what_normalises_a_batch_stays() -> None:
     """Not compared: each run changes the statistics."""
     assert norms(folded(graph(in_training))) == 1
-
-
-# --- layers and models that are called several times ---
-
-
-def twice(x: Any, conv: Any, norm: Any) -> Any:
-    return L.Add()([norm(conv(x)), norm(conv(L.ReLU()(x)))])
-
-
-def read_twice(x: Any, conv: Any, norm: Any) -> Any:
-    y = conv(x)
-    return L.Add()([norm(y), L.ReLU()(norm(y))])
-
-
-@pytest.mark.parametrize("make", [twice, read_twice])
-def test_layers_that_always_go_together(make: Graph) -> None:
-    assert_folded(graph(make))
-
-
-def block(width: int = 4) -> keras.Model:
-    stack = (L.Conv2D(width, 3, padding="same", name="conv"), L.BatchNormalization(name="norm"))
-    return keras.Sequential([keras.Input((6, 6, 4)), *stack, L.ReLU()], name="block")
-
-
-def nested(x: Any, conv: Any, norm: Any) -> Any:
-    inner = block()
-    return norm(conv(inner(inner(x))))
-
-
-def across(x: Any, conv: Any, norm: Any) -> Any:
-    """The convolution inside, the normalisation outside."""
-    inner = keras.Sequential([keras.Input((6, 6, 4)), conv], name="inner")
-    return norm(inner(x))
-
-
-def test_nested_models() -> None:
-    model = assert_folded(graph(nested))
-    assert {"conv", "block_conv"} <= {layer.name for layer in model.layers}
-    assert_folded(graph(across))
-
-
-def test_a_nested_model_in_training_stays_whole() -> None:
-    model = graph(lambda x, conv, norm: norm(conv(block()(x, training=True))))
-    result = folded(model)
-    assert norms(result) == 0
-    assert norms(result.get_layer("block")) == 1
-
-
-# --- whole networks ---
-
-
-def test_a_residual_network_keeps_its_names() -> None:
-    model = residual_network()
-    result = assert_folded(model)
-    kept = [x.name for x in model.layers[1:] if not isinstance(x, L.BatchNormalization)]
-    assert {layer.name for layer in result.layers[1:]} == set(kept)
-
-
-def test_the_model_is_not_changed_and_the_result_needs_only_keras(tmp_path: Path) -> None:
-    model = residual_network()
-    before = model.get_weights()
-    result = folded(model)
-    for weight in result.weights:
-        weight.assign(weight * 0.0)
-    np.testing.assert_equal(model.get_weights(), before)
-    result = folded(model)
-    result.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    assert_same_function(result, again, random_batch(model))
-    assert_same_function(result, folded(result), random_batch(model))
-
-
-def test_without_normalisations_it_is_a_copy() -> None:
-    model = chain(L.Conv2D(4, 3), L.ReLU())
-    result = folded(model)
-    assert_same_function(model, result, random_batch(model))
-    assert result.layers[-2] is not model.layers[0]
-
-
-def test_inputs_and_outputs_keep_their_structure() -> None:
-    inputs = {"b": keras.Input((4,), name="b"), "a": keras.Input((3,), name="a")}
-    x = L.BatchNormalization()(L.Dense(3)(inputs["b"]))
-    model = randomize(keras.Model(inputs, {"y": L.Add()([x, inputs["a"]]), "x": x}))
-    assert set(assert_folded(model)(random_batch(model))) == {"x", "y"}
-
-
-def test_a_model_without_a_graph_is_refused() -> None:
-    class Own(keras.Model):
-        pass
-
-    with pytest.raises(ModelError, match="no graph"):
-        folded(Own())
-
-
-# --- random networks ---
-
-FAMILIES = ("convolution", "depthwise", "transposed", "dense", "nested", "levels", "shared")
-
-
-def quick(examples: int) -> settings:
-    return settings(
-        max_examples=examples if BACKEND == "tensorflow" else 2,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-
-
-@quick(15)
-@given(cases((*FAMILIES, *["normalization"] * 5, "activation", "merge"), depth=10))
-def test_folded_equals_the_model(case: Case) -> None:
-    model = case.build()
-    assert_same_function(model, folded(model), random_batch(model, case.seed))
-
-
-@pytest.mark.slow
-@settings(quick(300), derandomize=False)
-@given(cases((*FAMILIES, *["normalization"] * 5, "merge", "pooling", "picked"), depth=12))
-def test_many_networks(case: Case) -> None:
-    model = case.build()
-    assert_same_function(model, folded(model), random_batch(model, case.seed))
-
-
-def without_shift(layer: keras.Layer, affine: Any) -> Any:
-    return module.behind(layer, replace(affine, shift=0.0 * affine.shift))
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the control needs many networks")
-def test_wrong_folds_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: on some of these networks it shows that the shift is forgotten."""
-    found = []
-    original = module._fold
-
-    def wrong(norm: keras.Layer, layer: keras.Layer, into: Any) -> Any:
-        return original(norm, layer, without_shift if into is module.behind else into)
-
-    monkeypatch.setattr(module, "_fold", wrong)
-
-    @quick(15)
-    @given(cases((*FAMILIES, *["normalization"] * 5, "activation", "merge"), depth=10))
-    def run(case: Case) -> None:
-        model = case.build()
-        found.append(difference(model, folded(model), random_batch(model, case.seed)) > 1e-7)
-
-    run()
-    assert sum(found) >= 5
