@@ -22,6 +22,7 @@ from keras_structsparse.errors import (
     PlanError,
     StructSparseError,
 )
+from keras_structsparse.folding import folded
 from keras_structsparse.monitoring import SparsityLogger
 from keras_structsparse.opening import opened
 from keras_structsparse.optimizers import Proximal
@@ -60,6 +61,7 @@ __all__ = [
     "calibrate",
     "carry_optimizer",
     "compare",
+    "folded",
     "masked",
     "models",
     "opened",

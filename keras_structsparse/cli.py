@@ -15,6 +15,7 @@ import typer
 from keras_structsparse import console, sweep_commands
 from keras_structsparse._version import __version__
 from keras_structsparse.options import (
+    ENDINGS,
     JSON,
     KERAS,
     AnyModel,
@@ -309,16 +310,25 @@ def profile(
 )
 def export(
     model: ModelFile,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the export.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR|FILE", help="A directory, or a .tflite or .onnx file.")
+    ],
     format: Annotated[Format, typer.Option(help="What to export to.")] = Format.saved_model,
+    fold: Annotated[
+        bool,
+        typer.Option(help="Fold batch normalisations into convolutions, checked in float64."),
+    ] = True,
     force: Force = False,
 ) -> None:
     """Export a model for use without Keras, and run the export in a process of its own."""
-    console.check_new_directory(out, "--out", "saved_model.pb", force)
-    from keras_structsparse import jobs
+    if format in ENDINGS:
+        console.check_new_file(out, "--out", ENDINGS[format], force)
+    else:
+        console.check_new_directory(out, "--out", "saved_model.pb", force)
+    from keras_structsparse import export_jobs
     from keras_structsparse.export import load_model
 
-    jobs.export(load_model(model), out, format.value)
+    export_jobs.export(load_model(model), out, format.value, fold)
 
 
 @app.command(epilog="Example:\n\nstructsparse calibrate --batch-size 1 --out costs.json")

@@ -183,9 +183,10 @@ def _check_writable(path: Path, option: str) -> None:
         ) from error
 
 
-def size_of(directory: Path) -> int:
-    """Bytes of all files below a directory."""
-    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 # --- progress ---

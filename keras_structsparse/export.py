@@ -1,26 +1,24 @@
-"""Save, load and export models, and prove that the files need only Keras."""
+"""Save, load and export models."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
-import json
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_structsparse import graph
 from keras_structsparse._files import write_atomically
 from keras_structsparse.errors import ModelError, OutputError
 
-Array = Any
 StrPath = str | os.PathLike[str]
 
 SUFFIX = ".keras"
@@ -41,6 +39,7 @@ def save_model(model: keras.Model, path: StrPath) -> Path:
         OutputError: The path does not end in ``.keras`` or cannot be written.
 
     Example:
+        >>> import tempfile
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         >>> path = save_model(model, Path(tempfile.mkdtemp(), "model.keras"))
         >>> load_model(path).count_params()
@@ -82,22 +81,41 @@ def load_model(path: StrPath, compile: bool = False) -> keras.Model:
     return model
 
 
+@dataclass(frozen=True)
+class Exporter:
+    """How a format is written.
+
+    Attributes:
+        suffix: How the name of the file ends; empty for a directory.
+        write: Writes a model to a path.
+        needs: The modules that it takes, and those that run the result.
+    """
+
+    suffix: str
+    write: Callable[[keras.Model, Path], Path]
+    needs: tuple[str, ...]
+
+
 def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Path:
     """Export a model's inference for use without Keras, atomically.
 
     Args:
         model: A built model.
-        path: Where to: for "saved_model" a directory. An earlier export there is replaced.
+        path: Where to: for "saved_model" a directory, for "litert" a file whose name ends in
+            ``.tflite``, for "onnx" in ``.onnx``. An earlier export there is replaced.
         format: One of :data:`EXPORTERS`.
 
     Returns:
         The path.
 
     Raises:
-        OutputError: The path holds something else or cannot be written.
+        ModelError: For "onnx": the model has no graph.
+        OutputError: The path has another ending, holds something else or cannot be written.
+        RuntimeError: A module that the format needs is not installed.
         ValueError: ``format`` is unknown.
 
     Example:
+        >>> import tempfile
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         >>> path = export(model, Path(tempfile.mkdtemp(), "model"))
         >>> (path / "saved_model.pb").is_file()
@@ -105,7 +123,23 @@ def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Pa
     """
     if format not in EXPORTERS:
         raise ValueError(f"format: expected one of {sorted(EXPORTERS)}. Received: {format!r}")
-    return EXPORTERS[format](model, Path(path))
+    check_installed(format)
+    return EXPORTERS[format].write(model, Path(path))
+
+
+def check_installed(format: str) -> None:
+    """Raise unless a format can be written and run here.
+
+    Raises:
+        RuntimeError: A module is not installed.
+    """
+    missing = [m for m in EXPORTERS[format].needs if importlib.util.find_spec(m) is None]
+    if missing:
+        extra = "onnx" if format == "onnx" else "tensorflow"
+        raise RuntimeError(
+            f"format: expected {' and '.join(EXPORTERS[format].needs)} for '{format}'. Received: "
+            f"{missing[0]} is not installed; pip install 'keras-structsparse[{extra}]'"
+        )
 
 
 def _export_saved_model(model: keras.Model, path: Path) -> Path:
@@ -116,140 +150,50 @@ def _export_saved_model(model: keras.Model, path: Path) -> Path:
             f"path: expected a new directory, or a SavedModel to replace. Received: {path}"
         )
 
-    def write(target: Path) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            model.export(str(target), format="tf_saved_model", verbose=False)
-
-    return write_atomically(path, write)
+    return write_atomically(path, lambda target: _written(model, target, "tf_saved_model"))
 
 
 def _is_saved_model(path: Path) -> bool:
     return (path / SAVED_MODEL_FILE).is_file()
 
 
-EXPORTERS: Mapping[str, Callable[[keras.Model, Path], Path]] = MappingProxyType(
-    {"saved_model": _export_saved_model}
-)
-"""The export formats: each writes a model to a path."""
+def _export_litert(model: keras.Model, path: Path) -> Path:
+    """A file for LiteRT, once TensorFlow Lite."""
+    _check_suffix(path, "litert")
+    return write_atomically(path, lambda target: _written(model, target, "litert"))
 
 
-# --- the proof that a file needs only Keras ---
-
-_RELOAD = """
-import json, sys
-sys.modules["keras_structsparse"] = None  # from here on its import fails
-try:
-    import keras_structsparse
-except ImportError:
-    pass
-else:
-    sys.exit("keras_structsparse can be imported: nothing is proved")
-import numpy as np
-
-task = json.load(open("task.json", encoding="utf-8"))
-arrays = [np.load(f"input_{i}.npy") for i in range(task["inputs"])]
-keys = task["keys"]
-inputs = arrays[0] if keys is None else dict(zip(keys, arrays)) if keys else arrays
-
-def from_keras(path):
-    import keras
-    outputs = keras.models.load_model(path, compile=False)(inputs, training=False)
-    return [keras.ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
-
-def from_saved_model(path):
-    import tensorflow as tf
-    constants = tf.nest.map_structure(tf.constant, inputs)
-    loaded = tf.saved_model.load(path)  # holds the variables
-    return [x.numpy() for x in tf.nest.flatten(loaded.serve(constants))]
-
-for number, path in enumerate(task["paths"]):
-    print("loading", path, file=sys.stderr)
-    load = from_keras if path.endswith(".keras") else from_saved_model
-    outputs = [np.asarray(x).astype("float64") for x in load(path)]
-    np.savez(f"outputs_{number}.npz", *outputs)
-"""
-
-
-def check_portable(
-    model: keras.Model, paths: Sequence[StrPath], inputs: Any
-) -> dict[StrPath, float]:
-    """Run saved models where this package cannot be imported, and compare the outputs.
-
-    Args:
-        model: The model that was saved.
-        paths: ``.keras`` files and SavedModel directories.
-        inputs: An array (batch, ...), or a list or a dict of arrays, as the model takes them.
-
-    Returns:
-        For each path the largest absolute difference between an output and the model's own,
-        relative to the largest absolute value of that output.
-
-    Raises:
-        ModelError: A file does not load or run without this package, or gives outputs of other
-            shapes; the message ends with what Python said.
-    """
-    for path in paths:
-        if not Path(path).exists():
-            raise ModelError(f"paths: expected saved models. Received '{path}', which is not there")
-    outputs = keras.tree.flatten(model(inputs, training=False))
-    expected = [_float64(output) for output in outputs]
-    with tempfile.TemporaryDirectory(prefix="structsparse_") as folder:
-        _give_task(Path(folder), paths, inputs)
-        _reload(Path(folder))
-        return {
-            path: _difference(path, expected, Path(folder, f"outputs_{number}.npz"))
-            for number, path in enumerate(paths)
-        }
-
-
-def _give_task(folder: Path, paths: Sequence[StrPath], inputs: Any) -> None:
-    arrays = keras.tree.flatten(inputs)
-    # Keras flattens a dict in the order of its sorted keys.
-    keys = sorted(inputs) if isinstance(inputs, Mapping) else []
-    for index, array in enumerate(arrays):
-        np.save(folder / f"input_{index}.npy", keras.ops.convert_to_numpy(array))
-    task = {
-        "paths": [os.path.abspath(path) for path in paths],
-        "inputs": len(arrays),
-        "keys": keys if isinstance(inputs, (Mapping, list, tuple)) else None,
-    }
-    (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
-
-
-def _reload(folder: Path) -> None:
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": keras.backend.backend()}
-    # -I: no PYTHON* variables, no user packages, and the directory it runs in is not on the path.
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", _RELOAD],
-        cwd=folder,
-        env={**os.environ, **quiet},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
+def _export_onnx(model: keras.Model, path: Path) -> Path:
+    """A file for ONNX Runtime and others."""
+    _check_suffix(path, "onnx")
+    # Without it, Keras wants the model to have been called.
+    specs = [keras.tree.map_structure(_spec, graph.input_structure(model))]
+    return write_atomically(
+        path, lambda target: _written(model, target, "onnx", input_signature=specs)
     )
-    if done.returncode:
-        tail = "\n".join(done.stderr.strip().splitlines()[-15:])
-        raise ModelError(
-            "paths: expected files that load and run without keras_structsparse. "
-            f"Python ended with code {done.returncode}:\n{tail}"
-        )
 
 
-def _difference(path: StrPath, expected: Sequence[Array], file: Path) -> float:
-    with np.load(file) as archive:
-        received = [archive[name] for name in archive.files]
-    shapes = [x.shape for x in expected], [x.shape for x in received]
-    if shapes[0] != shapes[1]:
-        raise ModelError(f"'{path}': expected outputs of shapes {shapes[0]}. Received: {shapes[1]}")
-    return float(np.max([_relative(a, b) for a, b in zip(expected, received, strict=True)]))
+def _spec(tensor: Any) -> keras.InputSpec:
+    return keras.InputSpec(dtype=tensor.dtype, shape=(None, *tensor.shape[1:]), name=tensor.name)
 
 
-def _relative(expected: Array, received: Array) -> float:
-    scale = np.max(np.abs(expected), initial=0.0)
-    error = np.max(np.abs(expected - received), initial=0.0)
-    return float(error / scale if scale else error)
+def _check_suffix(path: Path, format: str) -> None:
+    suffix = EXPORTERS[format].suffix
+    if path.suffix != suffix:
+        raise OutputError(f"path: expected a file name that ends in {suffix}. Received: {path}")
 
 
-def _float64(tensor: Any) -> Array:
-    return np.asarray(keras.ops.convert_to_numpy(tensor)).astype("float64")
+def _written(model: keras.Model, target: Path, format: str, **options: Any) -> None:
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of converters that use what numpy has deprecated
+        model.export(str(target), format=format, verbose=False, **options)
+
+
+EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
+    {
+        "litert": Exporter(".tflite", _export_litert, ("tensorflow",)),
+        "onnx": Exporter(".onnx", _export_onnx, ("tf2onnx", "onnxruntime")),
+        "saved_model": Exporter("", _export_saved_model, ("tensorflow",)),
+    }
+)
+"""The export formats."""

@@ -1,4 +1,4 @@
-"""What the commands do: load, train, prune and export one model, and say what came out."""
+"""What the commands do: load, train and prune one model, and say what came out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 from keras_structsparse import console, graph, training
 from keras_structsparse import export as exporting
-from keras_structsparse._files import write_atomically, write_text
+from keras_structsparse._files import write_text
 from keras_structsparse.attachment import regularizers_of
 from keras_structsparse.budget import TargetMultiplyAdds
 from keras_structsparse.copying import copy_model
@@ -27,13 +27,10 @@ from keras_structsparse.plans import plan as read_off
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
 from keras_structsparse.surgery import Costs
 from keras_structsparse.surgery import prune as rebuild
-from keras_structsparse.verification import random_inputs, verify
+from keras_structsparse.verification import verify
 
 Source = Callable[[Sequence[int] | None, int | None], Any]
 """From input shape and number of classes, which only the zoo minds, to a model."""
-
-PORTABLE = 1e-2
-"""Largest relative difference of an export that is taken for rounding, in half precision too."""
 
 
 # --- models and plans ---
@@ -238,7 +235,7 @@ def report(model: keras.Model, data: Dataset, tau: float, groups: str) -> None:
     console.console().print(console.plan_table(plan, f"kernels with a norm above {tau:g}"))
 
 
-# --- surgery and export ---
+# --- surgery ---
 
 
 def prune(
@@ -278,36 +275,3 @@ def prune(
     pruned = rebuild(model, plan, constants, realize=realize, costs=costs, round_to=round_to)
     typer.echo(str(compare(model, pruned, notes=graph.notes(pruned))))
     return pruned
-
-
-def export(model: keras.Model, path: Path, format: str) -> None:
-    """Export a model, run the export in another process, and only then put it in place.
-
-    Raises:
-        ModelError: The export does not run by itself or computes something else.
-    """
-    found: list[float] = []
-    write_atomically(path, lambda target: found.append(_exported(model, target, format)))
-    typer.echo(f"relative difference, run without this package: {found[0]:.1e}")
-    typer.echo(f"saved {path} ({console.size_of(path):,} bytes)")
-
-
-def _exported(model: keras.Model, path: Path, format: str) -> float:
-    exporting.export(model, path, format)
-    inputs = keras.tree.pack_sequence_as(graph.input_structure(model), _images(model))
-    difference = exporting.check_portable(model, [path], inputs)[path]
-    if not difference <= PORTABLE:
-        raise ModelError(
-            f"export: expected outputs that differ from the model's by at most {PORTABLE:g}. "
-            f"Received a relative difference of {difference:.1e}; nothing is written"
-        )
-    return difference
-
-
-def _images(model: keras.Model) -> list[Any]:
-    """Random inputs in [0, 1], as images are: larger ones would saturate a softmax."""
-    arrays = random_inputs(model, samples=16, seed=0)
-    return [
-        np.clip(array / 4 + 0.5, 0, 1).astype(keras.backend.standardize_dtype(tensor.dtype))
-        for array, tensor in zip(arrays, model.inputs, strict=True)
-    ]

@@ -27,7 +27,8 @@ Groups = StrEnum("Groups", ["half_ring", "ring"])
 Weights = StrEnum("Weights", ["uniform", "multiply_adds", "params"])
 Constants = StrEnum("Constants", ["exact", "interior", "drop"])
 Realize = StrEnum("Realize", ["auto", "crop", "split", "none"])
-Format = StrEnum("Format", ["saved_model"])
+Format = StrEnum("Format", ["saved_model", "litert", "onnx"])
+ENDINGS = {Format.litert: ".tflite", Format.onnx: ".onnx"}
 
 # --- numbers; typer's own messages leave out what was received ---
 

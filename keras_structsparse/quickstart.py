@@ -16,10 +16,11 @@ from keras_structsparse import datasets, models
 from keras_structsparse._files import new_directory, write_text
 from keras_structsparse.console import Advance, stage_progress
 from keras_structsparse.errors import DeadNetworkError
-from keras_structsparse.export import check_portable, export, save_model
+from keras_structsparse.export import export, save_model
 from keras_structsparse.frontier import choose
 from keras_structsparse.latency import Latency, latency
 from keras_structsparse.plans import Plan
+from keras_structsparse.portability import check_portable
 from keras_structsparse.profiles import profile
 from keras_structsparse.regularizers import KernelSize
 from keras_structsparse.results import (

@@ -1,4 +1,4 @@
-"""Check in double precision that surgery changed nothing, with a control that must fail."""
+"""Check in double precision that a rebuilt network is equal, with a control that must fail."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_structsparse import graph as graphs
 from keras_structsparse.copying import copy_model
+from keras_structsparse.folding import folded
 from keras_structsparse.kernels import kernel_layers
 from keras_structsparse.plans import Plan, masked
 from keras_structsparse.surgery import Costs, prune
@@ -22,17 +23,19 @@ TOLERANCE = 1e-10
 
 @dataclass(frozen=True)
 class Verification:
-    """How far a pruned network is from the masked one, in float64.
+    """How far a rebuilt network is from the one it stands for, in float64.
 
     Attributes:
         error: Largest difference between their outputs, relative to the largest output.
         control: The same after one more, living kernel is set to zero: what the check can see.
         tolerance: The largest error that passes; a control must exceed it a thousandfold.
+        subject: What was compared.
     """
 
     error: float
     control: float
     tolerance: float = TOLERANCE
+    subject: str = "pruned against masked"
 
     @property
     def passed(self) -> bool:
@@ -44,7 +47,7 @@ class Verification:
         if self.error <= self.tolerance and not self.passed:
             verdict = "undecided: no kernel makes a difference"
         return (
-            f"pruned against masked in float64: {verdict} (relative difference {self.error:.1e}, "
+            f"{self.subject} in float64: {verdict} (relative difference {self.error:.1e}, "
             f"allowed {self.tolerance:.0e}; with one living kernel removed {self.control:.1e})"
         )
 
@@ -87,12 +90,45 @@ def verify(
     expected = _outputs(masked(double, plan), inputs)
     pruned = prune(double, plan, constants, realize=realize, costs=costs, round_to=round_to)
     error = _difference(expected, _outputs(pruned, inputs))
+    return Verification(error, _control(double, plan, inputs, expected))
+
+
+def verify_folding(model: keras.Model, samples: int = 8, seed: int = 0) -> Verification:
+    """Compare ``folded(model)`` with ``model`` in float64 on random inputs.
+
+    Args:
+        model: A functional or built Sequential model.
+        samples: Number of random inputs.
+        seed: Seed of the inputs.
+
+    Returns:
+        The differences; ``.passed`` tells whether all is well.
+
+    Raises:
+        ModelError: The model has no graph, or a layer cannot be copied.
+        RuntimeError: The backend computes in float32 only.
+
+    Example:
+        >>> stack = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
+        >>> verify_folding(keras.Sequential([keras.Input((8, 8, 1)), *stack])).passed
+        True
+    """
+    double = in_float64(model)
+    inputs = random_inputs(double, samples, seed)
+    expected = _outputs(double, inputs)
+    error = _difference(expected, _outputs(folded(double), inputs))
+    control = _control(double, Plan({}), inputs, expected)
+    return Verification(error, control, subject="folded against the model")
+
+
+def _control(model: keras.Model, plan: Plan, inputs: list[Array], expected: list[Array]) -> float:
+    """The difference that one more removed kernel makes: the first that can be seen."""
     control = 0.0
-    for other in _controls(double, plan):
-        control = max(control, _difference(expected, _outputs(masked(double, other), inputs)))
+    for other in _controls(model, plan):
+        control = max(control, _difference(expected, _outputs(masked(model, other), inputs)))
         if control > 1e3 * TOLERANCE:
             break
-    return Verification(error, control)
+    return control
 
 
 def in_float64(model: keras.Model) -> keras.Model:

@@ -485,7 +485,8 @@ def test_export_never_replaces_what_is_none(run: Run, force: tuple[str, ...]) ->
 def test_an_export_that_differs_is_not_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     stored(network())
     monkeypatch.setattr(
-        "keras_structsparse.export.check_portable", lambda m, paths, x: {paths[0]: float("nan")}
+        "keras_structsparse.portability.check_portable",
+        lambda m, paths, x: {paths[0]: float("nan")},
     )
     result = run("export", "model.keras", "--out", "out")
     assert_refused(result, "nan", "nothing is written", absent=("out",))

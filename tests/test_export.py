@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import zipfile
 from pathlib import Path
@@ -13,15 +14,8 @@ import pytest
 from keras import layers as kl
 
 from keras_structsparse.errors import ModelError, OutputError
-from keras_structsparse.export import (
-    _difference,
-    _relative,
-    check_portable,
-    export,
-    load_model,
-    save_model,
-)
-from keras_structsparse.regularizers import KernelSize
+from keras_structsparse.export import EXPORTERS, export, load_model, save_model
+from keras_structsparse.portability import check_portable
 
 
 def network(regularizer: Any = None) -> keras.Model:
@@ -149,57 +143,63 @@ def test_an_earlier_export_is_replaced_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"format: expected one of \['saved_model'\].*'onnx'"):
-        export(network(), tmp_path / "saved", format="onnx")
+    known = r"format: expected one of \['litert', 'onnx', 'saved_model'\].*'torchscript'"
+    with pytest.raises(ValueError, match=known):
+        export(network(), tmp_path / "saved", format="torchscript")
 
 
-# --- without this package ---
+# --- LiteRT and ONNX ---
+
+FILES = [name for name, exporter in EXPORTERS.items() if exporter.suffix]
 
 
-def test_files_of_plain_models_need_only_keras(tmp_path: Path) -> None:
+def exported(model: keras.Model, folder: Path, format: str) -> Path:
+    for module in EXPORTERS[format].needs:
+        pytest.importorskip(module)
+    return export(model, folder / f"model{EXPORTERS[format].suffix}", format)
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_a_file_runs_by_itself(
+    tmp_path: Path, format: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = network()
-    paths = [save_model(model, tmp_path / "model.keras"), export(model, tmp_path / "saved")]
-    other = save_model(network(), tmp_path / "other.keras")
-    errors = check_portable(model, [*paths, other], images())
-    assert list(errors) == [*paths, other]
-    assert all(errors[path] < 1e-5 for path in paths)
-    assert errors[other] > 0.1  # the control: another model gives other numbers
+    path = exported(model, tmp_path, format)
+    assert capfd.readouterr().out == ""
+    assert check_portable(model, [path], images())[path] < 1e-5
+    exported(other := network(), tmp_path, format)  # replaces it
+    assert check_portable(model, [path], images())[path] > 0.1
+    assert check_portable(other, [path], images())[path] < 1e-5
+    assert os.listdir(tmp_path) == [path.name]
 
 
-@pytest.mark.parametrize("kind", [pytest.param(list, marks=pytest.mark.slow), dict])
-def test_models_of_several_inputs(tmp_path: Path, kind: type) -> None:
-    named = {"b": keras.Input((3,), name="b"), "a": keras.Input((2,), name="a")}
-    x = kl.Concatenate()([kl.Dense(2)(named["a"]), kl.Dense(2)(named["b"])])
-    given = {"b": np.ones((2, 3), "float32"), "a": np.full((2, 2), 2, "float32")}
+@pytest.mark.parametrize("format", FILES)
+@pytest.mark.parametrize("kind", [list, dict])
+def test_files_of_models_of_several_inputs_and_outputs(
+    tmp_path: Path, format: str, kind: type
+) -> None:
+    named = {"b": keras.Input((3,), name="b"), "a": keras.Input((3,), name="a")}
+    rng = np.random.default_rng(0)
+    given = {name: rng.normal(size=(2, 3)).astype("float32") for name in named}
     as_kind: Any = dict if kind is dict else lambda mapping: list(mapping.values())
-    model = keras.Model(as_kind(named), [x, kl.Dense(3)(x)])
-    paths = [save_model(model, tmp_path / "model.keras"), export(model, tmp_path / "saved")]
-    assert max(check_portable(model, paths, as_kind(given)).values()) < 1e-5
+    x = kl.Subtract()([kl.Dense(2)(named["a"]), kl.Dense(2)(named["b"])])
+    outputs = {f"y_{i}": kl.Dense(2)(x) for i in range(12)}
+    model = keras.Model(as_kind(named), as_kind(outputs))
+    path = exported(model, tmp_path, format)
+    assert check_portable(model, [path], as_kind(given))[path] < 1e-5
 
 
-def test_a_model_that_needs_us_does_not_pass(tmp_path: Path) -> None:
-    model = network(KernelSize(1e-3))
-    path = save_model(model, tmp_path / "model.keras")
-    assert same(load_model(path), model)  # here it loads
-    with pytest.raises(ModelError, match=r"(?s)without keras_structsparse.*KernelSize"):
-        check_portable(model, [path], images())
+@pytest.mark.parametrize("format", FILES)
+def test_other_endings_of_files_are_refused(tmp_path: Path, format: str) -> None:
+    with pytest.raises(OutputError, match=rf"ends in {EXPORTERS[format].suffix}. Received: .*here"):
+        export(network(), tmp_path / "here", format)
+    assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_is_missing_does_not_pass(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"none\.keras', which is not there"):
-        check_portable(network(), [tmp_path / "none.keras"], images())
-
-
-def test_the_difference_is_relative_and_never_hides_a_nan() -> None:
-    one, nan = np.array([2.0, -4.0]), np.array([2.0, np.nan])
-    assert _relative(one, one) == 0
-    assert _relative(one, one + 1) == 0.25
-    assert _relative(0 * one, 0 * one + 0.5) == 0.5
-    assert np.isnan(_relative(one, nan))
-    assert np.isnan(_relative(nan, one))
-
-
-def test_outputs_of_another_shape_are_an_error(tmp_path: Path) -> None:
-    np.savez(tmp_path / "outputs_0.npz", np.zeros(3))
-    with pytest.raises(ModelError, match=r"'here': expected outputs of shapes \[\(2,\)\]"):
-        _difference("here", [np.zeros(2)], tmp_path / "outputs_0.npz")
+def test_a_missing_converter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "tf2onnx" else find(name)
+    )
+    with pytest.raises(RuntimeError, match=r"tf2onnx is not installed; .*\[onnx\]"):
+        export(network(), tmp_path / "model.onnx", "onnx")

@@ -14,6 +14,7 @@ from keras import layers as L
 
 from keras_structsparse.attachment import attach
 from keras_structsparse.errors import DeadNetworkError, PlanError
+from keras_structsparse.folding import folded
 from keras_structsparse.plans import Plan
 from keras_structsparse.regularizers import KernelSize
 from keras_structsparse.surgery import prune
@@ -180,3 +181,34 @@ def test_a_layer_that_trains_by_default_does_not_make_others_train() -> None:
     assert verify(model, Plan({"conv": [3, 0, 3, 2]})).passed
     for before, after in zip(statistics, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+# --- folding ---
+
+
+def without_shifts(model: keras.Model) -> keras.Model:
+    result = folded(model)
+    result.get_layer("second").bias.assign(np.zeros(3))
+    return result
+
+
+def test_right_folding_passes_and_wrong_folding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    before = model.get_weights()
+    result = module.verify_folding(model)
+    assert result.passed
+    assert "folded against the model in float64: equal (" in str(result)
+    np.testing.assert_equal(model.get_weights(), before)
+    monkeypatch.setattr(module, "folded", without_shifts)
+    result = module.verify_folding(model)
+    assert not result.passed
+    assert result.error > 1e-3
+    assert "NOT equal" in str(result)
+
+
+def test_folding_that_nobody_can_see_does_not_pass() -> None:
+    model = network()
+    head = model.layers[-1]
+    head.kernel.assign(head.kernel * 0.0 + 1e-20)
+    head.bias.assign([1.0, 1.0])
+    assert not module.verify_folding(model).passed

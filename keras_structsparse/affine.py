@@ -1,0 +1,180 @@
+"""Put a gain and a shift of every channel into the weights of a layer that mixes channels.
+
+Behind the layer, ``g (W x + b) + s = (g W) x + (g b + s)``; ahead of it, ``W (g x + s) + b =
+(W g) x + (b + W s)``, where every output position sees the whole of ``s``: not beyond a border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Affine:
+    """What is done to each channel by itself.
+
+    Attributes:
+        gain: Factors (channels,).
+        shift: What is added then (channels,).
+    """
+
+    gain: Array
+    shift: Array
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number is one."""
+        return bool(np.isfinite(self.gain).all() and np.isfinite(self.shift).all())
+
+
+def normalization(norm: keras.Layer) -> Affine:
+    """What a batch normalisation does at inference."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # the caller looks at is_finite
+        gain = 1.0 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
+    if norm.scale:
+        gain = gain * _float64(norm.gamma)
+    shift = -gain * _float64(norm.moving_mean)
+    return Affine(gain, shift + _float64(norm.beta) if norm.center else shift)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Where a kind of layer has its channels.
+
+    Attributes:
+        inputs: Values of the input channels, in the axes of the layer's first kernel.
+        outputs: Values of the output channels, in the axes of its last kernel.
+        total: What the layer makes of an input that is 1 everywhere, without its bias (out,).
+        is_even: Whether every output position sees the whole window, and so the same of a
+            constant input.
+    """
+
+    inputs: Callable[[keras.Layer, Array], Array]
+    outputs: Callable[[keras.Layer, Array], Array]
+    total: Callable[[Sequence[Array]], Array]
+    is_even: Callable[[keras.Layer], bool]
+
+
+def _as_rows(layer: keras.Layer, values: Array) -> Array:
+    return values[:, None]
+
+
+def _as_columns(layer: keras.Layer, values: Array) -> Array:
+    return values
+
+
+def _of_groups(layer: keras.Layer, values: Array) -> Array:
+    """(inputs of a group, kernels): each group of kernels reads inputs of its own."""
+    groups = layer.groups
+    return np.repeat(values.reshape(groups, -1), layer.filters // groups, axis=0).T
+
+
+def _over_multiplier(layer: keras.Layer, values: Array) -> Array:
+    return values.reshape(-1, layer.depth_multiplier)
+
+
+def _space(kernel: Array) -> tuple[int, ...]:
+    return tuple(range(kernel.ndim - 2))
+
+
+def _total(kernels: Sequence[Array]) -> Array:
+    return kernels[0].sum(axis=(*_space(kernels[0]), -2))
+
+
+def _total_transposed(kernels: Sequence[Array]) -> Array:
+    return kernels[0].sum(axis=(*_space(kernels[0]), -1))
+
+
+def _total_depthwise(kernels: Sequence[Array]) -> Array:
+    """Then through the pointwise kernel, where there is one."""
+    sums = kernels[0].sum(axis=_space(kernels[0])).ravel()
+    return sums @ kernels[1].sum(axis=_space(kernels[1])) if len(kernels) > 1 else sums
+
+
+def _is_unpadded(layer: keras.Layer) -> bool:
+    return layer.padding == "valid" or set(layer.kernel_size) == {1}
+
+
+def _is_pointwise(layer: keras.Layer) -> bool:
+    """Larger windows overlap less at a border, and strides leave gaps."""
+    return set(layer.kernel_size) | set(layer.strides) == {1}
+
+
+_PLAIN = Kernels(_of_groups, _as_columns, _total, _is_unpadded)
+_DENSE = Kernels(_as_rows, _as_columns, _total, lambda layer: True)
+_TRANSPOSED = Kernels(_as_columns, _as_rows, _total_transposed, _is_pointwise)
+_DEPTHWISE = Kernels(_as_rows, _over_multiplier, _total_depthwise, _is_unpadded)
+_SEPARABLE = Kernels(_as_rows, _as_columns, _total_depthwise, _is_unpadded)
+
+KERNELS: Mapping[type, Kernels] = MappingProxyType(
+    {
+        layers.Dense: _DENSE,
+        layers.Conv1D: _PLAIN,
+        layers.Conv2D: _PLAIN,
+        layers.Conv3D: _PLAIN,
+        layers.Conv1DTranspose: _TRANSPOSED,
+        layers.Conv2DTranspose: _TRANSPOSED,
+        layers.Conv3DTranspose: _TRANSPOSED,
+        layers.DepthwiseConv1D: _DEPTHWISE,
+        layers.DepthwiseConv2D: _DEPTHWISE,
+        layers.SeparableConv1D: _SEPARABLE,
+        layers.SeparableConv2D: _SEPARABLE,
+    }
+)
+"""By exact type: what a subclass does with its kernels is not known."""
+
+
+def behind(layer: keras.Layer, affine: Affine) -> list[Array]:
+    """The weights of a layer without activation that does what follows it as well.
+
+    Args:
+        layer: A built layer of one of the types in :data:`KERNELS`.
+        affine: What follows, for each of its output channels.
+
+    Returns:
+        Its kernels, and a bias, in the type of the weights.
+    """
+    *kernels, last, bias = _weights(layer)
+    scaled = last * KERNELS[type(layer)].outputs(layer, affine.gain)
+    return _rounded(layer, [*kernels, scaled, affine.gain * bias + affine.shift])
+
+
+def ahead(layer: keras.Layer, affine: Affine) -> list[Array] | None:
+    """The weights of a layer that does what comes before it as well.
+
+    Args:
+        layer: A built layer of one of the types in :data:`KERNELS`.
+        affine: What comes before, for each of its input channels.
+
+    Returns:
+        Its kernels, and a bias, in the type of the weights; None where the border would differ.
+    """
+    kind, (first, *kernels, bias) = KERNELS[type(layer)], _weights(layer)
+    if affine.shift.any() and not kind.is_even(layer):
+        return None
+    shifted = kind.total([first * kind.inputs(layer, affine.shift), *kernels])
+    return _rounded(layer, [first * kind.inputs(layer, affine.gain), *kernels, bias + shifted])
+
+
+def _weights(layer: keras.Layer) -> list[Array]:
+    """Kernels and bias in double precision."""
+    weights = [_float64(weight) for weight in layer.weights]
+    return weights if layer.use_bias else [*weights, np.zeros(())]
+
+
+def _rounded(layer: keras.Layer, weights: Sequence[Array]) -> list[Array]:
+    kind = keras.ops.convert_to_numpy(layer.weights[0]).dtype
+    return [weight.astype(kind) for weight in weights]
+
+
+def _float64(weight: Any) -> Array:
+    return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float64)

@@ -1,0 +1,191 @@
+"""Fold batch normalisations into the convolutions beside them, for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import activations, layers
+
+from keras_structsparse import graph as graphs
+from keras_structsparse.affine import KERNELS, Affine, ahead, behind, normalization
+from keras_structsparse.copying import clone, copy_model, set_weights
+from keras_structsparse.graph import Call, Graph
+
+Array = Any
+Tensor = Any
+Into = Callable[[keras.Layer, Affine], Sequence[Array] | None]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A batch normalisation that goes, and the layer that does its work.
+
+    Attributes:
+        norm: The batch normalisation.
+        layer: The convolution or dense layer beside it.
+        weights: The layer's new kernels and bias.
+    """
+
+    norm: keras.Layer
+    layer: keras.Layer
+    weights: Sequence[Array]
+
+
+def folded(model: keras.Model) -> keras.Model:
+    """The same network at inference, with fewer batch normalisations.
+
+    One goes where it alone reads a convolution or dense layer without activation, or where such a
+    layer, with any activation, alone reads it and no border makes a difference. Its gain
+    ``gamma / sqrt(variance + epsilon)`` goes into the kernel, the rest into the bias. Grouped,
+    transposed, depthwise and separable convolutions count, and so do layers that are called
+    several times, if all calls agree. Everything else stays as it is.
+
+    Args:
+        model: A functional or built Sequential model; it is not changed.
+
+    Returns:
+        A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names;
+        where anything is folded, those of a nested model ``a`` are named ``a_...``, as after
+        :func:`keras_structsparse.prune`. It is made for inference: nothing in it learns
+        statistics any more where a normalisation was.
+
+    Raises:
+        ModelError: The model has no graph, or a layer cannot be copied.
+
+    Example:
+        >>> stack = [keras.layers.Conv2D(4, 3, name="conv"), keras.layers.BatchNormalization()]
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), *stack, keras.layers.ReLU()])
+        >>> [type(layer).__name__ for layer in folded(model).layers]
+        ['InputLayer', 'Conv2D', 'ReLU']
+    """
+    network = graphs.read(model)
+    folds = find_folds(network)
+    if not folds:
+        return copy_model(model)
+    while folds:  # in a row of normalisations, each round takes one
+        network = graphs.read(graphs.rebuild(network, _Builder(network.calls, folds)))
+        folds = find_folds(network)
+    return network.model
+
+
+def find_folds(network: Graph) -> list[Fold]:
+    """The batch normalisations that can go, each with another layer.
+
+    Args:
+        network: The graph.
+
+    Returns:
+        One fold for each, in topological order; no layer takes part in two.
+    """
+    makers = {output: call for call in network.calls for output in call.outputs}
+    found: dict[int, Fold] = {}
+    for call in network.layers():
+        if type(call.operation) is layers.BatchNormalization and len(call.inputs) == 1:
+            readers = network.readers.get(call.outputs[0], ())
+            fold = _behind(network, makers.get(call.inputs[0]), call) or _ahead(
+                network, call, readers
+            )
+            if fold and id(fold.layer) not in found:
+                found[id(fold.layer)] = fold
+    return list(found.values())
+
+
+def _behind(network: Graph, maker: Call | None, norm: Call) -> Fold | None:
+    """Into the layer before, if its only activation is that of the normalisation."""
+    if maker is None or not _fits(network, norm, maker, norm):
+        return None
+    if maker.operation.activation is not activations.linear:
+        return None
+    return _fold(norm.operation, maker.operation, behind)
+
+
+def _ahead(network: Graph, norm: Call, readers: Sequence[Call]) -> Fold | None:
+    """Into the layer after, if it sees no border."""
+    if len(readers) != 1 or not _fits(network, norm, norm, readers[0]):
+        return None
+    return _fold(norm.operation, readers[0].operation, ahead)
+
+
+def _fold(norm: keras.Layer, layer: keras.Layer, into: Into) -> Fold | None:
+    affine = normalization(norm)
+    weights = into(layer, affine) if affine.is_finite else None
+    return None if weights is None else Fold(norm, layer, weights)
+
+
+def _fits(network: Graph, norm: Call, first: Call, second: Call) -> bool:
+    """Whether the layer beside a normalisation can be changed, and is all that sees it."""
+    layer = (second if norm is first else first).operation
+    return (
+        type(layer) in KERNELS
+        and not getattr(layer, "lora_enabled", False)
+        and not getattr(layer, "quantization_mode", None)
+        and layer.compute_dtype == norm.operation.compute_dtype
+        and network.dtypes[norm.inputs[0]] == network.dtypes[norm.outputs[0]]
+        and _is_of_channels(network, norm, layer)
+        and _are_alone(network, first.operation, second.operation)
+    )
+
+
+def _is_of_channels(network: Graph, norm: Call, layer: keras.Layer) -> bool:
+    axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+    return (norm.operation.axis - axis) % len(network.shapes[norm.inputs[0]]) == 0
+
+
+def _are_alone(network: Graph, first: keras.Layer, second: keras.Layer) -> bool:
+    """Whether all that a layer makes goes to another one, which reads nothing else."""
+    calls, readers = network.calls_of[id(first)], network.calls_of[id(second)]
+    made = {call.outputs[0] for call in calls}
+    reading = {id(call) for tensor in made for call in network.readers.get(tensor, ())}
+    return (
+        all(map(_is_simple, (*calls, *readers)))
+        and {call.inputs[0] for call in readers} == made
+        and reading == {id(call) for call in readers}
+        and not made.intersection(network.outputs)
+    )
+
+
+def _is_simple(call: Call) -> bool:
+    """Whether a call is that of one tensor and nothing else: no mask, not in training."""
+    args, kwargs = call.arguments([None] * len(call.inputs))
+    return len(call.inputs) == len(args) == 1 and not any(kwargs.values())
+
+
+class _Builder:
+    """Makes the outputs of each call anew; remembers copies of layers that are shared."""
+
+    def __init__(self, calls: Sequence[Call], folds: Sequence[Fold]) -> None:
+        self.gone = {id(fold.norm) for fold in folds}
+        self.weights = {id(fold.layer): fold.weights for fold in folds}
+        self.names = _names(call for call in calls if id(call.operation) not in self.gone)
+        self.copies: dict[int, keras.Operation] = {}
+
+    def __call__(self, call: Call, tensors: list[Tensor | None]) -> Sequence[Tensor | None]:
+        operation, key = call.operation, id(call.operation)
+        if key in self.gone:
+            return tensors
+        args, kwargs = call.arguments(tensors)
+        if key in self.copies:
+            return keras.tree.flatten(self.copies[key](*args, **kwargs))
+        changes = {"use_bias": True} if key in self.weights else {}
+        twin = self.copies[key] = clone(operation, name=self.names[key], **changes)
+        outputs = keras.tree.flatten(twin(*args, **kwargs))
+        if weights := getattr(operation, "weights", ()):
+            # As arrays: JAX gives away the memory of a variable that is trained.
+            values = [keras.ops.convert_to_numpy(weight) for weight in weights]
+            set_weights(twin, self.weights.get(key, values))
+        return outputs
+
+
+def _names(calls: Iterable[Call]) -> Mapping[int, str]:
+    """A name for each operation, by ``id``: its own, unless another one has it."""
+    names: dict[int, str] = {}
+    # Names without a slash first: those of the model's own layers never change.
+    for call in sorted(calls, key=lambda call: "/" in call.name):
+        name = call.name.replace("/", "_")
+        while id(call.operation) not in names and name in names.values():
+            name += "_"
+        names.setdefault(id(call.operation), name)
+    return names

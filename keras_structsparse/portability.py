@@ -1,0 +1,167 @@
+"""Prove that files of models need nothing of this package, by running them without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.errors import ModelError
+
+Array = Any
+StrPath = str | os.PathLike[str]
+
+_RELOAD = """
+import json, sys
+sys.modules["keras_structsparse"] = None  # from here on its import fails
+try:
+    import keras_structsparse
+except ImportError:
+    pass
+else:
+    sys.exit("keras_structsparse can be imported: nothing is proved")
+from pathlib import Path
+import numpy as np
+
+task = json.load(open("task.json", encoding="utf-8"))
+arrays = [np.load(f"input_{i}.npy") for i in range(task["inputs"])]
+keys = task["keys"]
+inputs = arrays[0] if keys is None else dict(zip(keys, arrays)) if keys else arrays
+
+def from_keras(path):
+    import keras
+    outputs = keras.models.load_model(path, compile=False)(inputs, training=False)
+    return [keras.ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
+
+def from_saved_model(path):
+    import tensorflow as tf
+    constants = tf.nest.map_structure(tf.constant, inputs)
+    loaded = tf.saved_model.load(path)  # holds the variables
+    return [x.numpy() for x in tf.nest.flatten(loaded.serve(constants))]
+
+def from_litert(path):
+    import tensorflow as tf
+    run = tf.lite.Interpreter(model_path=path).get_signature_runner()
+    wanted = set(run.get_input_details())  # names of tensors or, in a dict, keys
+    names = next(n for n in (task["names"], keys, list(wanted)) if n and set(n) == wanted)
+    outputs = run(**dict(zip(names, arrays, strict=True)))
+    names = task["outputs"] or [f"output_{i}" for i in range(len(outputs))]
+    return [outputs[name] for name in names]
+
+def from_onnx(path):
+    import onnxruntime
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {x.name: a for x, a in zip(session.get_inputs(), arrays)})
+
+LOADERS = {".keras": from_keras, ".tflite": from_litert, ".onnx": from_onnx}
+for number, path in enumerate(task["paths"]):
+    print("loading", path, file=sys.stderr)
+    load = LOADERS.get(Path(path).suffix, from_saved_model)
+    outputs = [np.asarray(x).astype("float64") for x in load(path)]
+    np.savez(f"outputs_{number}.npz", *outputs)
+"""
+
+
+def check_portable(
+    model: keras.Model, paths: Sequence[StrPath], inputs: Any
+) -> dict[StrPath, float]:
+    """Run saved models where this package cannot be imported, and compare the outputs.
+
+    Args:
+        model: The model that was saved.
+        paths: ``.keras``, ``.tflite`` and ``.onnx`` files, which run in Keras, LiteRT and ONNX
+            Runtime, and SavedModel directories.
+        inputs: An array (batch, ...), or a list or a dict of arrays, as the model takes them.
+
+    Returns:
+        For each path the largest absolute difference between an output and the model's own,
+        relative to the largest absolute value of that output.
+
+    Raises:
+        ModelError: A file does not load or run without this package, or gives outputs of other
+            shapes; the message ends with what Python said.
+    """
+    for path in paths:
+        if not Path(path).exists():
+            raise ModelError(f"paths: expected saved models. Received '{path}', which is not there")
+    outputs = model(inputs, training=False)
+    expected = [_float64(output) for output in keras.tree.flatten(outputs)]
+    with tempfile.TemporaryDirectory(prefix="structsparse_") as folder:
+        _give_task(Path(folder), model, paths, inputs, outputs)
+        _reload(Path(folder))
+        return {
+            path: _difference(path, expected, Path(folder, f"outputs_{number}.npz"))
+            for number, path in enumerate(paths)
+        }
+
+
+def _give_task(
+    folder: Path,
+    model: keras.Model,
+    paths: Sequence[StrPath],
+    inputs: Any,
+    outputs: Any,
+) -> None:
+    arrays = keras.tree.flatten(inputs)
+    for index, array in enumerate(arrays):
+        np.save(folder / f"input_{index}.npy", keras.ops.convert_to_numpy(array))
+    task = {
+        "paths": [os.path.abspath(path) for path in paths],
+        "inputs": len(arrays),
+        "outputs": _keys(outputs),
+        "names": [tensor.name for tensor in model.inputs],
+        "keys": _keys(inputs) if isinstance(inputs, (Mapping, list, tuple)) else None,
+    }
+    (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
+
+
+def _keys(structure: Any) -> list[str]:
+    """Keras flattens a dict in the order of its sorted keys; nothing for what is none."""
+    return sorted(structure) if isinstance(structure, Mapping) else []
+
+
+def _reload(folder: Path) -> None:
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": keras.backend.backend()}
+    # -I: no PYTHON* variables, no user packages, and the directory it runs in is not on the path.
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _RELOAD],
+        cwd=folder,
+        env={**os.environ, **quiet},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        tail = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise ModelError(
+            "paths: expected files that load and run without keras_structsparse. "
+            f"Python ended with code {done.returncode}:\n{tail}"
+        )
+
+
+def _difference(path: StrPath, expected: Sequence[Array], file: Path) -> float:
+    with np.load(file) as archive:
+        received = [archive[name] for name in archive.files]
+    shapes = [x.shape for x in expected], [x.shape for x in received]
+    if shapes[0] != shapes[1]:
+        raise ModelError(f"'{path}': expected outputs of shapes {shapes[0]}. Received: {shapes[1]}")
+    return float(np.max([_relative(a, b) for a, b in zip(expected, received, strict=True)]))
+
+
+def _relative(expected: Array, received: Array) -> float:
+    scale = np.max(np.abs(expected), initial=0.0)
+    error = np.max(np.abs(expected - received), initial=0.0)
+    return float(error / scale if scale else error)
+
+
+def _float64(tensor: Any) -> Array:
+    return np.asarray(keras.ops.convert_to_numpy(tensor)).astype("float64")
