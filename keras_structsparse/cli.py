@@ -119,11 +119,15 @@ def quickstart(
 
 
 @app.command(epilog="Example:\n\nstructsparse models")
-def models() -> None:
+def models(
+    references: Annotated[
+        bool, typer.Option("--references", help="Published networks to compare with, instead.")
+    ] = False,
+) -> None:
     """List the networks that can be trained by name."""
     from keras_structsparse import jobs
 
-    jobs.list_zoo()
+    jobs.list_zoo(references)
 
 
 @app.command(

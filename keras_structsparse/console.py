@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dis
-import itertools
 import os
 import tempfile
 import traceback
@@ -28,8 +27,8 @@ from keras_structsparse.errors import OutputError, StructSparseError
 if TYPE_CHECKING:
     import keras
 
+    from keras_structsparse.architectures import Architecture
     from keras_structsparse.plans import Plan
-    from keras_structsparse.profiles import Profile
     from keras_structsparse.sweeps import Found
 
 Advance = Callable[[str], "keras.callbacks.Callback"]
@@ -298,28 +297,28 @@ def trial_progress(out: Console, trials: int) -> Iterator[tuple[Stages, Callable
 # --- tables ---
 
 
-def zoo_table(summaries: Mapping[str, str], profiles: Mapping[str, Profile]) -> Table:
-    """The networks of the zoo.
+def zoo_table(
+    architectures: Mapping[str, Architecture], heading: str, notes: Mapping[str, str]
+) -> Table:
+    """Networks of the zoo.
 
     Args:
-        summaries: A sentence for each name.
-        profiles: What each costs.
+        architectures: What each is and costs.
+        heading: Of the last column.
+        notes: What stands there.
     """
-    table = Table("name", "summary", "convolutions")
-    for column in ("layers", "params", "multiply-adds"):
+    table = Table("name")
+    table.add_column("depth", justify="right")
+    for column in ("widths", "sizes"):
+        table.add_column(column, max_width=28)
+    for column in ("params", "multiply-adds"):
         table.add_column(column, justify="right")
-    for name, profile in profiles.items():
-        numbers = (sum(x.kernels > 0 for x in profile.layers), profile.params)
-        cells = [f"{number:,}" for number in (*numbers, profile.multiply_adds)]
-        table.add_row(name, summaries[name], _architecture(profile), *cells)
+    table.add_column(heading)
+    for name, found in architectures.items():
+        sets = (", ".join(map(str, numbers)) for numbers in (found.widths, found.sizes))
+        counts = (f"{found.params:,}", f"{found.multiply_adds:,}")
+        table.add_row(name, str(found.depth), *sets, *counts, notes[name])
     return table
-
-
-def _architecture(profile: Profile) -> str:
-    """Such as "7 x 16 5x5": runs of equal convolutions."""
-    kinds = [f"{x.kernels} {'x'.join(map(str, x.size))}" for x in profile.layers if x.size]
-    runs = [(kind, len(list(run))) for kind, run in itertools.groupby(kinds)]
-    return ", ".join(f"{count} x {kind}" for kind, count in runs)
 
 
 def plan_table(plan: Plan, title: str) -> Table:
