@@ -27,7 +27,6 @@ from keras_structsparse.errors import OutputError, StructSparseError
 if TYPE_CHECKING:
     import keras
 
-    from keras_structsparse.architectures import Architecture
     from keras_structsparse.plans import Plan
     from keras_structsparse.sweeps import Found
 
@@ -295,30 +294,6 @@ def trial_progress(out: Console, trials: int) -> Iterator[tuple[Stages, Callable
 
 
 # --- tables ---
-
-
-def zoo_table(
-    architectures: Mapping[str, Architecture], heading: str, notes: Mapping[str, str]
-) -> Table:
-    """Networks of the zoo.
-
-    Args:
-        architectures: What each is and costs.
-        heading: Of the last column.
-        notes: What stands there.
-    """
-    table = Table("name")
-    table.add_column("depth", justify="right")
-    for column in ("widths", "sizes"):
-        table.add_column(column, max_width=28)
-    for column in ("params", "multiply-adds"):
-        table.add_column(column, justify="right")
-    table.add_column(heading)
-    for name, found in architectures.items():
-        sets = (", ".join(map(str, numbers)) for numbers in (found.widths, found.sizes))
-        counts = (f"{found.params:,}", f"{found.multiply_adds:,}")
-        table.add_row(name, str(found.depth), *sets, *counts, notes[name])
-    return table
 
 
 def plan_table(plan: Plan, title: str) -> Table:

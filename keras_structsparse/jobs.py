@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import typer
 
-from keras_structsparse import console, graph, training
+from keras_structsparse import console, graph, listings, training
 from keras_structsparse import export as exporting
 from keras_structsparse._files import write_atomically, write_text
 from keras_structsparse.architectures import architecture
@@ -121,10 +121,10 @@ def list_zoo(references: bool) -> None:
     out = console.console()
     if not references:
         notes = {name: entry.summary for name, entry in entries.items()}
-        return out.print(console.zoo_table(found, "summary", notes))
+        return out.print(listings.zoo_table(found, "summary", notes))
     published = {name: entry.published for name, entry in entries.items() if entry.published}
     errors = {name: quoted.errors for name, quoted in published.items()}
-    out.print(console.zoo_table(found, "published error", errors))
+    out.print(listings.zoo_table(found, "published error", errors))
     for name, quoted in published.items():
         out.print(f"{name}: {quoted.source}", markup=False)
 
