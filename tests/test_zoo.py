@@ -80,7 +80,7 @@ def test_a_step_of_training_moves_what_is_penalised(name: str, kind: str) -> Non
     optimizer = kss.Proximal(keras.optimizers.SGD(0.0))
     model.compile(optimizer, "sparse_categorical_crossentropy", run_eagerly=True)
     kernels = [model.get_layer(layer).kernel for layer in kss.regularizers_of(model)]
-    assert len(kernels) > 4
+    assert len(kernels) >= 2  # all of AlexNet's that have no groups
     penalties = []
     for rate in (0.0, 1e-2):  # without a rate nothing moves
         optimizer.learning_rate = rate
