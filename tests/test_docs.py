@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SETS_UP = ("source", "pip")
 """Commands that prepare an environment; tests have one."""
 
-OF_SWEEPS = ("sweep", "report", "choose")
-"""Commands on several networks; they run in a slow test."""
+LONG = ("sweep", "report", "choose", "--references")
+"""Words of commands on several networks, or large ones; they run in a slow test."""
 
 CHANGES = {
     "train": ("--epochs", "1", "--batch-size", "512", "--force"),
@@ -59,19 +59,26 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(block: Block) -> Iterator[list[str]]:
+    if block.language != "bash":
+        return
     for line in block.text.replace("\\\n", " ").splitlines():
         for part in line.split("&&"):
             if words := shlex.split(part, comments=True):
                 yield words
 
 
-def with_blocks(text: str = "") -> list[Any]:
-    """Pages with code, and with a text in it."""
+def with_blocks(words: Container[str] | None = None) -> list[Any]:
+    """Pages with code; with a command that has one of some words, if any are given."""
     return [
         pytest.param(page, id=page.relative_to(ROOT).as_posix())
         for page in pages()
-        if (shown := blocks(page)) and any(text in block.text for block in shown)
+        if (shown := blocks(page))
+        and (words is None or any(has(line, words) for block in shown for line in commands(block)))
     ]
+
+
+def has(line: list[str], words: Container[str]) -> bool:
+    return line[0] == "structsparse" and any(word in words for word in line)
 
 
 @pytest.fixture
@@ -97,7 +104,7 @@ def run(words: list[str], skipped: Container[str]) -> None:
         assert re.search(rf"^  {rest[0]}\b", usage.stdout, re.MULTILINE), words
         return
     assert program == "structsparse", f"no rule for the command {words}"
-    if rest[0] in skipped:
+    if has(words, skipped):
         return
     result = CliRunner().invoke(cli.app, [*rest, *CHANGES.get(rest[0], ())])
     assert result.exit_code == 0, (words, result.output, result.exception)
@@ -118,12 +125,12 @@ def execute(page: Path, skipped: Container[str] = ()) -> None:
 
 @pytest.mark.parametrize("page", with_blocks())
 def test_a_page_does_what_it_says(page: Path, folder: Path) -> None:
-    execute(page, skipped=OF_SWEEPS)
+    execute(page, skipped=LONG)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", with_blocks("structsparse sweep"))
-def test_a_page_with_a_sweep_does_what_it_says(page: Path, folder: Path) -> None:
+@pytest.mark.parametrize("page", with_blocks(LONG))
+def test_a_page_with_long_commands_does_what_it_says(page: Path, folder: Path) -> None:
     execute(page)
 
 
