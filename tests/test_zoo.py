@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hand_counts import COUNTS, PUBLISHED
 from helpers_models import difference, outputs, random_plan
+from keras import layers as L
 
 import keras_structsparse as kss
 from keras_structsparse import models
@@ -93,10 +94,21 @@ def test_a_step_of_training_moves_what_is_penalised(name: str, kind: str) -> Non
     assert penalties[0] != penalties[1]
 
 
+def lively(model: keras.Model) -> keras.Model:
+    """Without shortcuts, signals fade by √6 a layer with new weights: larger scales keep them."""
+    if not any(isinstance(layer, L.Add) for layer in model.layers):
+        for layer in model.layers:
+            if isinstance(layer, L.BatchNormalization):
+                layer.gamma.assign(layer.gamma * np.sqrt(6))
+    return model
+
+
 @pytest.mark.parametrize("name", names(QUICK))
 def test_surgery_is_exact_and_its_result_is_stored(name: str, tmp_path: Path) -> None:
-    model = small(name)
-    plan = random_plan(model, seed=1)
+    model = lively(small(name))
+    # Every third layer: where all are cut, hardly anything reaches the end of a deep network.
+    sizes = random_plan(model, seed=1).sizes
+    plan = kss.Plan({layer: sizes[layer] for layer in [*sizes][::3]})
     found = kss.verify(model, plan)
     assert found.passed, str(found)
     pruned = kss.prune(model, plan)
