@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from keras_structsparse import console, sweep_commands
+from keras_structsparse import console, recipe_commands, sweep_commands
 from keras_structsparse._version import __version__
 from keras_structsparse.options import (
     ENDINGS,
@@ -120,11 +120,15 @@ def quickstart(
 
 
 @app.command(epilog="Example:\n\nstructsparse models")
-def models() -> None:
+def models(
+    references: Annotated[
+        bool, typer.Option("--references", help="Published networks to compare with, instead.")
+    ] = False,
+) -> None:
     """List the networks that can be trained by name."""
     from keras_structsparse import jobs
 
-    jobs.list_zoo()
+    jobs.list_zoo(references)
 
 
 @app.command(
@@ -204,6 +208,7 @@ def train(
     jobs.save(network, out)
 
 
+app.command(epilog=recipe_commands.EXAMPLE)(recipe_commands.recipe)
 app.command(epilog=sweep_commands.SWEEP_EXAMPLE)(sweep_commands.sweep)
 app.command(epilog=sweep_commands.CHOOSE_EXAMPLE)(sweep_commands.choose)
 app.command(epilog=sweep_commands.REPORT_EXAMPLE)(sweep_commands.report)

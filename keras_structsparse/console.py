@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dis
-import itertools
 import os
 import tempfile
 import traceback
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     import keras
 
     from keras_structsparse.plans import Plan
-    from keras_structsparse.profiles import Profile
     from keras_structsparse.sweeps import Found
 
 Advance = Callable[[str], "keras.callbacks.Callback"]
@@ -297,30 +295,6 @@ def trial_progress(out: Console, trials: int) -> Iterator[tuple[Stages, Callable
 
 
 # --- tables ---
-
-
-def zoo_table(summaries: Mapping[str, str], profiles: Mapping[str, Profile]) -> Table:
-    """The networks of the zoo.
-
-    Args:
-        summaries: A sentence for each name.
-        profiles: What each costs.
-    """
-    table = Table("name", "summary", "convolutions")
-    for column in ("layers", "params", "multiply-adds"):
-        table.add_column(column, justify="right")
-    for name, profile in profiles.items():
-        numbers = (sum(x.kernels > 0 for x in profile.layers), profile.params)
-        cells = [f"{number:,}" for number in (*numbers, profile.multiply_adds)]
-        table.add_row(name, summaries[name], _architecture(profile), *cells)
-    return table
-
-
-def _architecture(profile: Profile) -> str:
-    """Such as "7 x 16 5x5": runs of equal convolutions."""
-    kinds = [f"{x.kernels} {'x'.join(map(str, x.size))}" for x in profile.layers if x.size]
-    runs = [(kind, len(list(run))) for kind, run in itertools.groupby(kinds)]
-    return ", ".join(f"{count} x {kind}" for kind, count in runs)
 
 
 def plan_table(plan: Plan, title: str) -> Table:

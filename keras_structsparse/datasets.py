@@ -26,7 +26,7 @@ from keras_structsparse.raw_files import restore_fashion_mnist
 
 __all__ = ["Dataset", "Split", "builder", "load", "restore_fashion_mnist"]
 
-_OFFICIAL_TEST = {"imagenet2012": "validation"}  # its "test" split has no labels
+OFFICIAL_TEST = {"imagenet2012": "validation"}  # its "test" split has no labels
 _TEST_SHARE = 0.2  # of sets without an official test split
 _MEMORY_LIMIT = 8 * 2**30
 
@@ -263,7 +263,7 @@ def _official_splits(source: Any) -> tuple[Split, Split]:
             f"data set {source.name!r}: expected a split 'train', received {sorted(splits)}"
         )
     train = _arrays(source, "train")
-    for test in (_OFFICIAL_TEST.get(source.name, "test"), "test", "validation"):
+    for test in (OFFICIAL_TEST.get(source.name, "test"), "test", "validation"):
         if test in splits:
             return train, _arrays(source, test)
     return _cut(train, _TEST_SHARE, seed=0)

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import typer
 
-from keras_structsparse import console, graph, training
+from keras_structsparse import console, graph, listings, training
 from keras_structsparse import export as exporting
 from keras_structsparse._files import write_text
+from keras_structsparse.architectures import architecture
 from keras_structsparse.attachment import regularizers_of
 from keras_structsparse.budget import TargetMultiplyAdds
 from keras_structsparse.copying import copy_model
@@ -21,7 +22,7 @@ from keras_structsparse.datasets import Dataset
 from keras_structsparse.errors import CostsError, ModelError, PlanError
 from keras_structsparse.export import load_model
 from keras_structsparse.forms import Form
-from keras_structsparse.models import REGISTRY, build
+from keras_structsparse.models import BASES, REFERENCES, REGISTRY, build, find, is_spec
 from keras_structsparse.plans import Plan
 from keras_structsparse.plans import plan as read_off
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
@@ -46,7 +47,7 @@ def source(name: str) -> Source:
     """A model in a file, loaded now, or one that can be built.
 
     Args:
-        name: Path of a ``.keras`` file, or a name of the zoo.
+        name: Path of a ``.keras`` file, a name of the zoo, or a base such as "(64,5)x18".
 
     Returns:
         What gives the model.
@@ -57,20 +58,25 @@ def source(name: str) -> Source:
     if name.endswith(exporting.SUFFIX) or os.sep in name or Path(name).is_file():
         loaded = load_model(Path(name))
         return lambda shape, classes: loaded
-    if name not in REGISTRY:
+    if is_spec(name):
+        find(name)  # Its errors come now.
+    elif name not in REGISTRY:
         raise ModelError(
-            f"model: expected a {exporting.SUFFIX} file or one of {', '.join(REGISTRY)}. "
-            f"Received: {name!r}"
+            f"model: expected a {exporting.SUFFIX} file, a base such as (64,5)x18, or one of "
+            f"{', '.join(REGISTRY)}. Received: {name!r}"
         )
     return lambda shape, classes: _built(name, shape, classes)
 
 
 def _built(name: str, shape: Sequence[int] | None, classes: int | None) -> keras.Model:
-    if shape is not None and len(shape) != 3:
+    if shape is None:
+        return build(name, None, classes)
+    if len(shape) != 3:
         raise ModelError(
             f"model '{name}': expected an input shape (height, width, channels). Received: {shape}"
         )
-    return build(name, shape, classes)
+    height, width, channels = shape
+    return build(name, (height, width, channels), classes)
 
 
 def read_plan(path: Path) -> Plan:
@@ -105,11 +111,19 @@ def save_plan(plan: Plan, path: Path) -> None:
     typer.echo(f"saved {path}")
 
 
-def list_zoo() -> None:
-    """Print the networks of the zoo with what they cost."""
-    costs = {name: profile(build(name)) for name in REGISTRY}
-    summaries = {name: entry.summary for name, entry in REGISTRY.items()}
-    console.console().print(console.zoo_table(summaries, costs))
+def list_zoo(references: bool) -> None:
+    """Print what the base architectures, or the reference networks, are and cost."""
+    entries = REFERENCES if references else BASES
+    found = {name: architecture(build(name)) for name in entries}
+    out = console.console()
+    if not references:
+        notes = {name: entry.summary for name, entry in entries.items()}
+        return out.print(listings.zoo_table(found, "summary", notes))
+    published = {name: entry.published for name, entry in entries.items() if entry.published}
+    errors = {name: quoted.errors for name, quoted in published.items()}
+    out.print(listings.zoo_table(found, "published error", errors))
+    for name, quoted in published.items():
+        out.print(f"{name}: {quoted.source}", markup=False)
 
 
 def costs(names: Sequence[str], shape: Sequence[int] | None) -> Profile | Comparison:

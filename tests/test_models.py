@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ from keras_structsparse.graph import read
 from keras_structsparse.kernels import batch_norm_pairs
 from keras_structsparse.models import Base, build_base
 
-every = pytest.mark.parametrize("name", models.REGISTRY)
+SEVEN = [name for name in models.BASES if name.startswith(("digits", "mnist", "fashion"))]
+
+every = pytest.mark.parametrize("name", SEVEN)
 
 
 def convolutions(model: keras.Model) -> dict[str, keras.Layer]:
@@ -83,13 +88,72 @@ def test_a_bad_number_of_classes_is_refused(classes: int) -> None:
         models.build("digits-plain", classes=classes)
 
 
-@pytest.mark.parametrize("length", [0, 2, 4])
-def test_a_residual_base_has_an_odd_length(length: int) -> None:
-    with pytest.raises(ValueError, match=f"layers: .*odd.*Received: {length}"):
-        build_base(Base(((4, 3),) * length), (8, 8, 1), 10)
-    if length:
-        assert build_base(Base(((4, 3),) * length, residual=False), (8, 8, 1), 10).built
-    assert build_base(Base(((4, 3),) * (length + 1)), (8, 8, 1), 10).built
+def test_a_last_convolution_without_a_partner_has_no_shortcut() -> None:
+    model = build_base(Base(((4, 3),) * 4), (8, 8, 1), 10)
+    assert [x.name for x in model.layers if isinstance(x, L.Add)] == ["add3"]
+    assert model.get_layer("pool").input is model.get_layer("relu4").output
+    whole = build_base(Base(((4, 3),) * 5), (8, 8, 1), 10)
+    assert [x.name for x in whole.layers if isinstance(x, L.Add)] == ["add3", "add5"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": ()}, r"layers: expected at least one convolution"),
+        ({"normalization": "behind"}, r"normalization: .*'after'.*Received: 'behind'"),
+        ({"initializer": "torch"}, r"initializer: .*small_uniform.*Received: 'torch'"),
+    ],
+)
+def test_a_bad_base_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Base(**{"layers": ((4, 3),), **change})
+
+
+@pytest.mark.parametrize(
+    ("where", "order"),
+    [
+        ("after", ["conv1", "norm1", "relu1", "conv2", "norm2", "relu2"]),
+        ("before", ["norm1", "conv1", "relu1", "norm2", "conv2", "relu2"]),
+        ("none", ["conv1", "relu1", "conv2", "relu2"]),
+    ],
+)
+def test_normalisation_stands_where_it_is_wanted(where: str, order: list[str]) -> None:
+    base = Base(((4, 3),) * 2, residual=False, normalization=where)
+    model = build_base(base, (8, 8, 1), 10)
+    assert [x.name for x in model.layers][1:-2] == order
+    assert all(x.use_bias == (where != "after") for x in convolutions(model).values())
+    pairs = batch_norm_pairs(read(model))
+    assert len(pairs) == (2 if where == "after" else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "variance"),
+    [
+        (None, "after", 1 / (3 * 32 * 9)),
+        (None, "none", 2 / (32 * 9)),
+        ("he_normal", "after", 2 / (32 * 9)),
+        ("glorot_uniform", "after", 2 / (9 * (32 + 32))),
+        ("small_uniform", "none", 1 / (3 * 32 * 9)),
+    ],
+)
+def test_the_initialiser_can_be_chosen(name: str | None, where: str, variance: float) -> None:
+    base = Base(((32, 3),) * 2, residual=False, normalization=where, initializer=name)
+    kernel = convolutions(build_base(base, (8, 8, 1), 10))["conv2"].get_weights()[0]
+    assert kernel.var() == pytest.approx(variance, rel=0.1)
+
+
+def test_a_pooling_behind_the_first_convolution() -> None:
+    base = Base(((4, 7), (4, 3)), strided=(0,), pooled=True)
+    model = build_base(base, (32, 32, 3), 10)
+    assert model.get_layer("conv2").input.shape == (None, 8, 8, 4)
+    model = build_base(replace(base, pooled=False), (32, 32, 3), 10)
+    assert model.get_layer("conv2").input.shape == (None, 16, 16, 4)
+
+
+def test_two_strides_in_a_pair_are_those_of_its_shortcut() -> None:
+    model = build_base(Base(((4, 3),) * 3, strided=(1, 2)), (8, 8, 1), 3)
+    assert model.get_layer("shortcut2").strides == (4, 4)
+    assert model.get_layer("add3").output.shape == (None, 2, 2, 4)
 
 
 def test_widths_and_sizes_may_differ() -> None:

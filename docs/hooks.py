@@ -1,0 +1,56 @@
+"""What the site shows of the repository's other files, and equations without scripts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+}
+RESULTS = ("*.png", "*.txt")
+
+_CODE = r"(```.*?```|`[^`\n]*`)"
+_EQUATION = r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+)\$"
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add pages and results from outside the documentation's folder."""
+    from mkdocs.structure.files import File
+
+    for name, page in PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / name).read_text("utf-8")))
+    results = ROOT / "benchmarks" / "results"
+    for path in sorted(path for kind in RESULTS for path in results.glob(kind)):
+        place = path.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, place, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links as they are on the site, equations as MathML."""
+    markdown = markdown.replace("](../benchmarks/", "](benchmarks/")
+    if page.file.src_uri in PAGES.values():
+        markdown = markdown.replace("](docs/", "](")
+    return equations(markdown)
+
+
+def equations(markdown: str) -> str:
+    """The text with every ``$...$`` and ``$$...$$`` outside of code as MathML."""
+    parts = re.split(_CODE, markdown, flags=re.DOTALL)
+    return "".join(
+        part if index % 2 else re.sub(_EQUATION, _mathml, part, flags=re.DOTALL)
+        for index, part in enumerate(parts)
+    )
+
+
+def _mathml(match: re.Match[str]) -> str:
+    from latex2mathml.converter import convert
+
+    block, inline = match["block"], match["inline"]
+    text: str = convert((block or inline).strip(), display="block" if block else "inline")
+    return f"\n{text}\n" if block else text
