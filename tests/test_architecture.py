@@ -62,7 +62,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "tracing": frozenset(),
     "opening": frozenset({"copying", "graph", "tracing"}),
     "profiles": frozenset({"summaries", "counting", "graph", "kernels"}),
-    "attachment": frozenset({"graph", "kernels", "linking", "regularizers", "structured"}),
+    "attachment": frozenset({"graph", "kernels", "linking", "links", "regularizers", "structured"}),
     "batches": frozenset({"groups", "norms", "penalties", "structured"}),
     "coupling": frozenset({"batches", "groups", "links", "norms", "prox_joint"}),
     "joint": frozenset({"batches", "coupling", "norms", "penalties"}),
@@ -80,12 +80,26 @@ ALLOWED: dict[str, frozenset[str]] = {
         | {"thresholds"}
     ),
     "budget": frozenset({"alpha", "fitting", "plans", "readings", "structured"}),
-    "monitoring": frozenset({"attachment", "estimates", "groups", "profiles", "readings"}),
+    "monitoring": frozenset(
+        {"ancestry", "attachment", "estimates", "groups", "plans", "profiles", "readings"}
+    ),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying"}),
-    "training": frozenset({"alpha", "optimizers", "attachment", "budget", "regularizers"}),
+    "training": frozenset(
+        {"alpha", "ancestry", "attachment", "budget", "optimizers", "regularizers", "shrinking"}
+    ),
     "forms": frozenset({"regularizers"}),
     "selection": frozenset({"graph", "plans", "training"}),
     "carrying": frozenset({"alpha", "attachment", "optimizers", "surgery"}),
+    "ancestry": frozenset({"graph", "kernels", "plans", "surgery"}),
+    "reattachment": frozenset(
+        {"ancestry", "attachment", "graph", "kernels", "linking", "links", "regularizers"}
+        | {"structured"}
+    ),
+    "shrinking": frozenset(
+        {"ancestry", "attachment", "budget", "carrying", "estimates", "graph", "kernels"}
+        | {"pace", "plans", "profiles", "reattachment", "structured", "surgery"}
+    ),
+    "pace": frozenset(),
     "calibration": frozenset({"graph", "latency", "profiles", "surgery"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying"}),
     "export": frozenset({"graph"}),
@@ -101,6 +115,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "jobs": ANYTHING,
     "sweep_commands": ANYTHING,
     "sweep_jobs": ANYTHING,
+    "training_jobs": ANYTHING,
     "cli": ANYTHING,
     "__main__": ANYTHING,
     "__init__": ANYTHING,
