@@ -143,6 +143,7 @@ def fit_shrinking(
             break
         now = _next(now, course, stop, None if always else epochs)
     course.finish()
+    now.model.history = course.history  # Each fit has left its own.
     return replace(now, ancestry=(ancestry or whole).followed_by(now.ancestry))
 
 
