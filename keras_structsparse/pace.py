@@ -43,7 +43,7 @@ def saving(sections: Sequence[Section], multiply_adds: int, steps: float) -> flo
 
     The recompilation is expected to cost what the last one did; before there was any, what the
     first step of the training did. A step is expected to get shorter by the share of the
-    multiply-adds that goes, times what such shares have been worth so far.
+    multiply-adds that goes, less what earlier cuts have missed of that.
 
     Args:
         sections: What was trained so far.
@@ -63,12 +63,14 @@ def saving(sections: Sequence[Section], multiply_adds: int, steps: float) -> flo
 
 
 def _worth(sections: Sequence[Section]) -> float:
-    """Seconds saved over those that the multiply-adds promised, from the first network to now."""
+    """1 less what is missing of the promised saving, from the first network to now.
+
+    Not their ratio: a step that got a little longer by chance would forbid all later cuts.
+    """
     first, now = sections[0], sections[-1]
     promised = 1.0 - now.multiply_adds / first.multiply_adds
-    if promised <= 0 or not first.step:
-        return 1.0
-    return min(max((1.0 - now.step / first.step) / promised, 0.0), 1.0)
+    saved = 1.0 - now.step / first.step if first.step else promised
+    return min(max(1.0 - (promised - saved), 0.0), 1.0)
 
 
 class Course(keras.callbacks.CallbackList):

@@ -125,8 +125,7 @@ def fit_shrinking(
         >>> # pruned = kss.prune(shrunk.model, tau=1e-3)
         >>> # plan = shrunk.plan(tau=1e-3)  # in the kernels of the model before
     """
-    if isinstance(shrink_every, bool) or not isinstance(shrink_every, int) or shrink_every < 1:
-        raise ValueError(f"shrink_every: expected a whole number >= 1. Received: {shrink_every!r}")
+    _check_every(shrink_every)
     _check_compiled(model)
     _check_callbacks(callbacks)
     whole = Ancestry.of(model)
@@ -225,6 +224,11 @@ def _scope(model: keras.Model) -> AbstractContextManager[Any]:
 
 
 # --- what cannot follow ---
+
+
+def _check_every(epochs: Any) -> None:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"shrink_every: expected a whole number >= 1. Received: {epochs!r}")
 
 
 def _check_compiled(model: keras.Model) -> None:

@@ -89,7 +89,8 @@ def _run(
 ) -> list[Outcome]:
     """Train for the trial of a link; it starts where the one before has ended, if there is any."""
     before, trial = link
-    start = None if before is None else run.start(before)
+    with scope():
+        start = None if before is None else run.start(before)
     if before is not None and start is None:
         return []  # Its network is dead, and a larger alpha brings nothing back.
     trained = train(build, data, settings, trial, stages, scope, start)
