@@ -14,15 +14,13 @@ from keras_structsparse.kernels import kernel_layers
 from keras_structsparse.plans import Plan, masked, plan
 from keras_structsparse.surgery import prune
 
-CROP = {"realize": "crop"}
-
 
 def twice(seed: int) -> tuple[keras.Model, list[keras.Model], list[Ancestry]]:
     """A network, what two cuts leave of it, and the ancestry of each."""
     base = residual_network(seed=seed)
     models, found = [base], [Ancestry.of(base)]
     for cut in (seed, seed + 100):
-        smaller = prune(models[-1], random_plan(models[-1], cut), **CROP)
+        smaller = prune(models[-1], random_plan(models[-1], cut), realize="crop")
         found.append(found[-1].followed_by(Ancestry.between(models[-1], smaller)))
         models.append(smaller)
     return base, models, found
@@ -48,7 +46,7 @@ def test_the_plan_of_a_cut_network_in_kernels_of_the_base(seed: int) -> None:
     """A cut keeps the sizes that a plan leaves."""
     base = residual_network(seed=seed)
     wanted = random_plan(base, seed)
-    pruned = prune(base, wanted, **CROP)
+    pruned = prune(base, wanted, realize="crop")
     left = Ancestry.between(base, pruned)
     found = left.of_base(plan(pruned, 0.0)).sizes
     reference = plan(masked(base, wanted), 0.0).sizes

@@ -21,7 +21,7 @@ from keras_structsparse.training import Recipe
 
 PATH = replace(
     SETTINGS,
-    alphas=(0.01, 0.03, 0.06),
+    alphas=(0.004, 0.01, 0.02),
     path=Recipe(epochs=2, batch_size=16, ramp=0.0),
     shrink_every=2,
 )
@@ -38,9 +38,9 @@ def test_trainings_that_need_each_other_are_one_chain() -> None:
     two = replace(PATH, seeds=(0, 1))
     assert [[trial.alpha for trial in chain] for chain in two.chains] == [
         [0.0],
-        [0.01, 0.03, 0.06],
+        [0.004, 0.01, 0.02],
         [0.0],
-        [0.01, 0.03, 0.06],
+        [0.004, 0.01, 0.02],
     ]
     assert sorted(t.name for c in two.chains for t in c) == sorted(t.name for t in two.trials)
     assert SETTINGS.chains == tuple((trial,) for trial in SETTINGS.trials)
@@ -75,18 +75,18 @@ def test_what_is_gone_stays_gone(run: Any) -> None:
 
 
 def test_a_network_goes_on_from_the_one_before_with_its_shares_of_alpha(run: Any) -> None:
-    start = run.start(Trial(0.03, 0))
-    before = [np.array(w) for w in start.model.trainable_weights]
+    start = run.start(Trial(0.01, 0))
+    before = [np.copy(keras.ops.convert_to_numpy(w)) for w in start.model.trainable_weights]
     idle = replace(PATH, path=Recipe(epochs=1, batch_size=16, learning_rate=1e-12, ramp=0.0))
     idle = replace(idle, form=replace(idle.form, weights="params"), shrink_every=None)
-    trained = train(build, dataset(), idle, Trial(0.06, 0), start=start)
+    trained = train(build, dataset(), idle, Trial(0.02, 0), start=start)
     for weight, value in zip(trained.model.trainable_weights, before, strict=True):
         np.testing.assert_allclose(weight, value, atol=1e-6)
-    base = kss.attach(build(), kss.KernelSize(0.06), weights="params")
+    base = kss.attach(build(), kss.KernelSize(0.02), weights="params")
     shares = {name: r.weight for name, r in regularizers_of(base).items()}
     found = regularizers_of(trained.model)
     assert {name: r.weight for name, r in found.items()} == {n: shares[n] for n in found}
-    assert {float(np.asarray(r.alpha)) for r in found.values()} == {np.float32(0.06)}
+    assert {float(np.asarray(r.alpha)) for r in found.values()} == {np.float32(0.02)}
 
 
 def test_it_goes_on_within_a_path(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
@@ -128,7 +128,7 @@ def test_a_spoiled_start_is_refused(run: Any, tmp_path: Path) -> None:
 
 def test_settings_of_paths_are_checked_and_compared() -> None:
     with pytest.raises(ValueError, match="alphas: expected increasing ones for a path"):
-        replace(PATH, alphas=(0.03, 0.01))
+        replace(PATH, alphas=(0.02, 0.01))
     with pytest.raises(ValueError, match=r"every: expected a whole number >= 1. Received: 0"):
         replace(PATH, shrink_every=0)
     old = {n: v for n, v in SETTINGS.record().items() if n not in ("path", "shrink_every")}
