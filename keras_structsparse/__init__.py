@@ -9,6 +9,7 @@ the same.
 
 from keras_structsparse import models, surgery
 from keras_structsparse._version import __version__
+from keras_structsparse.ancestry import Ancestry
 from keras_structsparse.attachment import attach, regularizers_of
 from keras_structsparse.budget import TargetMultiplyAdds
 from keras_structsparse.calibration import calibrate
@@ -30,6 +31,7 @@ from keras_structsparse.plans import Plan, masked, plan
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
 from keras_structsparse.scales import with_scales
+from keras_structsparse.shrinking import Shrunk, fit_shrinking
 from keras_structsparse.surgery import Costs, prune
 from keras_structsparse.sweeps import Settings as SweepSettings
 from keras_structsparse.sweeps import sweep
@@ -37,6 +39,7 @@ from keras_structsparse.tracing import traced
 from keras_structsparse.verification import Verification, verify
 
 __all__ = [
+    "Ancestry",
     "Comparison",
     "Costs",
     "CostsError",
@@ -51,6 +54,7 @@ __all__ = [
     "PlanError",
     "Profile",
     "Proximal",
+    "Shrunk",
     "SparsityLogger",
     "StructSparseError",
     "SweepSettings",
@@ -61,6 +65,7 @@ __all__ = [
     "calibrate",
     "carry_optimizer",
     "compare",
+    "fit_shrinking",
     "folded",
     "masked",
     "models",

@@ -18,6 +18,7 @@ from keras_structsparse.linking import (
     no_links,
     positions,
 )
+from keras_structsparse.links import Links
 from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.structured import Structured
 
@@ -164,11 +165,22 @@ def _set(site: Site, regularizer: Structured, coupled: bool) -> None:
         links = complexity_links(site)
     else:
         links = joint_links(site) if coupled else no_links(site)
+    install(site, links, dict.fromkeys(site.layers, regularizer))
+
+
+def install(site: Site, links: Mapping[str, Links], regularizers: Mapping[str, Structured]) -> None:
+    """Give every layer of a site a copy of a regularizer, with the layer's share of alpha.
+
+    Args:
+        site: The layers.
+        links: What the penalties must know of each other, by name of the layer.
+        regularizers: What to copy, by name of the layer.
+    """
     variables = site.variables() if links else {}
     for name, layer in site.layers.items():
         norm = site.norms.get(name)
         scale = None if norm is None else norm.gamma.path
-        own = regularizer.bound(site.shares[name], scale, links.get(name))
+        own = regularizers[name].bound(site.shares[name], scale, links.get(name))
         own.bind(variables if norm is None else {**variables, norm.gamma.path: norm.gamma})
         # The loss reads the variable's regularizer, the configuration that of the layer.
         layer.kernel_regularizer = own

@@ -92,6 +92,19 @@ def carry_optimizer(model: keras.Model, pruned: keras.Model) -> keras.Model:
     return pruned
 
 
+def forget(model: keras.Model, masks: Mapping[int, Array]) -> None:
+    """Set the state that an optimizer has of some entries to zero, as if they had never moved.
+
+    Args:
+        model: A compiled model with a built optimizer.
+        masks: By ``id`` of the weight an array that broadcasts to it, 0 for those entries and 1 for
+            all others.
+    """
+    for key, slots in _State(model).slots.items():
+        for slot in slots.values() if key in masks else ():
+            slot.assign(_array(slot) * masks[key])
+
+
 def _compile_like(model: keras.Model, pruned: keras.Model) -> None:
     settings = keras.saving.deserialize_keras_object(model.get_compile_config())
     serialized = _serialized(model.optimizer, penalized=bool(regularizers_of(pruned)))

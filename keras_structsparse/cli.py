@@ -41,6 +41,7 @@ from keras_structsparse.options import (
     Reweight,
     Seed,
     Shares,
+    ShrinkEvery,
     Steps,
     Weights,
     check_reweight,
@@ -136,7 +137,9 @@ def models(
     "structsparse train --model digits-plain --dataset digits \\\n"
     "    --alpha 0.01 --out trained.keras\n\n"
     "structsparse train --model digits-residual --dataset digits \\\n"
-    "    --target-multiply-adds 0.4 --out trained.keras"
+    "    --target-multiply-adds 0.4 --out trained.keras\n\n"
+    "structsparse train --model digits-residual --dataset digits \\\n"
+    "    --alpha 0.01 --shrink-every 4 --save-plan plan.json --out trained.keras"
 )
 def train(
     model: AnyNetwork,
@@ -173,6 +176,13 @@ def train(
         float,
         floating("Share of the steps over which alpha rises from 0; not with a target."),
     ] = 0.25,
+    shrink_every: ShrinkEvery = 0,
+    save_plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar=f"FILE{JSON}", help="Where to save which of the model's kernels are left."
+        ),
+    ] = None,
     data_dir: DataDir = None,
     seed: Seed = 0,
     force: Force = False,
@@ -184,16 +194,23 @@ def train(
         raise typer.BadParameter(
             "expected a --regularizer for --target-multiply-adds to steer. Received: none"
         )
+    if shrink_every and (target is not None or regularizer is Regularizer.NONE):
+        raise typer.BadParameter(
+            "expected a --regularizer and no --target-multiply-adds with --shrink-every. Received "
+            + ("--target-multiply-adds" if target is not None else "--regularizer none")
+        )
     check_reweight(regularizer, reweight)
     console.check_new_file(out, "--out", KERAS, force)
+    if save_plan is not None:
+        console.check_new_file(save_plan, "--save-plan", JSON, force)
     from keras_structsparse import datasets
 
     # Before Keras is imported: that files are missing is said at once.
     data = datasets.load(dataset, data_dir, seed=seed)
-    from keras_structsparse import jobs
+    from keras_structsparse import jobs, training_jobs
     from keras_structsparse.budget import TargetMultiplyAdds
     from keras_structsparse.forms import Form
-    from keras_structsparse.training import Recipe
+    from keras_structsparse.training import Recipe, Shrinking
 
     recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp)
     if alpha is None:
@@ -201,10 +218,13 @@ def train(
         alpha = ALPHA_OF_MULTIPLY_ADDS if of_multiply_adds else ALPHA
     form = Form(regularizer.value, norm.value, groups.value, reweight, weights.value, coupled)
     source = jobs.source(model)
-    network = jobs.classifier(source, data, f"--model {model}", seed)
+    network = training_jobs.classifier(source, data, f"--model {model}", seed)
     steering = None if target is None else TargetMultiplyAdds(target, TAU)
-    jobs.fit(network, data, recipe, form, alpha, steering)
-    jobs.report(network, data, TAU, groups.value)
+    shrinking = Shrinking(shrink_every) if shrink_every else None
+    network, ancestry = training_jobs.fit(network, data, recipe, form, alpha, steering, shrinking)
+    plan = training_jobs.report(network, ancestry, data, TAU, groups.value)
+    if save_plan is not None:
+        jobs.save_plan(plan, save_plan)
     jobs.save(network, out)
 
 

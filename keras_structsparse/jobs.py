@@ -8,23 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import typer
 
-from keras_structsparse import console, graph, listings, training
+from keras_structsparse import console, graph, listings
 from keras_structsparse import export as exporting
 from keras_structsparse._files import write_text
 from keras_structsparse.architectures import architecture
-from keras_structsparse.attachment import regularizers_of
-from keras_structsparse.budget import TargetMultiplyAdds
-from keras_structsparse.copying import copy_model
-from keras_structsparse.datasets import Dataset
 from keras_structsparse.errors import CostsError, ModelError, PlanError
 from keras_structsparse.export import load_model
-from keras_structsparse.forms import Form
 from keras_structsparse.models import BASES, REFERENCES, REGISTRY, build, find, is_spec
 from keras_structsparse.plans import Plan
-from keras_structsparse.plans import plan as read_off
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
 from keras_structsparse.surgery import Costs
 from keras_structsparse.surgery import prune as rebuild
@@ -152,101 +145,6 @@ def draw(found: Profile | Comparison, path: Path) -> None:
 
     assert isinstance(found, Comparison), "the command asks for a second model"
     save(comparison_figure(found), path)
-
-
-# --- training ---
-
-
-def classifier(source: Source, data: Dataset, name: str, seed: int) -> keras.Model:
-    """A model without penalties that fits a data set.
-
-    Args:
-        source: Gives the model.
-        data: The data set.
-        name: What the user knows the model as.
-        seed: Seed of new weights and of the training.
-
-    Returns:
-        The model, uncompiled.
-
-    Raises:
-        ModelError: The model does not take the images or does not give class probabilities.
-    """
-    keras.utils.set_random_seed(seed)
-    # A copy: it leaves behind the regularizers that the model came with.
-    model = copy_model(source(data.shape, data.classes))
-    _check_fit(model, data, name)
-    return model
-
-
-def _check_fit(model: keras.Model, data: Dataset, name: str) -> None:
-    inputs, outputs = ([tuple(t.shape[1:]) for t in side] for side in (model.inputs, model.outputs))
-    if len(inputs) != 1 or not _takes(inputs[0], data.shape):
-        raise ModelError(
-            f"{name}: expected an input of shape {data.shape}, the images of data set "
-            f"'{data.name}'. Received a model with {_listed('input', inputs)}"
-        )
-    if outputs != [(data.classes,)]:
-        raise ModelError(
-            f"{name}: expected an output of shape ({data.classes},), the classes of data set "
-            f"'{data.name}'. Received a model with {_listed('output', outputs)}"
-        )
-    answers = keras.ops.convert_to_numpy(keras.tree.flatten(model(data.train.x[:2]))[0])
-    if answers.min() < 0 or not np.allclose(answers.sum(axis=-1), 1.0, atol=1e-2):
-        raise ModelError(
-            f"{name}: expected class probabilities, as a softmax gives them. Received outputs "
-            f"from {answers.min():.3g} to {answers.max():.3g}"
-        )
-
-
-def _takes(shape: tuple[int | None, ...], image: tuple[int, ...]) -> bool:
-    return len(shape) == len(image) and all(
-        side in (None, given) for side, given in zip(shape, image, strict=True)
-    )
-
-
-def _listed(what: str, shapes: Sequence[tuple[int | None, ...]]) -> str:
-    return f"{what}s of shapes {shapes}" if len(shapes) > 1 else f"{what} of shape {shapes[0]}"
-
-
-def fit(
-    model: keras.Model,
-    data: Dataset,
-    recipe: training.Recipe,
-    form: Form,
-    alpha: float,
-    budget: TargetMultiplyAdds | None = None,
-) -> None:
-    """Compile and train a model, with a line for each epoch; say what a budget came to."""
-    examples = len(data.train)
-    penalty = form.regularizer(alpha)
-    training.compile_for(model, recipe, examples, penalty, form.weights, form.coupled)
-    with console.epoch_progress(recipe.epochs, -(-examples // recipe.batch_size)) as progress:
-        validation = (data.validation.x, data.validation.y)
-        callbacks = [progress] if budget is None else [budget, progress]
-        training.fit(model, (data.train.x, data.train.y), recipe, validation, callbacks)
-    if budget is not None:
-        typer.echo(f"multiply-adds: {budget.target:.1%} wanted, {budget.reached:.1%} reached")
-
-
-def report(model: keras.Model, data: Dataset, tau: float, groups: str) -> None:
-    """Print what a training came to.
-
-    Args:
-        model: The model.
-        data: The data set.
-        tau: Threshold for the sizes of the kernels.
-        groups: The groups that the sizes are counted in.
-
-    Raises:
-        ModelError: A weight is not finite.
-    """
-    plan = read_off(model, tau, groups)
-    for name, split in (("validation", data.validation), ("test", data.test)):
-        typer.echo(f"{name} accuracy {training.accuracy(model, (split.x, split.y)):.4f}")
-    if regularizers_of(model):
-        typer.echo(f"penalty {sum(map(float, model.losses)):.6g}")
-    console.console().print(console.plan_table(plan, f"kernels with a norm above {tau:g}"))
 
 
 # --- surgery ---

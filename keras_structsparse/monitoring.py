@@ -9,10 +9,12 @@ import keras
 import numpy as np
 
 from keras_structsparse._checks import nonnegative
+from keras_structsparse.ancestry import Ancestry
 from keras_structsparse.attachment import regularizers_of
 from keras_structsparse.correlations import mean_correlation
 from keras_structsparse.estimates import remaining
 from keras_structsparse.groups import require
+from keras_structsparse.plans import Plan
 from keras_structsparse.profiles import profile
 from keras_structsparse.readings import Reader
 
@@ -59,9 +61,16 @@ class SparsityLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Read the network."""
-        self._reader = Reader(self.model)
+        self._whole = self._reader = Reader(self.model)
         self._regularizers = regularizers_of(self.model)
+        self._names = tuple(self._regularizers)
+        self._ancestry = Ancestry.of(self.model)
         self._base = profile(self.model).multiply_adds
+
+    def on_shrink(self, model: keras.Model, ancestry: Ancestry) -> None:
+        """Go on with what is left of the network, and report of the whole one's layers."""
+        self._reader, self._ancestry = Reader(model), ancestry
+        self._regularizers = regularizers_of(model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Fill the logs."""
@@ -70,36 +79,42 @@ class SparsityLogger(keras.callbacks.Callback):
 
     def _entries(self) -> dict[str, float]:
         reader = self._reader
-        sizes = reader.sizes(reader.state(), self.tau, self.groups)
-        work = remaining(reader.graph, sizes)
-        penalties = {
-            name: float(regularizer(reader.layers[name].kernel))
-            for name, regularizer in self._regularizers.items()
-        }
+        own = reader.sizes(reader.state(), self.tau, self.groups)
+        left = self._ancestry.of_base(Plan({n: sizes.tolist() for n, sizes in own.items()})).sizes
+        work = remaining(self._whole.graph, left)
+        penalties = dict.fromkeys(self._names, 0.0)
+        for name, regularizer in self._regularizers.items():
+            penalties[self._base_name(name)] = float(regularizer(reader.layers[name].kernel))
         found: dict[str, float] = {}
-        for name, own in sizes.items():
-            found |= self._layer(name, own, work.get(name, 0), penalties)
+        for name, sizes in left.items():
+            found |= self._layer(name, np.array(sizes), work.get(name, 0), penalties)
+        for name, sizes in own.items():
+            kernel = keras.ops.convert_to_numpy(reader.layers[name].kernel)[..., sizes > 0]
+            found[f"{self._base_name(name)}/correlation"] = mean_correlation(kernel)
         total = sum(work.values())
         return found | {
-            "total/width": float(sum((own > 0).sum() for own in sizes.values())),
+            "total/width": float(sum(size > 0 for sizes in left.values() for size in sizes)),
             "total/multiply_adds": float(total),
             "total/multiply_adds_fraction": total / self._base,
             "total/penalty": sum(penalties.values()),
         }
+
+    def _base_name(self, name: str) -> str:
+        """What a layer is called in the network that the training began with."""
+        return self._ancestry.layers[name][0] if name in self._ancestry.layers else name
 
     def _layer(
         self, name: str, sizes: Array, work: int, penalties: Mapping[str, float]
     ) -> dict[str, float]:
         counts = {
             f"{name}/size_{size}": float(np.sum(sizes == size))
-            for size in self._reader.reached(name, self.groups)
+            for size in self._whole.reached(name, self.groups)
         }
         penalty = {f"{name}/penalty": penalties[name]} if name in penalties else {}
-        kernel = keras.ops.convert_to_numpy(self._reader.layers[name].kernel)
         return {
             f"{name}/width": float(np.sum(sizes > 0)),
             **counts,
             f"{name}/multiply_adds": float(work),
-            f"{name}/correlation": mean_correlation(kernel[..., sizes > 0]),
+            f"{name}/correlation": float("nan"),
             **penalty,
         }

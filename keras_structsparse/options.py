@@ -174,6 +174,12 @@ Coupled = Annotated[
     bool, typer.Option("--coupled", help="Let whole channels of residual streams vanish.")
 ]
 Epochs = Annotated[int, integer("Number of epochs.")]
+ShrinkEvery = Annotated[
+    int,
+    integer(
+        "Cut out what has gone to zero, where that saves time, every so many epochs; 0: never."
+    ),
+]
 BatchSize = Annotated[int, integer("Examples a step.")]
 LearningRate = Annotated[float, floating("Rate at the start; it falls to 0 along a half cosine.")]
 Momentum = Annotated[float, floating("Momentum of SGD.")]

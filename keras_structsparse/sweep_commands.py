@@ -23,6 +23,7 @@ from keras_structsparse.options import (
     Regularizer,
     Reweight,
     Shares,
+    ShrinkEvery,
     Steps,
     Weights,
     alphas,
@@ -88,6 +89,14 @@ def sweep(
     validation: Annotated[
         float, typer.Option(parser=share, metavar="FLOAT", help="Share of images to choose on.")
     ] = 0.1,
+    path_epochs: Annotated[
+        int,
+        integer(
+            "Epochs of every alpha but the first, each starting from the network before; 0: every "
+            "alpha starts anew."
+        ),
+    ] = 0,
+    shrink_every: ShrinkEvery = 0,
     strategy: Annotated[
         str, typer.Option(parser=_strategy, metavar="|".join(STRATEGIES), help="tf.distribute.")
     ] = "none",
@@ -108,9 +117,20 @@ def sweep(
     tuning = (
         Recipe(tuning_epochs, batch_size, tuning_rate, momentum, 0.0) if tuning_epochs else None
     )
+    path = Recipe(path_epochs, batch_size, learning_rate, momentum, 0.0) if path_epochs else None
     form = Form(regularizer.value, norm.value, groups.value, reweight, weights.value, coupled)
     names = sweep_jobs.identity(model), f"{dataset}, {validation:g} for validation"
-    settings = Settings(*names, alphas, taus or TAUS, seeds, form, recipe, tuning)
+    settings = Settings(
+        *names,
+        alphas,
+        taus or TAUS,
+        seeds,
+        form,
+        recipe,
+        tuning,
+        path=path,
+        shrink_every=shrink_every or None,
+    )
     sweep_jobs.sweep(model, settings, data, out, strategy)
 
 

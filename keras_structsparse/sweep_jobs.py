@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import typer
 
-from keras_structsparse import console, jobs
+from keras_structsparse import console, jobs, training_jobs
 from keras_structsparse.copying import copy_model
 from keras_structsparse.datasets import Dataset
 from keras_structsparse.report import write_report
@@ -40,7 +40,7 @@ def sweep(model: str, settings: Settings, data: Dataset, out: Path, strategy: st
         strategy: "none" or "mirrored".
     """
     source = jobs.source(model)
-    jobs.classifier(source, data, f"--model {model}", 0)  # Its errors come first.
+    training_jobs.classifier(source, data, f"--model {model}", 0)  # Its errors come first.
 
     def build() -> keras.Model:
         return copy_model(source(data.shape, data.classes))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,20 @@ import keras
 import numpy as np
 
 from keras_structsparse.alpha import let_go
+from keras_structsparse.ancestry import Ancestry
 from keras_structsparse.attachment import attach, regularizers_of
 from keras_structsparse.budget import TargetMultiplyAdds
 from keras_structsparse.optimizers import Proximal
 from keras_structsparse.regularizers import Structured
+from keras_structsparse.shrinking import Shrunk, fit_shrinking
 
 Array = Any
 Split = tuple[Array, Array]
+
+CLASSIFIER: Mapping[str, Any] = {
+    "loss": "sparse_categorical_crossentropy",
+    "metrics": ["accuracy"],
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,24 @@ class Recipe:
         """SGD with momentum and the cosine schedule."""
         schedule = keras.optimizers.schedules.CosineDecay(self.learning_rate, self.steps(examples))
         return keras.optimizers.SGD(schedule, momentum=self.momentum)
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """When a network is cut while it is trained.
+
+    Attributes:
+        every: Epochs from one cut to the next.
+        always: Whether to cut also where that is not expected to save time. What is expected
+            depends on measured times, so only with it two trainings are the same.
+    """
+
+    every: int
+    always: bool = False
+
+    def __post_init__(self) -> None:
+        if not _counts(self.every):
+            raise ValueError(f"every: expected a whole number >= 1. Received: {self.every!r}")
 
 
 def _counts(value: Any) -> bool:
@@ -117,11 +143,22 @@ def compile_for(
         weights: As for :func:`attach`.
         coupled: As for :func:`attach`.
     """
-    optimizer = recipe.sgd(examples)
     if regularizer is not None:
         attach(model, regularizer, weights=weights, coupled=coupled)
-        optimizer = Proximal(optimizer)
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        compile_regularized(model, recipe, examples)
+    else:
+        model.compile(recipe.sgd(examples), **CLASSIFIER)
+
+
+def compile_regularized(model: keras.Model, recipe: Recipe, examples: int) -> None:
+    """Compile a classifier that has its regularizers already.
+
+    Args:
+        model: The model; its outputs are class probabilities.
+        recipe: The recipe.
+        examples: Size of the training set.
+    """
+    model.compile(Proximal(recipe.sgd(examples)), **CLASSIFIER)
 
 
 def restart(optimizer: keras.optimizers.Optimizer) -> None:
@@ -157,22 +194,68 @@ def fit(
     Returns:
         The metrics of every epoch.
     """
+    with _arguments(model, train, recipe, validation, callbacks) as arguments:
+        history = model.fit(*train, **arguments)
+    return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def fit_and_shrink(
+    model: keras.Model,
+    train: Split,
+    recipe: Recipe,
+    shrinking: Shrinking,
+    validation: Split | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    ancestry: Ancestry | None = None,
+) -> Shrunk:
+    """As :func:`fit`, and cut out what has gone to zero on the way.
+
+    Args:
+        model: A compiled model with regularizers.
+        train: Inputs and labels.
+        recipe: The recipe it was compiled for.
+        shrinking: When to cut.
+        validation: Inputs and labels to report on after every epoch.
+        callbacks: More callbacks.
+        ancestry: That of the model, if it has been cut before.
+
+    Returns:
+        The network that is left.
+    """
+    with _arguments(model, train, recipe, validation, callbacks) as arguments:
+        return fit_shrinking(
+            model,
+            *train,
+            shrink_every=shrinking.every,
+            always=shrinking.always,
+            ancestry=ancestry,
+            **arguments,
+        )
+
+
+@contextmanager
+def _arguments(
+    model: keras.Model,
+    train: Split,
+    recipe: Recipe,
+    validation: Split | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Iterator[dict[str, Any]]:
+    """The arguments of ``model.fit``, with the ramp of the recipe unless alpha is steered."""
     alphas = {id(r.alpha): r.alpha for r in regularizers_of(model).values()}
     ramp = AlphaRamp(list(alphas.values()), round(recipe.ramp * recipe.steps(len(train[1]))))
     steered = any(isinstance(callback, TargetMultiplyAdds) for callback in callbacks)
     try:
-        history = model.fit(
-            *train,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            validation_data=validation,
-            callbacks=[*callbacks] if steered else [ramp, *callbacks],
-            verbose=0,
-        )
+        yield {
+            "batch_size": recipe.batch_size,
+            "epochs": recipe.epochs,
+            "validation_data": validation,
+            "callbacks": [*callbacks] if steered else [ramp, *callbacks],
+            "verbose": 0,
+        }
     finally:
         if not steered:
             ramp.on_train_end()
-    return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 
 def accuracy(model: keras.Model, data: Split, batch_size: int = 512) -> float:

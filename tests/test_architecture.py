@@ -68,7 +68,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "profiles": frozenset({"summaries", "counting", "graph", "kernels"}),
     "architectures": frozenset({"graph", "profiles", "summaries"}),
     "models": frozenset({"models"}),
-    "attachment": frozenset({"graph", "kernels", "linking", "regularizers", "structured"}),
+    "attachment": frozenset({"graph", "kernels", "linking", "links", "regularizers", "structured"}),
     "batches": frozenset({"groups", "norms", "penalties", "structured"}),
     "coupling": frozenset({"batches", "groups", "links", "norms", "prox_joint"}),
     "joint": frozenset({"batches", "coupling", "norms", "penalties"}),
@@ -88,16 +88,29 @@ ALLOWED: dict[str, frozenset[str]] = {
     "budget": frozenset({"alpha", "fitting", "plans", "readings", "structured"}),
     "correlations": frozenset(),
     "monitoring": frozenset(
-        {"attachment", "correlations", "estimates", "groups", "profiles", "readings"}
+        {"ancestry", "attachment", "correlations", "estimates", "groups", "plans", "profiles"}
+        | {"readings"}
     ),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying", "widths"}),
-    "training": frozenset({"alpha", "optimizers", "attachment", "budget", "regularizers"}),
+    "training": frozenset(
+        {"alpha", "ancestry", "attachment", "budget", "optimizers", "regularizers", "shrinking"}
+    ),
     "forms": frozenset({"regularizers"}),
     "recipes": frozenset({"training"}),
     "pipelines": frozenset({"datasets", "digits", "recipes"}),
     "recipe_runs": frozenset({"attachment", "pipelines", "recipes", "regularizers", "training"}),
     "selection": frozenset({"graph", "plans", "training"}),
     "carrying": frozenset({"alpha", "attachment", "optimizers", "surgery"}),
+    "ancestry": frozenset({"graph", "kernels", "plans", "surgery"}),
+    "reattachment": frozenset(
+        {"ancestry", "attachment", "graph", "kernels", "linking", "links", "regularizers"}
+        | {"structured"}
+    ),
+    "shrinking": frozenset(
+        {"ancestry", "attachment", "budget", "carrying", "estimates", "graph", "kernels"}
+        | {"pace", "plans", "profiles", "reattachment", "structured", "surgery"}
+    ),
+    "pace": frozenset(),
     "calibration": frozenset({"graph", "latency", "profiles", "surgery", "widths"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying", "folding"}),
     "portability": frozenset(),
@@ -118,6 +131,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "recipe_commands": ANYTHING,
     "recipe_jobs": ANYTHING,
     "sweep_jobs": ANYTHING,
+    "training_jobs": ANYTHING,
     "cli": ANYTHING,
     "__main__": ANYTHING,
     "__init__": ANYTHING,

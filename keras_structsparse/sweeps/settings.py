@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_structsparse._checks import nonnegative
 from keras_structsparse.forms import Form
-from keras_structsparse.training import Recipe
+from keras_structsparse.training import Recipe, Shrinking
 
 FORMAT = "keras_structsparse.sweep/1"
 
@@ -52,6 +52,10 @@ class Settings:
         form: Everything about the penalty but its weight.
         recipe: How to train.
         tuning: How to fine-tune after surgery; None for not at all.
+        path: How to train for every alpha but the first, starting from the solution before, cut to
+            its size; the alphas then increase. None: every alpha starts from the beginning.
+        shrink_every: Epochs after which a training cuts out what is zero; None for never. It always
+            does, whether that saves time or not: measured times would make runs differ.
         max_drop: Thresholds that cost more than this share of accuracy on the validation split,
             right after surgery and against the same network without threshold, are left out.
 
@@ -72,6 +76,8 @@ class Settings:
     recipe: Recipe = field(default_factory=Recipe)
     tuning: Recipe | None = None
     max_drop: float = 0.1
+    path: Recipe | None = None
+    shrink_every: int | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("alphas", self.alphas), ("taus", self.taus), ("seeds", self.seeds)):
@@ -84,11 +90,26 @@ class Settings:
         if self.form.regularizer(1.0) is None:
             raise ValueError(f"form: expected one with a penalty. Received: {self.form!r}")
         nonnegative("max_drop", self.max_drop)
+        if self.path is not None and list(self.alphas) != sorted(self.alphas):
+            raise ValueError(
+                f"alphas: expected increasing ones for a path. Received: {self.alphas!r}"
+            )
+        if self.shrink_every is not None:
+            Shrinking(self.shrink_every)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
         """All trainings, seed by seed, the dense network first."""
         return tuple(Trial(alpha, seed) for seed in self.seeds for alpha in (0.0, *self.alphas))
+
+    @property
+    def chains(self) -> tuple[tuple[Trial, ...], ...]:
+        """All trainings, those together of which each needs the one before."""
+        if self.path is None:
+            return tuple((trial,) for trial in self.trials)
+        dense = [(Trial(0.0, seed),) for seed in self.seeds]
+        paths = [tuple(Trial(alpha, seed) for alpha in self.alphas) for seed in self.seeds]
+        return tuple(chain for pair in zip(dense, paths, strict=True) for chain in pair)
 
     def record(self) -> dict[str, Any]:
         """The settings as JSON has them."""

@@ -16,10 +16,12 @@ from typing import Any
 import keras
 
 from keras_structsparse._files import StrPath, new_directory, write_text
-from keras_structsparse.errors import OutputError
-from keras_structsparse.export import SUFFIX, save_model
+from keras_structsparse.ancestry import Ancestry
+from keras_structsparse.errors import OutputError, PlanError
+from keras_structsparse.export import SUFFIX, load_model, save_model
 from keras_structsparse.results import Point
 from keras_structsparse.sweeps.settings import FORMAT, Settings, Trial, differences
+from keras_structsparse.sweeps.trial import State
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.(json|keras)")
 """Names of files that were being written when a process was killed."""
@@ -55,6 +57,39 @@ class Run:
     def has(self, trial: Trial) -> bool:
         """Whether a trial is finished."""
         return self._file(trial).is_file()
+
+    def start(self, trial: Trial) -> State | None:
+        """The network that a finished trial of a path has left for the next one.
+
+        Returns:
+            The network, or None if it was dead.
+
+        Raises:
+            OutputError: The record beside it is none.
+        """
+        file = self._state(trial)
+        if not file.is_file():
+            return None
+        record = _json(file, f"run: expected the ancestry of a network. Received: {file}")
+        try:
+            ancestry = Ancestry.from_json(json.dumps(record["ancestry"]))
+            return State(load_model(file.with_suffix(SUFFIX)), ancestry, int(record["whole"]))
+        except (KeyError, TypeError, PlanError) as error:
+            raise OutputError(
+                f"run: expected the ancestry of a network. Received: {file} ({error})"
+            ) from error
+
+    def keep(self, trial: Trial, state: State) -> None:
+        """Write the network that a trial leaves for the next one of its path.
+
+        Args:
+            trial: The trial, which is not finished yet.
+            state: Its network, plain.
+        """
+        file = self._state(trial)
+        save_model(state.model, file.with_suffix(SUFFIX))
+        record = {"ancestry": json.loads(state.ancestry.to_json()), "whole": state.whole}
+        write_text(file, json.dumps(record) + "\n")
 
     def add(
         self, trial: Trial, outcomes: Sequence[tuple[Point, keras.Model]], seconds: float
@@ -116,6 +151,9 @@ class Run:
 
     def _file(self, trial: Trial) -> Path:
         return self.folder / "trials" / f"{trial.name}.json"
+
+    def _state(self, trial: Trial) -> Path:
+        return self.folder / "models" / f"{trial.name}-trained.json"
 
     def _model(self, trial: Trial, point: Point) -> Path:
         return self.folder / "models" / f"{trial.name}-tau-{point.tau!r}{SUFFIX}"

@@ -17,7 +17,7 @@ from keras_structsparse.errors import DatasetError
 from keras_structsparse.results import Point
 from keras_structsparse.sweeps.settings import Settings, Trial
 from keras_structsparse.sweeps.store import Run, open_run
-from keras_structsparse.sweeps.trial import Build, run_trial
+from keras_structsparse.sweeps.trial import Build, Outcome, Stages, cut, evaluate, train
 
 
 def sweep(
@@ -30,8 +30,9 @@ def sweep(
 ) -> Run:
     """Train a family of networks, from dense to very sparse, and write down their points.
 
-    Every alpha is trained once per seed; every useful threshold of it is a point. Killed at any
-    moment and called again with the same arguments, it goes on with the trials that are missing.
+    Every alpha is trained once per seed; every useful threshold of it is a point. With a path, each
+    but the first starts from the network of the one before. Killed at any moment and called again
+    with the same arguments, it goes on with the trials that are missing.
 
     Args:
         build: Gives the base network, new, with softmax outputs.
@@ -55,20 +56,48 @@ def sweep(
     run = open_run(out, settings)
     if not _is_worker():
         run.tidy()
-    missing = [trial for trial in settings.trials if not run.has(trial)]
+    missing = [c for c in settings.chains if not all(run.has(trial) for trial in c)]
     scope = nullcontext if strategy is None else strategy.scope
-    with trial_progress(console or Console(), len(missing)) as (stages, finished):
+    count = sum(not run.has(trial) for chain in missing for trial in chain)
+    with trial_progress(console or Console(), count) as (stages, finished):
 
-        def work(trial: Trial) -> float:
-            start = time.perf_counter()
-            outcomes = run_trial(build, data, settings, trial, stages, scope)
-            seconds = time.perf_counter() - start
-            run.add(trial, outcomes, seconds)
-            finished(_line(trial, [point for point, _ in outcomes], seconds))
-            return max((point.validation_finetuned for point, _ in outcomes), default=0.0)
+        def work(chain: Sequence[Trial]) -> float:
+            best = 0.0
+            for before, trial in zip((None, *chain), chain, strict=False):
+                if run.has(trial):
+                    continue
+                start = time.perf_counter()
+                outcomes = _run(run, build, data, settings, (before, trial), stages, scope)
+                seconds = time.perf_counter() - start
+                run.add(trial, outcomes, seconds)
+                finished(_line(trial, [point for point, _ in outcomes], seconds))
+                best = max([best, *(point.validation_finetuned for point, _ in outcomes)])
+            return best
 
-        search(settings.trials, missing, work)
+        search(settings.chains, missing, work)
     return run
+
+
+def _run(
+    run: Run,
+    build: Build,
+    data: Dataset,
+    settings: Settings,
+    link: tuple[Trial | None, Trial],
+    stages: Stages,
+    scope: Any,
+) -> list[Outcome]:
+    """Train for the trial of a link; it starts where the one before has ended, if there is any."""
+    before, trial = link
+    with scope():
+        start = None if before is None else run.start(before)
+    if before is not None and start is None:
+        return []  # Its network is dead, and a larger alpha brings nothing back.
+    trained = train(build, data, settings, trial, stages, scope, start)
+    left = cut(trained) if settings.path is not None and trial.alpha else None
+    if left is not None:
+        run.keep(trial, left)
+    return evaluate(trained, data, settings, trial, stages, scope)
 
 
 def _line(trial: Trial, points: Sequence[Point], seconds: float) -> str:

@@ -9,22 +9,50 @@ from typing import Any
 
 import keras
 
+from keras_structsparse.ancestry import Ancestry
+from keras_structsparse.attachment import regularizers_of
 from keras_structsparse.datasets import Dataset, Split
 from keras_structsparse.errors import DeadNetworkError, ModelError
+from keras_structsparse.forms import Form
 from keras_structsparse.frontier import pareto
 from keras_structsparse.plans import Plan, plan
 from keras_structsparse.profiles import profile
+from keras_structsparse.reattachment import reattach
 from keras_structsparse.results import Point
 from keras_structsparse.selection import masked_accuracy
+from keras_structsparse.shrinking import NO_HELPERS
 from keras_structsparse.surgery import prune
 from keras_structsparse.sweeps.settings import Settings, Trial
-from keras_structsparse.training import Recipe, accuracy, compile_for, fit
+from keras_structsparse.training import (
+    Recipe,
+    Shrinking,
+    accuracy,
+    compile_for,
+    compile_regularized,
+    fit,
+    fit_and_shrink,
+)
 
 Array = Any
 Build = Callable[[], keras.Model]
 Outcome = tuple[Point, keras.Model]
 Stages = Callable[[str, int], Sequence[keras.callbacks.Callback]]
 """From what is trained now, and for how many epochs, to the callbacks for it."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A trained network, cut to its size.
+
+    Attributes:
+        model: The network, plain or with regularizers.
+        ancestry: Whose kernels of the base network it has.
+        whole: Multiply-adds of the base network.
+    """
+
+    model: keras.Model
+    ancestry: Ancestry
+    whole: int
 
 
 @dataclass(frozen=True)
@@ -46,9 +74,7 @@ def run_trial(
     stages: Stages = lambda name, epochs: (),
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Outcome]:
-    """Train once, cut with every useful threshold, fine-tune what is left.
-
-    Thresholds are judged on the validation split; the test split is only reported on.
+    """Train once from the beginning, cut with every useful threshold, fine-tune what is left.
 
     Args:
         build: Gives the base network, new, with softmax outputs.
@@ -64,26 +90,118 @@ def run_trial(
     Raises:
         ModelError: ``build`` gives no model that can be trained on the data.
     """
+    trained = train(build, data, settings, trial, stages, scope)
+    return evaluate(trained, data, settings, trial, stages, scope)
+
+
+def train(
+    build: Build,
+    data: Dataset,
+    settings: Settings,
+    trial: Trial,
+    stages: Stages = lambda name, epochs: (),
+    scope: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    start: State | None = None,
+) -> State:
+    """Train the network of a trial.
+
+    Args:
+        build: As for :func:`run_trial`.
+        data: As for :func:`run_trial`.
+        settings: As for :func:`run_trial`.
+        trial: As for :func:`run_trial`.
+        stages: As for :func:`run_trial`.
+        scope: As for :func:`run_trial`.
+        start: The network to start from, on a path of alphas; None for a new one.
+
+    Returns:
+        The network, with its regularizers.
+    """
     keras.utils.set_random_seed(trial.seed)
+    recipe = settings.recipe if start is None or settings.path is None else settings.path
     with scope():
-        base = _built(build)
-        penalty = settings.form.regularizer(trial.alpha) if trial.alpha else None
-        weights, coupled = settings.form.weights, settings.form.coupled
-        compile_for(base, settings.recipe, len(data.train), penalty, weights, coupled)
-    fit(
-        base,
+        state = _compiled(_built(build), len(data.train), settings.form, recipe, trial, start)
+    callbacks = stages(trial.name, recipe.epochs)
+    if settings.shrink_every is None or not trial.alpha:
+        fit(state.model, _pair(data.train), recipe, callbacks=callbacks)
+        return state
+    shrinking = Shrinking(settings.shrink_every, always=True)
+    shrunk = fit_and_shrink(
+        state.model,
         _pair(data.train),
-        settings.recipe,
-        callbacks=stages(trial.name, settings.recipe.epochs),
+        recipe,
+        shrinking,
+        callbacks=callbacks,
+        ancestry=state.ancestry,
     )
+    return replace(state, model=shrunk.model, ancestry=shrunk.ancestry)
+
+
+def _compiled(
+    base: keras.Model,
+    examples: int,
+    form: Form,
+    recipe: Recipe,
+    trial: Trial,
+    start: State | None,
+) -> State:
+    """The network to train: the base, or one to go on with and the base's shares of alpha."""
+    penalty = form.regularizer(trial.alpha) if trial.alpha else None
+    compile_for(base, recipe, examples, penalty, form.weights, form.coupled)
+    if start is None:
+        return State(base, Ancestry.of(base), profile(base).multiply_adds)
+    reattach(regularizers_of(base), start.model, start.ancestry)
+    compile_regularized(start.model, recipe, examples)
+    return start
+
+
+def cut(trained: State) -> State | None:
+    """A trained network without its zeros and regularizers, to start the next one of a path from.
+
+    Args:
+        trained: What :func:`train` returned.
+
+    Returns:
+        The network, which needs only Keras; None of one that is dead.
+    """
+    try:
+        model = prune(trained.model, tau=0.0, costs=NO_HELPERS)
+    except DeadNetworkError:
+        return None
+    ancestry = trained.ancestry.followed_by(Ancestry.between(trained.model, model))
+    return replace(trained, model=model, ancestry=ancestry)
+
+
+def evaluate(
+    trained: State,
+    data: Dataset,
+    settings: Settings,
+    trial: Trial,
+    stages: Stages = lambda name, epochs: (),
+    scope: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> list[Outcome]:
+    """Cut with every useful threshold, and fine-tune what is left.
+
+    Thresholds are judged on the validation split; the test split is only reported on.
+
+    Args:
+        trained: What :func:`train` returned.
+        data: As for :func:`run_trial`.
+        settings: As for :func:`run_trial`.
+        trial: As for :func:`run_trial`.
+        stages: As for :func:`run_trial`.
+        scope: As for :func:`run_trial`.
+
+    Returns:
+        As :func:`run_trial`.
+    """
     if not trial.alpha:
-        return [_dense(base, data)]
-    whole = profile(base).multiply_adds
+        return [_dense(trained.model, data)]
     with scope():
-        candidates = _candidates(base, data.validation, settings)
+        candidates = _candidates(trained.model, data.validation, settings)
     outcomes = []
     for candidate in candidates:
-        point = _point(trial, candidate, data.test, whole)
+        point = _point(trial, candidate, data.test, trained)
         if settings.tuning is not None:
             name = f"{trial.name}, tau {candidate.tau:g}"
             callbacks = stages(name, settings.tuning.epochs)
@@ -132,19 +250,20 @@ def _candidates(model: keras.Model, validation: Split, settings: Settings) -> li
     return [list(values.values())[i] for i in pareto(list(values))]
 
 
-def _point(trial: Trial, candidate: _Candidate, test: Split, whole: int) -> Point:
+def _point(trial: Trial, candidate: _Candidate, test: Split, trained: State) -> Point:
     at_surgery = accuracy(candidate.model, _pair(test))
+    sizes = trained.ancestry.of_base(candidate.plan).sizes
     return Point(
         alpha=trial.alpha,
         tau=candidate.tau,
         multiply_adds=candidate.multiply_adds,
-        multiply_adds_fraction=candidate.multiply_adds / whole,
+        multiply_adds_fraction=candidate.multiply_adds / trained.whole,
         params=profile(candidate.model).params,
         validation_at_surgery=candidate.validation,
         validation_finetuned=candidate.validation,
         accuracy_at_surgery=at_surgery,
         accuracy_finetuned=at_surgery,
-        sizes={name: tuple(sizes) for name, sizes in candidate.plan.sizes.items()},
+        sizes={name: tuple(own) for name, own in sizes.items()},
     )
 
 

@@ -1,0 +1,36 @@
+"""When a smaller network makes up for its compilation."""
+
+from __future__ import annotations
+
+import pytest
+
+from keras_structsparse.pace import Section, saving
+
+
+def section(work: int, step: float, first: float, surgery: float = 0.0) -> Section:
+    return Section(work, surgery=surgery, steps=[first, step, step, step])
+
+
+def test_the_first_cut_is_expected_to_keep_what_multiply_adds_promise() -> None:
+    whole = section(100, step=0.5, first=4.5)
+    assert whole.cost == pytest.approx(4.0)
+    assert saving([whole], 40, steps=100) == pytest.approx(100 * 0.5 * 0.6 - 4.0)
+    assert saving([whole], 40, steps=10) < 0
+    assert saving([whole], 100, steps=1000) == pytest.approx(-4.0)
+
+
+def test_later_cuts_are_measured_against_what_earlier_ones_have_brought() -> None:
+    whole, half = section(100, 0.5, 4.5), section(50, 0.375, 1.375, surgery=2.0)
+    assert half.cost == pytest.approx(3.0)
+    # Half of the multiply-adds have saved a quarter of the time: a quarter is missing.
+    assert saving([whole, half], 25, 100) == pytest.approx(100 * 0.375 * 0.5 * 0.75 - 3.0)
+    slower = section(10, 0.6, 1.0)
+    assert saving([whole, slower], 1, 10**6) < 0
+    faster = section(50, 0.1, 1.0, surgery=1.0)
+    assert saving([whole, faster], 25, 100) == pytest.approx(100 * 0.1 * 0.5 - 1.9)
+
+
+def test_a_network_that_was_not_trained_yet_costs_nothing_known() -> None:
+    assert Section(10).step == 0.0
+    assert Section(10).cost == 0.0
+    assert Section(10, steps=[2.0]).cost == 0.0
