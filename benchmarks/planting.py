@@ -126,7 +126,9 @@ def liveness(network: graph.Graph) -> Mapping[int, Array]:
 
 def _evened(value: Array) -> Array:
     """Two samples with the same mean as before, and half their difference as large as that."""
-    first, second = np.asarray(keras.ops.convert_to_numpy(value), np.float64)[:2]
+    # What max pooling is padded with is not finite.
+    finite = np.nan_to_num(keras.ops.convert_to_numpy(value), posinf=0.0, neginf=0.0)
+    first, second = finite.astype(np.float64)[:2]
     mean, half = (first + second) / 2, (first - second) / 2
     size, scale = np.abs(half).max(), np.abs(mean).max()
     half = half * (scale / size) if size > NOISE * scale > 0 else 0 * half

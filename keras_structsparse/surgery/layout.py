@@ -29,11 +29,13 @@ class Layout:
         keep: For every channel number, whether it stays.
         rank: For every channel number a key; the channels of a tensor are sorted by it.
         filling: For every channel number, whether it stays only to fill a block.
+        roots: For every channel number one that stands for all that share its fate.
     """
 
     keep: Array
     rank: Array
     filling: Array
+    roots: Array
 
     def wanted(self, channels: Channels) -> Array:
         """The original channels of a tensor that stay, in the order they would best have."""
@@ -69,7 +71,7 @@ def choose(network: Graph, walk: Walk, round_to: int = 1) -> Layout:
     _grow(walk, roots, keep, exact)
     least = keep.copy()
     _grow(walk, roots, keep, (*exact, partial(_fill_blocks, block=round_to)))
-    return Layout(keep[roots], _ranks(walk, roots, fixed)[roots], (keep & ~least)[roots])
+    return Layout(keep[roots], _ranks(walk, roots, fixed)[roots], (keep & ~least)[roots], roots)
 
 
 def _grow(walk: Walk, roots: Array, keep: Array, adders: Sequence[Adder]) -> None:

@@ -119,6 +119,7 @@ class _Builder:
         self.changes = {key: changes[key] for key in unchanged & changes.keys()}
         self.copies: dict[int, keras.Operation] = {}
         self.orders: dict[int, Array] = {}
+        self.given: dict[frozenset[int], Array] = {}
         self.shared: dict[int, tuple[list[Piece], Piece]] = {}
 
     def __call__(self, call: graphs.Call, tensors: list[Tensor | None]) -> list[Tensor | None]:
@@ -126,7 +127,7 @@ class _Builder:
         step = self.steps.pop(id(call))
         if step.rule is None:
             return self._unchanged(step, tensors)
-        wanted = self.layout.wanted(step.flow.output)
+        wanted = self._wanted(step.flow.output)
         if not len(wanted):
             return [None] * len(call.outputs)
         sides = zip(call.inputs, tensors, step.site.inputs, strict=True)
@@ -135,9 +136,23 @@ class _Builder:
         if step.shared and isinstance(built, Piece):
             self.shared.setdefault(id(call.operation), ([p for p in pieces if p], built))
         results = [built] if isinstance(built, Piece) else built
-        for index, piece in zip(call.outputs, results, strict=True):
+        for index, piece, channels in zip(call.outputs, results, step.outputs, strict=True):
             self.orders[index] = np.arange(0) if piece is None else piece.order
+            roots = self.layout.roots[channels.ids[self.orders[index]]]
+            self.given.setdefault(frozenset(roots.tolist()), roots)
         return [None if piece is None else piece.tensor for piece in results]
+
+    def _wanted(self, output: Channels) -> Array:
+        """The channels that stay, in the order that they have elsewhere already.
+
+        A concatenation has an order of its own: what is added to it had best come in that.
+        """
+        wanted = self.layout.wanted(output)
+        roots = self.layout.roots[output.ids[wanted]]
+        given = self.given.get(frozenset(roots.tolist()), roots)
+        if len(given) != len(np.unique(roots)):
+            return wanted  # A channel is there twice.
+        return wanted[np.argsort(roots)][np.argsort(np.argsort(given))]
 
     def _again(self, step: Step, pieces: list[Piece | None]) -> Piece | None:
         """What an earlier call of a shared layer became, on other tensors."""
