@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-from typing import Any
-
-import keras
 import pytest
 from helpers_models import (
     TOLERANCE,
@@ -16,14 +12,11 @@ from helpers_models import (
     use_float64,
 )
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
-from keras import layers as L
-from keras import ops
 from strategies_graphs import FAMILIES, Case, cases
 
-from keras_structsparse import graph
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.plans import masked
-from keras_structsparse.surgery import RULES, prune
+from keras_structsparse.surgery import prune
 
 
 @pytest.fixture(autouse=True)
@@ -84,35 +77,6 @@ def test_thousands_of_networks(part: int) -> None:
         check(case)
 
     run()
-
-
-NOT_DRAWN = {
-    *("LayerScale", "CustomScaleLayer"),  # keras.applications' own
-    *("Sign", "Floor", "Ceil", "Round", "Trunc"),  # steps, which rounding can jump over
-    *("Absolute", "Relu", "Power", "TrueDivide"),  # other names of what is drawn
-}
-
-
-@pytest.mark.slow
-def test_the_families_meet_the_rules() -> None:
-    """All but those for layers that only networks' inputs, states or masks have."""
-    found = collections.Counter[str]()
-
-    @quick(1000)
-    @given(cases(depth=12))
-    def draw(case: Case) -> None:
-        space: dict[str, Any] = {"keras": keras, "L": L, "ops": ops}
-        exec("\n".join(case.lines), space)
-        found.update(type(call.operation).__name__ for call in graph.read(space["model"]).calls)
-
-    draw()
-    served = {
-        kind.__name__
-        for kind, rule in RULES.items()
-        if not isinstance(kind, str) and not kind.__module__.startswith("test")
-    }
-    print(sorted(found.items(), key=lambda x: -x[1]))
-    print(sorted(served - set(found)))
 
 
 @quick(4)
