@@ -121,7 +121,8 @@ class AlphaRamp(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Leave alpha at its full value, also after very short trainings."""
-        for alpha, full in zip(self._alphas, self._full, strict=True):
+        # None is known of a training that failed before it began.
+        for alpha, full in zip(self._alphas, self._full, strict=False):
             alpha.assign(full)
 
 

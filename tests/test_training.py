@@ -178,3 +178,10 @@ def _states(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
     """The largest entry of every variable that is not all zeros."""
     values = {v.path: keras.ops.convert_to_numpy(v) for v in optimizer.variables}
     return {path.split("/")[-1]: float(v.max()) for path, v in values.items() if np.any(v)}
+
+
+def test_a_fit_that_fails_before_it_begins_says_why() -> None:
+    """And not that the ramp does not know what alpha was."""
+    images, labels = data()
+    with pytest.raises(ValueError, match="cardinality"):
+        fit(plainly_compiled(KernelSize(0.5)), (images, labels[:3]), RECIPE)
