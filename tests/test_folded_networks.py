@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers_folding import BACKEND, Graph, assert_folded, assert_same_function, graph, norms
 from helpers_models import chain, difference, random_batch, randomize, residual_network, use_float64
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from keras import layers as L
 from strategies_graphs import Case, cases
 
@@ -163,10 +163,12 @@ def test_wrong_folds_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_fold", wrong)
 
     @quick(15)
-    @given(cases((*FAMILIES, *["normalization"] * 5, "activation", "merge"), depth=10))
+    @given(cases(("convolution", "normalization", "merge"), depth=10))
     def run(case: Case) -> None:
         model = case.build()
-        found.append(difference(model, folded(model), random_batch(model, case.seed)) > 1e-7)
+        result = folded(model)
+        assume(norms(result) < norms(model))
+        found.append(difference(model, result, random_batch(model, case.seed)) > 1e-7)
 
     run()
     assert sum(found) >= 5

@@ -150,7 +150,7 @@ class _Builder:
         wanted = self.layout.wanted(output)
         roots = self.layout.roots[output.ids[wanted]]
         given = self.given.get(frozenset(roots.tolist()), roots)
-        if len(given) != len(np.unique(roots)):
+        if not len(np.unique(roots)) == len(roots) == len(given):
             return wanted  # A channel is there twice.
         return wanted[np.argsort(roots)][np.argsort(np.argsort(given))]
 
