@@ -42,3 +42,15 @@ def test_branches_come_in_the_order_of_the_concatenation_that_they_are_added_to(
     pruned = assert_exact_surgery(model, plan, realize=realize)
     assert not [layer.name for layer in pruned.layers if "spread" in layer.name]
     assert profile(pruned).multiply_adds <= profile(model).multiply_adds
+
+
+def test_groups_keep_their_order_beside_a_tensor_in_another_one() -> None:
+    """The second side of the sum is reversed, so its convolution has the channels backwards."""
+    inputs = keras.Input((8, 8, 4))
+    y = L.Conv2D(6, 3, padding="same", name="backwards")(inputs)
+    x = L.Conv2D(6, 3, padding="same", groups=2, name="grouped")(inputs)
+    total = L.Conv2D(4, 5, padding="same", name="last")(L.Add()([y[..., ::-1], x]))
+    model = randomize(keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(total))))
+    plan = Plan({"backwards": (1, 3, 2, 3, 1, 2), "last": (5, 1, 0, 3)})
+    for realize in ("split", "crop"):
+        assert_exact_surgery(model, plan, realize=realize)

@@ -145,13 +145,16 @@ class _Builder:
     def _wanted(self, output: Channels) -> Array:
         """The channels that stay, in the order that they have elsewhere already.
 
-        A concatenation has an order of its own: what is added to it had best come in that.
+        A concatenation has an order of its own: what is added to it had best come in that. Channels
+        that are not sorted, as those of groups, keep theirs.
         """
         wanted = self.layout.wanted(output)
-        roots = self.layout.roots[output.ids[wanted]]
+        ids = output.ids[wanted]
+        roots = self.layout.roots[ids]
         given = self.given.get(frozenset(roots.tolist()), roots)
-        if not len(np.unique(roots)) == len(roots) == len(given):
-            return wanted  # A channel is there twice.
+        once = len(np.unique(roots)) == len(roots) == len(given)
+        if not once or not self.layout.rank[ids].any():
+            return wanted
         return wanted[np.argsort(roots)][np.argsort(np.argsort(given))]
 
     def _again(self, step: Step, pieces: list[Piece | None]) -> Piece | None:
