@@ -57,7 +57,7 @@ def sparse(model: keras.Model, data: datasets.Dataset, recipe: Recipe, setting: 
 def shrinking(model: keras.Model, data: datasets.Dataset, recipe: Recipe, setting: Row) -> Trained:
     """With a penalty; the network shrinks."""
     penalize(model, data, recipe, setting)
-    when = Shrinking(setting["shrink_every"])
+    when = Shrinking(setting["shrink_every"], setting["always"])
     shrunk = fit_and_shrink(model, split(data.train), recipe, when)
     sizes = [(section.epoch, section.multiply_adds) for section in shrunk.sections]
     more = {
@@ -118,11 +118,8 @@ def settings(options: argparse.Namespace) -> list[Row]:
         name: getattr(options, name)
         for name in ("images", "epochs", "batch_size", "rate", "ramp", "alpha", "reweight", "tau")
     }
-    return [
-        {**common, "shrink_every": options.shrink_every, "how": how, "seed": seed}
-        for seed in range(options.seeds)
-        for how in HOW
-    ]
+    common |= {"shrink_every": options.shrink_every, "always": options.always}
+    return [{**common, "how": how, "seed": seed} for seed in range(options.seeds) for how in HOW]
 
 
 def warm_up(data: datasets.Dataset) -> None:
@@ -145,11 +142,9 @@ def run(results: Results, options: argparse.Namespace) -> None:
 
 def table(results: Results) -> None:
     """Means over the seeds, and time and work over those of the dense training of the seed."""
-    print(
-        "epochs alpha    training            seconds  / dense  FLOPs / dense  multiply-adds  test"
-    )
-    keys = ("images", "epochs", "alpha", "shrink_every")
-    for (_, epochs, alpha, _), rows in groups(results.rows, *keys).items():
+    print("epochs alpha    training            seconds  / dense  work / dense  multiply-adds  test")
+    keys = ("images", "epochs", "alpha", "shrink_every", "always")
+    for (_, epochs, alpha, *_), rows in groups(results.rows, *keys).items():
         references = {row["seed"]: row for row in rows if row["how"] == "dense"}
         for (how,), own in groups(rows, "how").items():
             paired = [row for row in own if row["seed"] in references]
@@ -179,6 +174,7 @@ def main() -> None:
     parser.add_argument("--reweight", type=float, default=0.1)
     parser.add_argument("--tau", type=float, default=1e-3)
     parser.add_argument("--shrink-every", type=int, default=1)
+    parser.add_argument("--always", action="store_true", help="cut where it does not pay, too")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", default=str(RESULTS / "training.jsonl"), help="where to write")
     parser.add_argument("--table-only", action="store_true", help="print what the results hold")
