@@ -144,6 +144,7 @@ each kind of block, their composite layers opened by `kss.opened`.
 - **constants**: channels that convolutions still compute though they do not depend on the input.
   **carriers**: such channels that padded convolutions read. **kept**: layers that surgery left as
   they are.
+- Every row is of the version of this package that it was made with; `--again` makes rows anew.
 - **seconds**: `prune` alone, float32, on a machine that did other things too. **CPU**: the seconds
   of processor time in it. **memory**: its peak over the size of the model, where that
   is above a million parameters.
