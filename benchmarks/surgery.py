@@ -4,7 +4,8 @@
 
 Every repeat is a process of its own, because the first call in a process is the slow one and the
 only one whose memory can be told from what calls before it left. The plan removes three kernels in
-ten and gives the others random sizes. Nothing is verified here: benchmarks/applications.py does.
+ten and gives the others random sizes. Beside it, in a process of its own, what Keras takes to copy
+the model without any change. Nothing is verified here: benchmarks/applications.py does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +27,7 @@ from applications import measured
 from runs import RESULTS, Row, machine
 
 REPORT = RESULTS / "surgery.txt"
-LINE = "{what:<44}{median:>8}{least:>8}{most:>8}\n"
+LINE = "{what:<46}{median:>8}{least:>8}{most:>8}\n"
 
 
 def examine() -> None:
@@ -36,6 +38,14 @@ def examine() -> None:
     with counted(model) as counts:
         measured(model, plan)
     print(json.dumps({**cost, **{key: max(times.values()) for key, times in counts.items()}}))
+
+
+def copy() -> None:
+    """What it takes Keras to copy the same model; the last line printed is JSON."""
+    model = keras.applications.ResNet50(weights=None)
+    start = time.perf_counter()
+    keras.models.clone_model(model).set_weights(model.get_weights())
+    print(json.dumps({"clone_model": time.perf_counter() - start}))
 
 
 @contextmanager
@@ -65,6 +75,7 @@ def table(rows: list[Row]) -> str:
     """The medians and extremes of all repeats."""
     kinds = {
         "seconds": "seconds, first call of a process",
+        "clone_model": "seconds, clone_model and set_weights of Keras",
         "cpu": "seconds of processor time",
         "memory": "peak memory / size of the model",
         "reads": "reads of the weight that is read most often",
@@ -80,20 +91,25 @@ def table(rows: list[Row]) -> str:
     return text
 
 
+def _run(part: str) -> Row:
+    """What one part prints in a process of its own."""
+    command = [sys.executable, __file__, "--part", part]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    row: Row = json.loads(done.stdout.strip().splitlines()[-1])
+    return row
+
+
 def main() -> None:
     """Run the repeats, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--examine", action="store_true", help=argparse.SUPPRESS)
+    parts = {"examine": examine, "copy": copy}
+    parser.add_argument("--part", choices=parts, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.examine:
-        return examine()
-    command = [sys.executable, __file__, "--examine"]
-    outputs = []
-    for _ in range(options.repeats):
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        outputs.append(done.stdout.strip().splitlines()[-1])
-    REPORT.write_text(table([json.loads(output) for output in outputs]))
+    if options.part:
+        return parts[options.part]()
+    rows = [{**_run("examine"), **_run("copy")} for _ in range(options.repeats)]
+    REPORT.write_text(table(rows))
     print(REPORT.read_text(), end="")
 
 

@@ -201,12 +201,11 @@ def masks(network: graphs.Graph, plan: Plan) -> Masks:
 
 def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
     """A kernel (*spatial, in, out) with zeros outside the supports of the given sizes (out,)."""
-    result = np.zeros_like(kernel)
+    *shape, _, width = kernel.shape
+    inside = np.zeros((*shape, width), bool)
     for size in sorted(set(sizes) - {0}):
-        inside = (*groups.support(kernel.shape[:-2], size), slice(None))
-        kept = np.flatnonzero(np.asarray(sizes) == size)
-        result[(*inside, kept)] = kernel[(*inside, kept)]
-    return result
+        inside[groups.support(tuple(shape), size)] |= np.asarray(sizes) == size
+    return np.where(inside[..., None, :], kernel, np.zeros((), kernel.dtype))
 
 
 def _planned_layer(layers: Mapping[str, keras.Layer], name: str) -> keras.Layer:

@@ -47,9 +47,12 @@ class Taken:
         """The entries at some indices, or in a slice, of one axis."""
         places = list(self.places)
         places[axis] = places[axis][index]
-        where = [slice(None)] * len(places)
-        where[axis] = index
-        return replace(self, values=self.values[tuple(where)], places=tuple(places))
+        if isinstance(index, slice):
+            where = [slice(None)] * len(places)
+            where[axis] = index
+            return replace(self, values=self.values[tuple(where)], places=tuple(places))
+        # Several times as fast as indexing the last axis of a kernel.
+        return replace(self, values=np.take(self.values, index, axis), places=tuple(places))
 
     def holding(self, values: Array) -> Taken:
         """The same entries with other values."""

@@ -120,7 +120,7 @@ def shrunk(
 
     Returns:
         The kernel (..., inputs, outputs) and the bias (outputs,), or None where there is neither a
-        bias nor anything to put into it. Both in float64.
+        bias nor anything to put into it. What is not as it was is in float64.
     """
     if groups_of(site) == 1:
         return _shrunk(site, rows, columns, padded)
@@ -139,14 +139,15 @@ def _shrunk(
 ) -> tuple[Taken, Array | Taken | None]:
     """The kernel and the bias of a layer without groups."""
     inputs, taken = site.inputs[0], site.taken("kernel").along(-1, columns)
-    kernel, gone = np.asarray(taken.values, np.float64), _gone(site, rows)
-    result = kernel[..., rows, :]
+    gone, kernel = _gone(site, rows), taken.along(-2, rows)
     if gone.any() and not _folds(site, padded):
         constants = np.where(inputs.offset, np.abs(inputs.value), 0.0)[rows]
         slot = int(np.argmax(constants))
         share = inputs.value[gone] / inputs.value[rows[slot]]
-        result[..., slot, :] += np.einsum("j,...jo->...o", share, kernel[..., gone, :])
-    return taken.along(-2, rows).holding(result), shrunk_bias(site, rows, columns, padded)
+        values = kernel.values.astype(np.float64)
+        values[..., slot, :] += np.einsum("j,...jo->...o", share, taken.values[..., gone, :])
+        kernel = kernel.holding(values)
+    return kernel, shrunk_bias(site, rows, columns, padded)
 
 
 def shrunk_bias(site: Site, rows: Array, columns: Array, padded: bool) -> Array | Taken | None:
