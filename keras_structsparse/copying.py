@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import keras
 
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import detached, functional, input_structure, is_opened, read
+from keras_structsparse.graph import (
+    detached,
+    functional,
+    input_structure,
+    is_opened,
+    read,
+    recorded_config,
+)
 
 OUR_PACKAGE = "keras_structsparse>"
+REFUSALS = (NotImplementedError, TypeError, ValueError)
+"""What Keras raises where a layer cannot be made from a configuration."""
 
 
 def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
     """A new operation of the same type and configuration, without weights or history.
 
-    Regularizers of this package are left out, so that the copy needs only Keras to load.
+    Regularizers of this package are left out, so that the copy needs only Keras to load. A layer
+    whose ``get_config`` does not fit its constructor is made once more with the arguments that
+    Keras wrote down when it was made.
 
     Args:
         operation: The layer or bare operation.
@@ -31,18 +42,40 @@ def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
         ModelError: The layer has weights and cannot be made from its configuration.
     """
     try:
-        config = _without_ours(operation.get_config())
-        return type(operation).from_config({**config, **changes})
-    except (NotImplementedError, TypeError, ValueError) as error:
-        if getattr(operation, "weights", None):
-            raise ModelError(
-                f"Layer '{operation.name}' of type {type(operation).__name__} cannot be copied "
-                f"from its configuration: {error}"
-            ) from error
-        twin = detached(operation, changes.get("name"))
-        if "dtype" in changes:
-            twin.dtype_policy = keras.dtype_policies.get(changes["dtype"])
-        return twin
+        return _made(operation, operation.get_config(), changes)
+    except REFUSALS as error:
+        if not getattr(operation, "weights", None):
+            twin = detached(operation, changes.get("name"))
+            if "dtype" in changes:
+                twin.dtype_policy = keras.dtype_policies.get(changes["dtype"])
+            return twin
+        recorded = recorded_config(operation)
+        if recorded is not None:
+            with suppress(*REFUSALS):
+                return _made(operation, recorded, changes)
+        raise ModelError(
+            f"Layer '{operation.name}' of type {type(operation).__name__} cannot be copied "
+            f"from its configuration: {error}"
+        ) from error
+
+
+def _made(
+    operation: keras.Operation, config: Mapping[str, Any], changes: Mapping[str, Any]
+) -> keras.Operation:
+    with _policy(changes.get("dtype", getattr(operation, "dtype_policy", None))):
+        return type(operation).from_config({**_without_ours(config), **changes})
+
+
+@contextmanager
+def _policy(policy: Any) -> Iterator[None]:
+    """Layers that are made within, as parts of another, follow a dtype policy unless they say."""
+    before = keras.config.dtype_policy()
+    if policy is not None:
+        keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _is_ours(entry: Any) -> bool:

@@ -262,6 +262,26 @@ def detached(operation: keras.Operation, name: str | None = None) -> keras.Opera
     return twin
 
 
+def recorded_config(layer: keras.Layer) -> dict[str, Any] | None:
+    """The arguments that a layer was made with, as Keras wrote them down.
+
+    Args:
+        layer: The layer.
+
+    Returns:
+        A configuration; None where an argument is more than a number, a text or None, for then
+        Keras writes nothing down.
+
+    Example:
+        >>> recorded_config(keras.layers.Dense(3, name="d"))["units"]
+        3
+    """
+    recorded = getattr(layer, "_auto_config", None)
+    if recorded is None:
+        return None
+    return {**recorded.config, **keras.layers.Layer.get_config(layer)}
+
+
 def operation_type(function: Callable[..., Tensor], inputs: int = 1) -> type[keras.Operation]:
     """The type of bare operation that a function of ``keras.ops`` adds to a graph.
 

@@ -296,9 +296,15 @@ class Unclonable(keras.Layer):
         return inputs * self.kernel
 
 
-def test_a_layer_with_weights_and_no_configuration_is_refused_by_name() -> None:
+def test_a_layer_without_a_configuration_is_made_with_the_arguments_that_keras_recorded() -> None:
+    twin = copying.clone(Unclonable(2, name="odd"), dtype="float64")
+    assert (twin.name, twin.kernel.shape, twin.kernel.dtype) == ("odd", (2,), "float64")
+
+
+def test_a_layer_with_weights_that_cannot_be_made_again_is_refused_by_name() -> None:
+    # Keras records numbers and texts only.
     with pytest.raises(ModelError, match="'odd' of type Unclonable cannot be copied"):
-        copying.clone(Unclonable(2, name="odd"))
+        copying.clone(Unclonable(np.int64(2), name="odd"))
 
 
 def test_notes_are_of_one_model() -> None:
