@@ -135,9 +135,8 @@ def resizing(sketch: Sketch) -> str:
     around: Any = amounts if rank > 1 else amounts[0]
     kinds = [f"ZeroPadding{rank}D({around})", f"UpSampling{rank}D(2)"]
     kinds += ["Resizing(4, 5, 'nearest')"] * (rank == 2)
-    # TensorFlow has no greatest value over three axes in float64.
-    adaptive = ("Average", "Max") if rank < 3 else ("Average",)
-    kinds += [f"Adaptive{kind}Pooling{rank}D(2)" for kind in adaptive] * ADAPTIVE
+    pools = [f"Adaptive{kind}Pooling{rank}D(2)" for kind in ("Average", "Max")]
+    kinds += pools * (ADAPTIVE and rank < 3)  # TensorFlow has none of three axes in float64
     room = all(n > sum(cut) for n, cut in zip(sketch.shapes[x], amounts, strict=False))
     return f"L.{sketch.one_of(*kinds, *([f'Cropping{rank}D({around})'] * room))}({x})"
 

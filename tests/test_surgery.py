@@ -85,6 +85,7 @@ CONVOLUTIONS: list[tuple[int, Any, dict[str, Any]]] = [
     (1, 4, {"padding": "causal", "dilation_rate": 2}),
     (1, 3, {"padding": "causal", "strides": 2}),
     (3, 3, {"padding": "same", "strides": 2}),
+    (3, (3, 1, 3), {"padding": "same", "strides": 3}),
     (3, 2, {"padding": "valid"}),
 ]
 KINDS: dict[int, type[keras.Layer]] = {1: L.Conv1D, 2: L.Conv2D, 3: L.Conv3D}
@@ -432,6 +433,15 @@ def test_a_dead_network_is_refused_by_the_name_of_its_first_dead_layer(
 def test_a_dead_network_is_refused_in_every_mode(constants: str, ends: str) -> None:
     with pytest.raises(DeadNetworkError, match="'conv1'"):
         prune(plain(*ENDS[ends]()), Plan({"conv1": [0] * 3}), constants)
+
+
+def test_a_network_is_dead_behind_the_part_that_is_constant() -> None:
+    inputs = keras.Input((4, 4, 2))
+    _, rest = keras.ops.split(L.Conv2D(4, 2, name="conv")(inputs), [1], axis=-1)
+    model = randomize(keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(rest))))
+    prune(model, Plan({"conv": [1, 1, 0, 0]}))
+    with pytest.raises(DeadNetworkError, match="all constant is 'split"):
+        prune(model, Plan({"conv": [1, 0, 0, 0]}))
 
 
 @pytest.mark.parametrize("name", ["digits-plain", "fashion-mnist-plain"])

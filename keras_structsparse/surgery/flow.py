@@ -267,7 +267,8 @@ def _dead_message(network: Graph, depends: Mapping[int, bool]) -> str:
     behind = set(network.outputs)
     cuts = []
     for call in reversed(network.calls):
-        if behind.intersection(call.outputs) and not depends[call.outputs[0]]:
+        used = behind.intersection(call.outputs)
+        if used and not any(depends[i] for i in used):
             behind.update(call.inputs)
             if any(depends[i] for i in call.inputs):
                 cuts.append(call.name)

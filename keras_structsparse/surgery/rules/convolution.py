@@ -55,7 +55,7 @@ def _uncroppable(site: Site, size: int) -> tuple[str, ...]:
     shape = site.operation.kernel_size
     if size == max(shape) or _pads(site, shape, size) is not None:
         return ()
-    return (f"its kernels of size {size} cannot be cropped, as its input size is not known",)
+    return (f"its kernels of size {size} cannot be cropped, as its padding is not known",)
 
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
@@ -217,7 +217,7 @@ def _explicit_pads(site: Site, size: int) -> Pads | None:
 
 
 def _pads(site: Site, shape: Sequence[int], size: int) -> Pads | None:
-    """The padding with which a crop sees the same inputs; None where the input size decides.
+    """The padding with which a crop sees the same inputs; None where it is not known.
 
     With k of K entries kept from position a on and dilation d it is
     ``before = P_before(K) - a d``, ``after = P_after(K) - (K - a - k) d``.
@@ -243,7 +243,11 @@ def _support_sizes(kernel: Array) -> Array:
 
 
 def _own_pads(input_shape: Shape, layer: keras.Layer, shape: Sequence[int]) -> Pads | None:
-    """The layer's padding for a kernel of some shape; None where the unknown input size decides."""
+    """The layer's padding for a kernel of some shape; None where it is not known.
+
+    That is where the input size decides it and is not known, and where strides over three axes pass
+    by the last entries: there TensorFlow leaves out the first ones, too.
+    """
     pads = []
     for n, k, s, d in zip(
         input_shape[1:-1], shape, layer.strides, layer.dilation_rate, strict=True
@@ -258,7 +262,10 @@ def _own_pads(input_shape: Shape, layer: keras.Layer, shape: Sequence[int]) -> P
         elif n is None:
             return None
         else:
-            total = max((-(-n // s) - 1) * s + reach + 1 - n, 0)
+            missing = (-(-n // s) - 1) * s + reach + 1 - n
+            if missing < 0 and len(shape) == 3:
+                return None
+            total = max(missing, 0)
             pads.append((total // 2, total - total // 2))
     return pads
 
