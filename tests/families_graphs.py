@@ -215,7 +215,7 @@ def levels(sketch: Sketch) -> str:
     tower = [sketch.add(kind, "layer") for kind in kinds]
     y = sketch.add(f"L.Conv{rank}D({sketch.channels(x)}, 2, activation='relu')({x})")
     for layer in tower:
-        x, y = sketch.add(f"{layer}({x})"), y and sketch.add(f"{layer}({y})")
+        x, y = sketch.add(f"{layer}({x})") or x, y and sketch.add(f"{layer}({y})")
     return f"L.UpSampling{rank}D(2)({y or x})"
 
 

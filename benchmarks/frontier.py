@@ -1,0 +1,201 @@
+"""Our frontier on the reference network, in plain JSON, beside the points of other tools.
+
+    python benchmarks/frontier.py --data-dir DIR
+
+The residual network for Fashion-MNIST learns for 8 epochs on all 60,000 training images with a
+target for its multiply-adds (63, 39, 21, 14 and 6 %), is cut, and is fine-tuned for 2 epochs; batch
+128, SGD with momentum 0.9 on a cosine from 0.1, then from 0.02. Alpha follows the target and tau is
+fixed, so nothing is chosen on labels, neither of the validation nor of the test split.
+benchmarks/results/frontier.json holds one entry a run; a file of the same form is drawn beside it
+with ``--beside``. Finished runs are kept in frontier.jsonl and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import matplotlib
+import numpy as np
+from forms import FORMS, TAU
+from runs import MODEL, RESULTS, Results, Row, groups, machine, mean_std, split
+
+import keras_structsparse as kss
+from keras_structsparse import datasets, models
+from keras_structsparse.plots.style import BLUE, GREY, ORANGE, STYLE, new_figure, save
+from keras_structsparse.training import Recipe, accuracy, compile_for, fit
+
+TARGETS = (0.63, 0.39, 0.21, 0.14, 0.06)
+BATCH, RATE, TUNING_RATE = 128, 0.1, 0.02
+DENSE = "dense"
+FIELDS = (
+    "multiply_adds_fraction",
+    "accuracy_at_surgery",
+    "accuracy_finetuned",
+    "epochs",
+    "seconds",
+    "seed",
+    "form",
+)
+
+
+def train(setting: Row, data: datasets.Dataset) -> Row:
+    """Learn, cut and fine-tune; the time is that of both trainings and of surgery."""
+    keras.utils.set_random_seed(setting["seed"])
+    model = models.build(MODEL)
+    learning = Recipe(setting["learning"], BATCH, RATE)
+    tuning = Recipe(setting["tuning"], BATCH, TUNING_RATE, ramp=0.0)
+    start = time.perf_counter()
+    learn(model, learning, setting, data)
+    pruned = model if setting["form"] == DENSE else kss.prune(model, tau=TAU)
+    took = time.perf_counter() - start
+    at_surgery = accuracy(pruned, split(data.test))
+    start = time.perf_counter()
+    compile_for(pruned, tuning, len(data.train))
+    fit(pruned, split(data.train), tuning)
+    took += time.perf_counter() - start
+    row = {
+        "multiply_adds_fraction": kss.profile(pruned).multiply_adds / whole(),
+        "accuracy_at_surgery": at_surgery,
+        "accuracy_finetuned": accuracy(pruned, split(data.test)),
+        "epochs": setting["learning"] + setting["tuning"],
+        "seconds": round(took, 1),
+        "machine": machine(),
+    }
+    del model, pruned
+    keras.utils.clear_session()
+    gc.collect()
+    return row
+
+
+def learn(model: keras.Model, recipe: Recipe, setting: Row, data: datasets.Dataset) -> None:
+    """Train towards the target; the dense network without a penalty."""
+    if setting["form"] == DENSE:
+        compile_for(model, recipe, len(data.train))
+        fit(model, split(data.train), recipe)
+        return
+    form = FORMS[setting["form"]]
+    regularizer = kss.KernelSize(1e-3, reweight=form.get("reweight", 0.0))
+    weights, coupled = form.get("weights", "uniform"), form.get("coupled", False)
+    compile_for(model, recipe, len(data.train), regularizer, weights, coupled)
+    target = kss.TargetMultiplyAdds(setting["target"], tau=TAU)
+    fit(model, split(data.train), recipe, callbacks=[target])
+
+
+def whole() -> int:
+    """The multiply-adds of the network before."""
+    return kss.profile(models.build(MODEL)).multiply_adds
+
+
+def settings(options: argparse.Namespace) -> list[Row]:
+    """All runs: a seed's frontier before the next seed."""
+    common = {"images": options.images, "learning": options.epochs, "tuning": options.tuning}
+    ends = [(DENSE, 1.0), *((form, target) for form in options.forms for target in options.targets)]
+    return [
+        {**common, "form": form, "target": target, "seed": seed}
+        for seed in range(options.seeds)
+        for form, target in ends
+    ]
+
+
+def load(options: argparse.Namespace) -> datasets.Dataset:
+    """All training images, of which none is kept for validation."""
+    data = datasets.load("fashion_mnist", data_dir=options.data_dir, validation=1 / 6, seed=0)
+    x = np.concatenate([data.train.x, data.validation.x])[: options.images]
+    y = np.concatenate([data.train.y, data.validation.y])[: options.images]
+    train = datasets.Split(x, y)
+    return datasets.Dataset(data.name, train, data.validation, data.test, data.classes, data.shape)
+
+
+def run(results: Results, options: argparse.Namespace) -> None:
+    """All runs that are missing."""
+    missing = list(results.missing(settings(options)))
+    data = load(options) if missing else None
+    for setting in missing:
+        assert data is not None
+        results.add({**setting, **train(setting, data)})
+
+
+def points(rows: Sequence[Row]) -> list[Row]:
+    """What other tools can write as well."""
+    return [{field: row[field] for field in FIELDS} for row in rows]
+
+
+def draw(rows: Sequence[Row], beside: Sequence[Row], path: Path) -> None:
+    """Accuracy against multiply-adds: the mean over seeds, and their spread."""
+    figure = new_figure(6.0, 4.0)
+    axes: Any = figure.add_subplot()
+    kinds = (("accuracy_at_surgery", ORANGE, "at surgery"), ("accuracy_finetuned", BLUE, "tuned"))
+    for key, colour, label in kinds:
+        for number, own in enumerate(curves(rows)):
+            means = [mean_std(each, key) for each in own]
+            places = [mean_std(each, FIELDS[0])[0] for each in own]
+            style = {"color": colour, "fmt": "o-", "capsize": 2, "markersize": 4}
+            name = f"{own[-1][0]['form']}, {label}"
+            y, spread = zip(*means, strict=True)
+            axes.errorbar(places, y, spread, label=name, alpha=1 - 0.3 * number, **style)
+        others = sorted((p for p in beside if p.get(key) is not None), key=lambda p: p[FIELDS[0]])
+        x, y = ([100 * p[field] for p in others] for field in (FIELDS[0], key))
+        marker = "s--" if colour == BLUE else "x--"
+        if others:
+            axes.plot(x, y, marker, color=GREY, markersize=4, label=f"beside, {label}")
+    axes.set_xlabel("multiply-adds (%)")
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylim(70, 93)
+    axes.legend(loc="lower right", fontsize="small")
+    save(figure, path)
+
+
+def curves(rows: Sequence[Row]) -> list[list[list[Row]]]:
+    """The rows of every form, by target; each with the dense ones at its end."""
+    found = groups(rows, "form", "target")
+    dense = [own for (form, _), own in found.items() if form == DENSE]
+    forms = dict.fromkeys(form for form, _ in found if form != DENSE)
+    return [
+        [*(own for (f, _), own in sorted(found.items()) if f == form), *dense] for form in forms
+    ]
+
+
+def table(rows: Sequence[Row]) -> None:
+    """The figure's numbers."""
+    heads = "".join(f"{head:>15}" for head in ("multiply-adds", "at surgery", "tuned"))
+    print(f"{'form':<25} target {heads}  seconds seeds")
+    for (form, target), own in groups(rows, "form", "target").items():
+        cells = [mean_std(own, key) for key in FIELDS[:3]]
+        numbers = " ".join(f"{mean:>7.2f} ± {std:.2f}" for mean, std in cells)
+        seconds = np.mean([row["seconds"] for row in own])
+        print(f"{form:<25} {target:>6.0%} {numbers} {seconds:>8.0f} {len(own):>5}")
+
+
+def main() -> None:
+    """Run what is missing, then write and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", help="where fashion_mnist lies or will be built by TFDS")
+    parser.add_argument("--images", type=int, default=60_000, help="training images to use")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--tuning", type=int, default=2, help="epochs of fine-tuning")
+    parser.add_argument("--targets", type=float, nargs="+", default=TARGETS)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["cost-weighted"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--beside", type=Path, help="points of another tool, in the same form")
+    parser.add_argument("--out", type=Path, default=RESULTS / "frontier.json")
+    parser.add_argument("--table-only", action="store_true", help="use what the results hold")
+    options = parser.parse_args()
+    results = Results(options.out.with_suffix(".jsonl"))
+    if not options.table_only:
+        run(results, options)
+    options.out.write_text(json.dumps(points(results.rows), indent=1) + "\n")
+    beside = json.loads(options.beside.read_text()) if options.beside else []
+    with matplotlib.rc_context(STYLE):
+        draw(results.rows, beside, options.out.with_suffix(".png"))
+    table(results.rows)
+
+
+if __name__ == "__main__":
+    main()
