@@ -1,0 +1,195 @@
+"""What a path of eight alphas costs, against training the whole network once, on Fashion-MNIST.
+
+    python benchmarks/path.py --data-dir DIR                # the dense training and the path
+    python benchmarks/path.py --data-dir DIR --independent  # and every alpha from the beginning
+
+On the path each alpha starts from the network that the one before has left, cut to its size, and
+the network is cut further while it is trained. Seconds hold tracing, compiling and surgery, not the
+evaluation, which is the same for all. The work of a training is 3 x the multiply-adds of every
+image that is seen, for the network as it was then. Results go to benchmarks/results/path.jsonl, the
+two frontiers to path.png; finished runs are not repeated. Thresholds are chosen on the validation
+split; the figure shows the test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import matplotlib
+import numpy as np
+from runs import MODEL, RESULTS, Results, Row, load, machine
+from training import PASSES, warm_up
+
+import keras_structsparse as kss
+from keras_structsparse import datasets, models
+from keras_structsparse.forms import Form
+from keras_structsparse.plots.style import BLUE, GREY, ORANGE, STYLE, new_figure, save
+from keras_structsparse.results import Point
+from keras_structsparse.sweeps import Settings, Trial
+from keras_structsparse.sweeps.trial import State, cut, evaluate, train
+from keras_structsparse.training import Recipe
+
+ALPHAS = [float(alpha) for alpha in np.geomspace(1e-3, 3e-2, 8).round(5)]
+TAUS = [0.0, 1e-3, 1e-2, 0.1]
+DENSE, PATH, INDEPENDENT = "dense", "path", "independent"
+COLOURS = {PATH: BLUE, INDEPENDENT: ORANGE, DENSE: GREY}
+
+
+class Work(keras.callbacks.Callback):
+    """Adds up the multiply-adds of a training, epoch by epoch, for the network as it is."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images, self.done = images, 0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Count one epoch."""
+        self.done += PASSES * self.images * kss.profile(self.model).multiply_adds
+
+
+def run(setting: Row, data: datasets.Dataset) -> Row:
+    """One dense training, one path, or the trainings of all alphas one by one."""
+    how, wanted = setting["how"], settings(setting)
+    work, seconds, points = Work(len(data.train)), 0.0, []
+    start: State | None = None
+    for alpha in (0.0,) if how == DENSE else wanted.alphas:
+        trial, began = Trial(alpha, setting["seed"]), time.perf_counter()
+        build = partial(models.build, MODEL)
+        trained = train(build, data, wanted, trial, lambda name, epochs: [work], start=start)
+        start = cut(trained) if how == PATH else None
+        seconds += time.perf_counter() - began
+        points += [shown(point) for point, _ in evaluate(trained, data, wanted, trial)]
+        keras.utils.clear_session()
+        gc.collect()
+        if how == PATH and start is None:
+            break
+    return {
+        "seconds": round(seconds, 1),
+        "training_multiply_adds": work.done,
+        "points": points,
+        "machine": machine(),
+    }
+
+
+def shown(point: Point) -> Row:
+    """What a point is drawn and chosen by."""
+    names = ("alpha", "tau", "multiply_adds_fraction", "validation_finetuned", "accuracy_finetuned")
+    return {name: getattr(point, name) for name in names}
+
+
+def settings(setting: Row) -> Settings:
+    """What the library is to do."""
+    recipe = Recipe(setting["epochs"], setting["batch_size"], setting["rate"])
+    on = setting["how"] == PATH
+    return Settings(
+        model=MODEL,
+        dataset="fashion_mnist",
+        alphas=tuple(setting["alphas"]),
+        taus=tuple(setting["taus"]),
+        form=Form("kernel-size", weights="multiply_adds", reweight=setting["reweight"]),
+        recipe=recipe,
+        path=Recipe(setting["path_epochs"], setting["batch_size"], setting["path_rate"], ramp=0.0)
+        if on
+        else None,
+        shrink_every=setting["shrink_every"] if on else None,
+    )
+
+
+def frontier(points: Sequence[Row]) -> list[Row]:
+    """The points that no other beats on the validation split, by multiply-adds."""
+    best: list[Row] = []
+    order = ("multiply_adds_fraction", "validation_finetuned")
+    for point in sorted(points, key=lambda p: (p[order[0]], -p[order[1]])):
+        if not best or point[order[1]] > best[-1][order[1]]:
+            best.append(point)
+    return best
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """The frontier of every seed."""
+    figure = new_figure(6.0, 4.0)
+    axes: Any = figure.add_subplot()
+    for row in rows:
+        points = frontier(row["points"])
+        x, y = (
+            [100 * point[key] for point in points]
+            for key in ("multiply_adds_fraction", "accuracy_finetuned")
+        )
+        label = row["how"] if row["seed"] == 0 else None
+        axes.plot(x, y, "o-", color=COLOURS[row["how"]], markersize=3, label=label)
+    axes.set_xlabel("multiply-adds (%)")
+    axes.set_ylabel("test accuracy (%)")
+    axes.legend(loc="lower right")
+    save(figure, path)
+
+
+def table(rows: Sequence[Row]) -> None:
+    """Seconds and work over those of the dense training of the seed, and some of the frontier."""
+    dense = {row["seed"]: row for row in rows if row["how"] == DENSE}
+    print("training      seed  seconds  / dense  work / dense  accuracy at most at 60, 40, 20 %")
+    for row in rows:
+        if row["seed"] not in dense:
+            continue
+        keys = ("seconds", "training_multiply_adds")
+        seconds, work = (row[key] / dense[row["seed"]][key] for key in keys)
+        best = [below(row["points"], share) for share in (0.6, 0.4, 0.2)]
+        ratios = f"{row['seconds']:>8.0f} {seconds:>8.2f} {work:>13.2f}"
+        print(f"{row['how']:<12} {row['seed']:>5} {ratios}  {'  '.join(best)}")
+
+
+def below(points: Sequence[Row], share: float) -> str:
+    """The test accuracy of the point that is best on the validation split, among small ones."""
+    small = [point for point in points if point["multiply_adds_fraction"] <= share]
+    if not small:
+        return "    -"
+    best = max(small, key=lambda point: point["validation_finetuned"])
+    return f"{100 * best['accuracy_finetuned']:.2f}"
+
+
+def main() -> None:
+    """Run what is missing, then draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", help="where fashion_mnist lies or will be built by TFDS")
+    parser.add_argument("--images", type=int, default=50_000, help="training images to use")
+    parser.add_argument("--epochs", type=int, default=8, help="of the dense and the first training")
+    parser.add_argument("--path-epochs", type=int, default=2, help="of every alpha but the first")
+    parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS)
+    parser.add_argument("--taus", type=float, nargs="+", default=TAUS)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=0.1, help="learning rate at the start")
+    parser.add_argument("--path-rate", type=float, default=0.05, help="that of a later alpha")
+    parser.add_argument("--reweight", type=float, default=0.1)
+    parser.add_argument("--shrink-every", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--independent", action="store_true", help="each alpha by itself, too")
+    parser.add_argument("--out", type=Path, default=RESULTS / "path.jsonl", help="where to write")
+    parser.add_argument("--table-only", action="store_true", help="use what the results hold")
+    options = parser.parse_args()
+    results = Results(options.out)
+    if not options.table_only:
+        names = ("images", "epochs", "path_epochs", "alphas", "taus", "batch_size", "rate")
+        names += ("path_rate", "reweight", "shrink_every")
+        common = {name: getattr(options, name) for name in names}
+        hows = (DENSE, PATH, INDEPENDENT)[: 3 if options.independent else 2]
+        every = [{**common, "how": how, "seed": s} for s in range(options.seeds) for how in hows]
+        missing = list(results.missing(every))
+        data = load(options) if missing else None
+        for setting in missing:
+            assert data is not None
+            if setting is missing[0]:
+                warm_up(data)
+            results.add({**setting, **run(setting, data)})
+    with matplotlib.rc_context(STYLE):
+        draw(results.rows, options.out.with_suffix(".png"))
+    table(results.rows)
+
+
+if __name__ == "__main__":
+    main()
