@@ -35,6 +35,10 @@ class Affine:
         """Whether every number is one."""
         return bool(np.isfinite(self.gain).all() and np.isfinite(self.shift).all())
 
+    def part(self, start: int, stop: int) -> Affine:
+        """What is done to some of the channels."""
+        return Affine(self.gain[start:stop], self.shift[start:stop])
+
 
 def normalization(norm: keras.Layer) -> Affine:
     """What a batch normalisation does at inference."""

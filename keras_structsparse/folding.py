@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import activations, layers
 
 from keras_structsparse import graph as graphs
@@ -37,8 +38,9 @@ class Fold:
 def folded(model: keras.Model) -> keras.Model:
     """The same network at inference, with fewer batch normalisations.
 
-    One goes where it alone reads a convolution or dense layer without activation, or where such a
-    layer, with any activation, alone reads it and no border makes a difference. Its gain
+    One goes where it alone reads a convolution or dense layer without activation, or several of
+    them side by side, or where such a layer, with any activation, alone reads it and no border
+    makes a difference. Its gain
     ``gamma / sqrt(variance + epsilon)`` goes into the kernel, the rest into the bias. Grouped,
     transposed, depthwise and separable convolutions count, and so do layers that are called
     several times, if all calls agree. Everything else stays as it is.
@@ -84,13 +86,19 @@ def find_folds(network: Graph) -> list[Fold]:
     found: dict[int, Fold] = {}
     for call in network.layers():
         if type(call.operation) is layers.BatchNormalization and len(call.inputs) == 1:
-            readers = network.readers.get(call.outputs[0], ())
-            fold = _behind(network, makers.get(call.inputs[0]), call) or _ahead(
-                network, call, readers
-            )
-            if fold and id(fold.layer) not in found:
-                found[id(fold.layer)] = fold
+            folds = _folds(network, makers, call)
+            if not any(id(fold.layer) in found for fold in folds):
+                found |= {id(fold.layer): fold for fold in folds}
     return list(found.values())
+
+
+def _folds(network: Graph, makers: Mapping[int, Call], norm: Call) -> Sequence[Fold]:
+    """What a normalisation goes into: one layer, or all parts of a concatenation; nothing else."""
+    maker, readers = makers.get(norm.inputs[0]), network.readers.get(norm.outputs[0], ())
+    fold = _behind(network, maker, norm) or _ahead(network, norm, readers)
+    if fold is not None:
+        return (fold,)
+    return _behind_parts(network, makers, maker, norm)
 
 
 def _behind(network: Graph, maker: Call | None, norm: Call) -> Fold | None:
@@ -100,6 +108,62 @@ def _behind(network: Graph, maker: Call | None, norm: Call) -> Fold | None:
     if maker.operation.activation is not activations.linear:
         return None
     return _fold(norm.operation, maker.operation, behind)
+
+
+def _behind_parts(
+    network: Graph, makers: Mapping[int, Call], join: Call | None, norm: Call
+) -> Sequence[Fold]:
+    """Into all layers whose outputs are concatenated before it, each of them read only there."""
+    if join is None or not _is_join(network, join, norm):
+        return ()
+    parts = [makers.get(tensor) for tensor in join.inputs]
+    if not all(part is not None and _is_part(network, part, join, norm) for part in parts):
+        return ()
+    axis = norm.operation.axis
+    stops = np.cumsum([network.shapes[tensor][axis] for tensor in join.inputs])
+    affine = normalization(norm.operation)
+    if not affine.is_finite:
+        return ()
+    return [
+        Fold(norm.operation, part.operation, behind(part.operation, affine.part(start, stop)))
+        for part, start, stop in zip(parts, (0, *stops), stops, strict=False)
+        if part is not None
+    ]
+
+
+def _is_join(network: Graph, join: Call, norm: Call) -> bool:
+    """Whether a call concatenates channels, for this normalisation only."""
+    rank = len(network.shapes[norm.inputs[0]])
+    return (
+        type(join.operation) is layers.Concatenate
+        and (join.operation.axis - norm.operation.axis) % rank == 0
+        and _is_read_by(network, join, norm)
+        and len(network.calls_of[id(norm.operation)]) == 1
+        and _is_simple(norm)
+        and network.dtypes[norm.inputs[0]] == network.dtypes[norm.outputs[0]]
+    )
+
+
+def _is_part(network: Graph, part: Call, join: Call, norm: Call) -> bool:
+    """Whether a layer can do a normalisation's work on its part of a concatenation."""
+    layer = part.operation
+    return (
+        _can_change(layer, norm.operation)
+        and layer.activation is activations.linear
+        and join.inputs.count(part.outputs[0]) == 1
+        and _is_of_channels(network, norm, layer)
+        and _is_read_by(network, part, join)
+        and _is_simple(part)
+    )
+
+
+def _is_read_by(network: Graph, call: Call, reader: Call) -> bool:
+    """Whether an operation is called only once, for this reader only."""
+    return (
+        len(network.calls_of[id(call.operation)]) == 1
+        and [id(other) for other in network.readers.get(call.outputs[0], ())] == [id(reader)]
+        and call.outputs[0] not in network.outputs
+    )
 
 
 def _ahead(network: Graph, norm: Call, readers: Sequence[Call]) -> Fold | None:
@@ -119,13 +183,20 @@ def _fits(network: Graph, norm: Call, first: Call, second: Call) -> bool:
     """Whether the layer beside a normalisation can be changed, and is all that sees it."""
     layer = (second if norm is first else first).operation
     return (
-        type(layer) in KERNELS
-        and not getattr(layer, "lora_enabled", False)
-        and not getattr(layer, "quantization_mode", None)
-        and layer.compute_dtype == norm.operation.compute_dtype
+        _can_change(layer, norm.operation)
         and network.dtypes[norm.inputs[0]] == network.dtypes[norm.outputs[0]]
         and _is_of_channels(network, norm, layer)
         and _are_alone(network, first.operation, second.operation)
+    )
+
+
+def _can_change(layer: keras.Operation, norm: keras.Layer) -> bool:
+    """Whether a layer's kernel is known, and computed with as it is."""
+    return (
+        type(layer) in KERNELS
+        and not getattr(layer, "lora_enabled", False)
+        and not getattr(layer, "quantization_mode", None)
+        and layer.compute_dtype == norm.compute_dtype
     )
 
 
