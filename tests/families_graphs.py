@@ -281,7 +281,8 @@ def rearranged(sketch: Sketch) -> str:
     forms += [f"ops.roll({x}, 1, axis=1)", f"ops.transpose({x}, {(0, *swapped)})"]
     forms += [f"ops.squeeze(ops.expand_dims({x}, 1), 1)"]
     around = ((0, 0), *[(1, sketch.one_of(0, 2))] * sketch.rank, (0, 0))
-    forms += [f"ops.pad({x}, {around}, {sketch.one_of('constant', 'symmetric')!r})"]
+    mode = sketch.one_of("constant", "symmetric") if min(shape[:-1]) > 1 else "constant"
+    forms += [f"ops.pad({x}, {around}, {mode!r})"]
     if shape[-1] % 2 == 0:
         forms += [f"ops.split({x}, 2, axis=-1)[{sketch.one_of(0, 1)}]"]
         forms += [f"L.Reshape({(shape[0] * 2, *shape[1:-1], shape[-1] // 2)})({x})"]
