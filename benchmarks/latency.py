@@ -5,9 +5,10 @@
     python benchmarks/latency.py --trained model.keras  # a network trained with a penalty
 
 Each network is timed before and after surgery, in turns in one process, on every runtime; the
-outputs of an export are compared with Keras' first. The last column is the part of the promise
-that is kept: the speed-up divided by that of the multiply-adds. Results go to
-benchmarks/results/latency.jsonl. Runtimes that are not installed are left out.
+outputs of an export are compared with Keras' first. Both have their normalisations folded, as
+``structsparse export`` does. The last column is the part of the promise that is kept: the speed-up
+divided by that of the multiply-adds. Every run adds to benchmarks/results/latency.jsonl; the table,
+latency.txt, has the medians of the runs. Runtimes that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import planting
-from runs import RESULTS, Row, machine
+from runs import RESULTS, Results, Row, groups, machine
 
 from keras_structsparse import latency, models
 from keras_structsparse.export import load_model
+from keras_structsparse.folding import folded
 from keras_structsparse.models.bases import Base, build_base
 from keras_structsparse.plans import Plan
 from keras_structsparse.plans import plan as read_off
@@ -151,7 +153,7 @@ def measure(name: str, model: keras.Model, plan: Plan, options: argparse.Namespa
             if importlib.util.find_spec(NEEDS[runtime]) is None:
                 continue
             batch = np.random.default_rng(0).random((size, *model.inputs[0].shape[1:]), "float32")
-            seconds = timed([model, pruned], make, batch, options.repeats)
+            seconds = timed([folded(model), folded(pruned)], make, batch, options.repeats)
             row = {"network": name, **asked(options), "runtime": runtime, "batch": size}
             report({**row, "multiply_adds": work, "milliseconds": seconds})
 
@@ -173,20 +175,32 @@ def timed(
 
 
 def report(row: Row) -> None:
-    """Keep a row, and print it with what it means."""
-    with LINES.open("a") as file:
-        file.write(json.dumps({**row, "machine": machine(), "cores": os.cpu_count()}) + "\n")
-    (dense, pruned), work = row["milliseconds"], row["multiply_adds"]
-    print(
-        f"{row['network']:<26} {row['runtime']:<12} {row['batch']:>5} {dense:>9.2f} {pruned:>9.2f} "
-        f"{pruned / dense:>8.2f} {work[1] / work[0]:>8.2f} "
-        f"{100 * (dense / pruned) / (work[0] / work[1]):>7.0f} %",
-        flush=True,
+    """Keep a row, and print it."""
+    Results(LINES).add({**row, "machine": machine(), "cores": os.cpu_count()})
+
+
+def table(rows: Sequence[Row]) -> str:
+    """What the rows mean: the medians of all runs."""
+    text = (
+        f"{'network':<31} {'runtime':<12} {'round to':>8} {'batch':>5} {'dense ms':>9} "
+        f"{'pruned ms':>9} {'time':>6} {'m.-adds':>8} {'kept':>6}  time of each run\n"
     )
+    found = groups(rows, "network", "batch", "round_to", "runtime")
+    for (network, batch, block, runtime), own in found.items():
+        times = np.array([row["milliseconds"] for row in own])
+        dense, pruned = np.median(times, axis=0)
+        ratios = times[:, 1] / times[:, 0]
+        time, work = np.median(ratios), own[0]["multiply_adds"][1] / own[0]["multiply_adds"][0]
+        each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        text += (
+            f"{network:<31} {runtime:<12} {block:>8} {batch:>5} {dense:>9.2f} {pruned:>9.2f} "
+            f"{time:>6.2f} {work:>8.2f} {100 * work / time:>4.0f} %  {each}\n"
+        )
+    return text
 
 
 def main() -> None:
-    """Measure the networks asked for."""
+    """Measure what is asked for, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NETWORKS)}; all unless given")
     parser.add_argument("--points", type=Path, help="points.json of a quickstart")
@@ -196,12 +210,17 @@ def main() -> None:
     parser.add_argument("--round-to", type=int, default=8, help="as in prune")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 128])
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--table-only", action="store_true", help="use what the results hold")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of the exporters
-    print(
-        f"{'network':<26} {'runtime':<12} {'batch':>5} {'dense ms':>9} {'pruned ms':>9} "
-        f"{'time':>8} {'m.-adds':>8} {'kept':>9}"
-    )
+    if not options.table_only:
+        run(options)
+    LINES.with_suffix(".txt").write_text(table(Results(LINES).rows))
+    print(LINES.with_suffix(".txt").read_text(), end="")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure the networks asked for."""
     if options.points:
         return measure(*of_points(options.points), options)
     if options.trained:

@@ -7,6 +7,7 @@ else sees a :class:`Graph` of :class:`Call` values with integers for tensors.
 from __future__ import annotations
 
 import collections
+import inspect
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,13 @@ class Call:
     def options(self) -> Mapping[str, Any]:
         """The keyword arguments of the call."""
         return self._arguments.kwargs
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the call asks for training; layers of images do by default, and mean nothing."""
+        parameter = inspect.signature(self.operation.call).parameters.get("training")
+        default = parameter is not None and parameter.default is True
+        return bool(self.options.get("training")) and not default
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments with ``tensors`` in the places of its inputs."""

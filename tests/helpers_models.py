@@ -73,8 +73,12 @@ def random_batch(model: keras.Model, seed: int = 0, samples: int = 3, unknown: i
 
 
 def outputs(model: keras.Model, inputs: Any) -> list[Array]:
-    """The outputs of a model as numpy arrays."""
-    return [keras.ops.convert_to_numpy(t) for t in keras.tree.flatten(model(inputs))]
+    """The outputs of a model at inference as numpy arrays.
+
+    Without ``training=False`` a Resizing, which trains by default, makes all after it train.
+    """
+    found = keras.tree.flatten(model(inputs, training=False))
+    return [keras.ops.convert_to_numpy(tensor) for tensor in found]
 
 
 def difference(left: keras.Model, right: keras.Model, inputs: Any) -> float:

@@ -66,7 +66,7 @@ BODIES: dict[str, tuple[Body, int, int]] = {
     "sum": (lambda x: x + ops.sum(x, axis=(1, -2), keepdims=True), 3, 4),
     "variance": (lambda x: x + ops.var(x, axis=2, keepdims=True), 3, 4),
     "deviation": (lambda x: x + ops.std(x, axis=(1, 2), keepdims=True), 3, 4),
-    "resized": (lambda x: L.Resizing(8, 8, "nearest")(x, training=False), 3, 4),
+    "resized": (lambda x: L.Resizing(8, 8, "nearest")(x), 3, 4),
     "resized smoothly": (lambda x: ops.image.resize(x, (7, 9)), 3, 6),
     "bare padding": (lambda x: ops.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0))), 3, 4),
     "reflected": (lambda x: ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect"), 3, 4),

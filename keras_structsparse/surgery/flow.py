@@ -185,7 +185,7 @@ def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
     """Why a call, one of all ``calls`` of its layer, stays as it is; None if it need not."""
     if any(call.options.get("mask") is not None for call in calls):
         return "it is called with a mask"
-    if any(call.options.get("training") for call in calls):
+    if any(call.is_training for call in calls):
         return "it is called with training=True"
     if rule is None:
         return "no rule for its type"
