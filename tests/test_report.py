@@ -19,11 +19,13 @@ pytest.importorskip("matplotlib")
 
 from keras_structsparse import plots
 from keras_structsparse.errors import OutputError
+from keras_structsparse.marks import Mark
 from keras_structsparse.report import write_report
 from keras_structsparse.results import Point
 from keras_structsparse.sweeps import Run, Trial, open_run
 
 SIZES = {"conv1": (3, 3, 1, 0, 0, 0), "conv2": (3, 2, 0, 0, 0, 0)}
+FIGURES = ("frontier", "widths")
 WHOLE = {"conv1": (3,) * 6, "conv2": (3,) * 6}
 
 
@@ -82,9 +84,45 @@ def test_the_points_are_beside_the_figures(run: Run) -> None:
         SETTINGS.alphas[1]
     ] * 2
     assert float(rows[-1]["multiply_adds_fraction"]) == 0.4
-    for name in ("frontier", "widths"):
+    for name in FIGURES:
         assert (run.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (run.folder / f"{name}.svg").read_text()
+
+
+def table(run: Run, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((run.folder / f"{name}.csv").read_text().splitlines()))
+
+
+def test_what_a_figure_shows_is_beside_it(run: Run) -> None:
+    write_report(run)
+    frontier = [
+        (row["kind"], row["name"], float(row["accuracy"])) for row in table(run, "frontier")
+    ]
+    assert frontier == [
+        *[("tau", "0", 0.79), ("tau", "0", 0.88), ("tau", "0.1", 0.87)],
+        *[("envelope", "", 0.87), ("envelope", "", 0.88), ("dense", "", 0.89)],
+    ]
+    widths = [(float(row["alpha"]), row["layer"], row["left"]) for row in table(run, "widths")]
+    first, second = SETTINGS.alphas
+    assert widths == [
+        *[(first, "conv1", "6"), (first, "conv2", "6")],
+        *[(second, "conv1", "3"), (second, "conv2", "2")],
+    ]
+    assert {row["base"] for row in table(run, "widths")} == {"6"}
+
+
+def test_networks_of_others_stand_beside_the_frontier_with_their_sources(run: Run) -> None:
+    marks = [
+        Mark("LeNet", 0.7, "a <paper>", multiply_adds=48504),
+        Mark("small", 0.6, "a book", multiply_adds_fraction=0.1),
+    ]
+    plain = write_report(run).read_text()
+    text = write_report(run, marks).read_text()
+    assert "Stars are networks of others (LeNet: a &lt;paper&gt;; small: a book)." in text
+    assert "Stars" not in plain
+    rows = [row for row in table(run, "frontier") if row["kind"] == "reference"]
+    found = [(r["name"], r["multiply_adds_fraction"], r["accuracy"], r["source"]) for r in rows]
+    assert found == [("LeNet", "2.0", "0.7", "a <paper>"), ("small", "0.1", "0.6", "a book")]
 
 
 def test_the_same_run_gives_the_same_page(run: Run) -> None:

@@ -1,0 +1,48 @@
+"""What a run holds, sorted out for its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from keras_structsparse.export import load_model
+from keras_structsparse.frontier import pareto
+from keras_structsparse.results import widths_and_sizes
+from keras_structsparse.sweeps.store import Found, Run
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a run holds, sorted out.
+
+    Attributes:
+        dense: The dense networks, one per seed.
+        sparse: All others.
+        front: Those of them on the efficient frontier of the validation split, cheapest first.
+        base: (width, size) of every layer of the base architecture.
+    """
+
+    dense: Sequence[Found]
+    sparse: Sequence[Found]
+    front: Sequence[Found]
+    base: Mapping[str, Shape]
+
+
+def read_contents(run: Run) -> Contents:
+    """Sort out what a run holds.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Its contents.
+
+    Raises:
+        OutputError: No sparse network, or no dense one, is there yet.
+    """
+    dense, sparse = run.dense_and_sparse()
+    values = [(float(f.point.multiply_adds), f.point.validation_finetuned) for f in sparse]
+    front = [sparse[i] for i in pareto(values)]
+    return Contents(dense, sparse, front, widths_and_sizes(load_model(dense[0].model)))
