@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
+from keras_structsparse.correlation_drawings import correlation_drawings
 from keras_structsparse.curves import Curve, envelope, tau_curves
+from keras_structsparse.drawing import Drawing, Row
 from keras_structsparse.marks import Mark
 from keras_structsparse.plots import curves_figure, widths_figure
 from keras_structsparse.sweeps.contents import Contents
-
-Figure = Any
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure.
-
-    Attributes:
-        name: What its files are called.
-        figure: The matplotlib Figure.
-        caption: What it shows.
-        rows: The numbers behind it; all rows have the same columns.
-    """
-
-    name: str
-    figure: Figure
-    caption: str
-    rows: Sequence[Row]
 
 
 def drawings(contents: Contents, marks: Sequence[Mark], title: str) -> Iterator[Drawing]:
@@ -49,6 +30,7 @@ def drawings(contents: Contents, marks: Sequence[Mark], title: str) -> Iterator[
     """
     yield _frontier(contents, marks, title)
     yield _widths(contents, title)
+    yield from correlation_drawings(contents.correlations, title)
 
 
 # --- accuracy against multiply-adds ---

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_structsparse._files import write_text
-from keras_structsparse.drawings import Drawing, drawings
+from keras_structsparse.drawing import Drawing
+from keras_structsparse.drawings import drawings
 from keras_structsparse.marks import Mark
 from keras_structsparse.plots import architecture_figure, save, svg
 from keras_structsparse.sweeps import Found, Run
@@ -35,8 +36,8 @@ COLUMNS = {
 def write_report(run: Run, marks: Sequence[Mark] = ()) -> Path:
     """Draw the figures of a run and write its page.
 
-    Writes ``frontier`` and ``widths`` as PNG and SVG with the numbers that they show as CSV,
-    ``points.csv`` and ``report.html``.
+    Writes the figures, such as ``frontier`` and ``widths``, as PNG and SVG with the numbers that
+    they show as CSV, ``points.csv`` and ``report.html``.
 
     Args:
         run: A run; trials that are missing are left out.

@@ -80,7 +80,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "optimizers": frozenset({"alpha", "batches", "joint", "moves", "replicas", "targets"}),
     "thresholds": frozenset({"graph", "groups", "kernels", "streams", "widths"}),
     "plans": frozenset({"groups", "graph", "kernels", "copying", "thresholds"}),
-    "readings": frozenset({"graph", "groups", "kernels", "thresholds"}),
+    "readings": frozenset({"correlations", "graph", "groups", "kernels", "thresholds"}),
     "estimates": frozenset({"counting", "graph", "kernels", "surgery"}),
     "cutting": frozenset(),
     "fitting": frozenset(
@@ -90,8 +90,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "budget": frozenset({"alpha", "fitting", "plans", "readings", "structured"}),
     "correlations": frozenset(),
     "monitoring": frozenset(
-        {"ancestry", "attachment", "correlations", "estimates", "groups", "plans", "profiles"}
-        | {"readings"}
+        {"ancestry", "attachment", "estimates", "groups", "plans", "profiles", "readings"}
     ),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying", "widths"}),
     "training": frozenset(
@@ -122,8 +121,12 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"frontier", "graph", "kernels", "latency", "plots", "profiles", "verification"}
     ),
     "sweeps": ANYTHING,
-    "drawings": frozenset({"curves", "marks", "plots", "sweeps"}),
-    "report": frozenset({"drawings", "marks", "plots", "sweeps"}),
+    "drawing": frozenset(),
+    "correlation_drawings": frozenset({"drawing", "plots", "sweeps"}),
+    "drawings": frozenset(
+        {"correlation_drawings", "curves", "drawing", "marks", "plots", "sweeps"}
+    ),
+    "report": frozenset({"drawing", "drawings", "marks", "plots", "sweeps"}),
     "quickstart": ANYTHING,
     "console": frozenset({"plans", "sweeps"}),
     "listings": frozenset({"architectures", "recipes"}),

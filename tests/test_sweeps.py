@@ -14,6 +14,7 @@ import pytest
 from helpers_sweeps import SETTINGS, build, dataset, points
 
 import keras_structsparse as kss
+from keras_structsparse.correlations import mean_correlation
 from keras_structsparse.datasets import Dataset, Split
 from keras_structsparse.errors import DatasetError, ModelError, OutputError
 from keras_structsparse.forms import Form
@@ -81,6 +82,19 @@ def test_fine_tuning_changes_the_networks_and_not_their_sizes() -> None:
     assert [p.sizes for p in plain] == [p.sizes for p in better]
     assert [p.validation_at_surgery for p in plain] == [p.validation_at_surgery for p in better]
     assert [p.validation_finetuned for p in plain] != [p.validation_finetuned for p in better]
+
+
+def test_records_hold_the_correlation_of_kernels_after_every_epoch(run: Any) -> None:
+    found = run.correlations()
+    assert list(found) == list(SETTINGS.trials)
+    for values in found.values():
+        assert list(values) == ["conv1", "conv2", "head"]
+        assert {len(own) for own in values.values()} == {SETTINGS.recipe.epochs}
+    dense = keras.models.load_model(run.found()[0].model)
+    for name, own in found[SETTINGS.trials[0]].items():
+        kernel = dense.get_layer(name).kernel.numpy()
+        assert own[-1] == pytest.approx(mean_correlation(kernel), abs=1e-6)
+        assert own[0] != own[-1], "the control: it changes in training"
 
 
 # --- going on ---

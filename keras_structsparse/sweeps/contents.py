@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from keras_structsparse.export import load_model
 from keras_structsparse.frontier import pareto
 from keras_structsparse.results import widths_and_sizes
-from keras_structsparse.sweeps.store import Found, Run
+from keras_structsparse.sweeps.settings import Trial
+from keras_structsparse.sweeps.store import Correlations, Found, Run
 
 Shape = tuple[int, int]
 
@@ -22,12 +23,15 @@ class Contents:
         sparse: All others.
         front: Those of them on the efficient frontier of the validation split, cheapest first.
         base: (width, size) of every layer of the base architecture.
+        correlations: For every trial whose record says so, how alike the kernels of each layer were
+            after every epoch.
     """
 
     dense: Sequence[Found]
     sparse: Sequence[Found]
     front: Sequence[Found]
     base: Mapping[str, Shape]
+    correlations: Mapping[Trial, Correlations]
 
 
 def read_contents(run: Run) -> Contents:
@@ -45,4 +49,5 @@ def read_contents(run: Run) -> Contents:
     dense, sparse = run.dense_and_sparse()
     values = [(float(f.point.multiply_adds), f.point.validation_finetuned) for f in sparse]
     front = [sparse[i] for i in pareto(values)]
-    return Contents(dense, sparse, front, widths_and_sizes(load_model(dense[0].model)))
+    base = widths_and_sizes(load_model(dense[0].model))
+    return Contents(dense, sparse, front, base, run.correlations())

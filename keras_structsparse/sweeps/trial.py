@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -22,6 +22,7 @@ from keras_structsparse.results import Point
 from keras_structsparse.selection import masked_accuracy
 from keras_structsparse.shrinking import NO_HELPERS
 from keras_structsparse.surgery import prune
+from keras_structsparse.sweeps.correlating import CorrelationLog
 from keras_structsparse.sweeps.settings import Settings, Trial
 from keras_structsparse.training import (
     Recipe,
@@ -48,11 +49,14 @@ class State:
         model: The network, plain or with regularizers.
         ancestry: Whose kernels of the base network it has.
         whole: Multiply-adds of the base network.
+        correlations: By layer of the base network, the mean correlation of its kernels after every
+            epoch of this training.
     """
 
     model: keras.Model
     ancestry: Ancestry
     whole: int
+    correlations: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,9 @@ def train(
     recipe = settings.recipe if start is None or settings.path is None else settings.path
     with scope():
         state = _compiled(_built(build), len(data.train), settings.form, recipe, trial, start)
-    callbacks = stages(trial.name, recipe.epochs)
+    correlations = CorrelationLog(state.ancestry, min(settings.taus))
+    callbacks = [*stages(trial.name, recipe.epochs), correlations]
+    state = replace(state, correlations=correlations.values)
     if settings.shrink_every is None or not trial.alpha:
         fit(state.model, _pair(data.train), recipe, callbacks=callbacks)
         return state
