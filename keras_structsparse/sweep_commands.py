@@ -101,6 +101,13 @@ def sweep(
         ),
     ] = 0,
     shrink_every: ShrinkEvery = 0,
+    reestimate_bn: Annotated[
+        int,
+        integer(
+            "Training images to estimate the statistics of batch normalisations from, anew after "
+            "surgery; 0: they stay."
+        ),
+    ] = 0,
     strategy: Annotated[
         str, typer.Option(parser=_strategy, metavar="|".join(STRATEGIES), help="tf.distribute.")
     ] = "none",
@@ -134,6 +141,7 @@ def sweep(
         tuning,
         path=path,
         shrink_every=shrink_every or None,
+        reestimate=reestimate_bn or None,
     )
     sweep_jobs.sweep(model, settings, data, out, strategy)
 

@@ -97,6 +97,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"alpha", "ancestry", "attachment", "budget", "optimizers", "regularizers", "shrinking"}
     ),
     "forms": frozenset({"regularizers"}),
+    "reestimation": frozenset({"graph"}),
     "recipes": frozenset({"training"}),
     "pipelines": frozenset({"datasets", "digits", "recipes"}),
     "recipe_runs": frozenset({"attachment", "pipelines", "recipes", "regularizers", "training"}),

@@ -14,14 +14,12 @@ from keras_structsparse.attachment import regularizers_of
 from keras_structsparse.datasets import Dataset, Split
 from keras_structsparse.errors import DeadNetworkError, ModelError
 from keras_structsparse.forms import Form
-from keras_structsparse.frontier import pareto
-from keras_structsparse.plans import Plan, plan
 from keras_structsparse.profiles import profile
 from keras_structsparse.reattachment import reattach
 from keras_structsparse.results import Point
-from keras_structsparse.selection import masked_accuracy
 from keras_structsparse.shrinking import NO_HELPERS
 from keras_structsparse.surgery import prune
+from keras_structsparse.sweeps.candidates import Candidate, find_candidates
 from keras_structsparse.sweeps.correlating import CorrelationLog
 from keras_structsparse.sweeps.settings import Settings, Trial
 from keras_structsparse.training import (
@@ -57,17 +55,6 @@ class State:
     ancestry: Ancestry
     whole: int
     correlations: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A threshold and the network it leaves, before fine-tuning."""
-
-    tau: float
-    plan: Plan
-    model: keras.Model
-    multiply_adds: int
-    validation: float
 
 
 def run_trial(
@@ -204,7 +191,7 @@ def evaluate(
     if not trial.alpha:
         return [_dense(trained.model, data)]
     with scope():
-        candidates = _candidates(trained.model, data.validation, settings)
+        candidates = find_candidates(trained.model, data, settings)
     outcomes = []
     for candidate in candidates:
         point = _point(trial, candidate, data.test, trained)
@@ -234,29 +221,7 @@ def _dense(model: keras.Model, data: Dataset) -> Outcome:
     return point, model
 
 
-def _candidates(model: keras.Model, validation: Split, settings: Settings) -> list[_Candidate]:
-    """The thresholds that no other one beats on the validation split, the cheapest first."""
-    tried: dict[Any, _Candidate] = {}
-    for tau in sorted(settings.taus):
-        chosen = plan(model, tau)
-        key = tuple(tuple(sizes) for sizes in chosen.sizes.values())
-        if key in tried:
-            continue
-        try:
-            pruned = prune(model, chosen)
-        except DeadNetworkError:
-            break  # Larger thresholds remove no less.
-        value = masked_accuracy(model, chosen, _pair(validation))
-        tried[key] = _Candidate(tau, chosen, pruned, profile(pruned).multiply_adds, value)
-    found = list(tried.values())
-    least = found[0].validation - settings.max_drop if found else 0.0
-    found = [candidate for candidate in found if candidate.validation >= least]
-    # Of thresholds that come to the same, the smallest.
-    values = {(c.multiply_adds, c.validation): c for c in reversed(found)}
-    return [list(values.values())[i] for i in pareto(list(values))]
-
-
-def _point(trial: Trial, candidate: _Candidate, test: Split, trained: State) -> Point:
+def _point(trial: Trial, candidate: Candidate, test: Split, trained: State) -> Point:
     at_surgery = accuracy(candidate.model, _pair(test))
     sizes = trained.ancestry.of_base(candidate.plan).sizes
     return Point(
