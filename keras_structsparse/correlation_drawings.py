@@ -16,14 +16,11 @@ Series = Mapping[str, Mapping[float, float]]
 WHAT = "Mean absolute correlation of the kernels of each layer, in pairs"
 
 
-def correlation_drawings(
-    correlations: Mapping[Trial, Correlations], title: str
-) -> Iterator[Drawing]:
+def correlation_drawings(correlations: Mapping[Trial, Correlations]) -> Iterator[Drawing]:
     """Draw how alike the kernels were at the end of every training, and in the course of two.
 
     Args:
         correlations: What the trials noted after every epoch.
-        title: What was trained on what.
 
     Yields:
         A figure over alpha; and over the epochs of the dense network and of the largest alpha with
@@ -36,7 +33,7 @@ def correlation_drawings(
     if not known:
         return
     caption = f"{WHAT}, at the end of training, against alpha; the mean over seeds."
-    yield _drawing("correlation", _over_alpha(known), "alpha", caption, title)
+    yield _drawing("correlation", _over_alpha(known), "alpha", caption, "over alpha")
     first = [trial for trial in known if trial.seed == min(trial.seed for trial in known)]
     for trial in dict.fromkeys((first[0], first[-1])):
         network = f"alpha {trial.alpha:g}" if trial.alpha else "the dense network"
@@ -46,7 +43,7 @@ def correlation_drawings(
             layer: {float(epoch): value for epoch, value in enumerate(values, 1)}
             for layer, values in known[trial].items()
         }
-        yield _drawing(name, over, "epoch", caption, f"{title}, {network}")
+        yield _drawing(name, over, "epoch", caption, network)
 
 
 def _has_values(found: Correlations) -> bool:
@@ -67,11 +64,11 @@ def _over_alpha(known: Mapping[Trial, Correlations]) -> Series:
     }
 
 
-def _drawing(name: str, series: Series, over: str, caption: str, title: str) -> Drawing:
+def _drawing(name: str, series: Series, over: str, caption: str, what: str) -> Drawing:
     rows = [
         {"layer": layer, over: place, "correlation": value}
         for layer, own in series.items()
         for place, value in own.items()
     ]
-    figure = correlation_figure(series, over, f"Correlation of kernels, {title}")
+    figure = correlation_figure(series, over, f"Correlation of kernels, {what}")
     return Drawing(name, figure, caption, rows)

@@ -30,7 +30,7 @@ def drawings(contents: Contents, marks: Sequence[Mark], title: str) -> Iterator[
     """
     yield _frontier(contents, marks, title)
     yield _widths(contents, title)
-    yield from correlation_drawings(contents.correlations, title)
+    yield from correlation_drawings(contents.correlations)
 
 
 # --- accuracy against multiply-adds ---
