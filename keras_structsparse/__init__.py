@@ -18,6 +18,7 @@ from keras_structsparse.errors import (
     CostsError,
     DatasetError,
     DeadNetworkError,
+    MarksError,
     ModelError,
     OutputError,
     PlanError,
@@ -29,6 +30,7 @@ from keras_structsparse.opening import opened
 from keras_structsparse.optimizers import Proximal
 from keras_structsparse.plans import Plan, masked, plan
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
+from keras_structsparse.reestimation import reestimate_batch_norm
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
 from keras_structsparse.scales import with_scales
 from keras_structsparse.shrinking import Shrunk, fit_shrinking
@@ -47,6 +49,7 @@ __all__ = [
     "DeadNetworkError",
     "KernelCount",
     "KernelSize",
+    "MarksError",
     "ModelError",
     "MultiplyAdds",
     "OutputError",
@@ -73,6 +76,7 @@ __all__ = [
     "plan",
     "profile",
     "prune",
+    "reestimate_batch_norm",
     "regularizers_of",
     "surgery",
     "sweep",

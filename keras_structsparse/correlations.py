@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ def mean_correlation(kernel: Array) -> float:
         >>> mean_correlation(np.zeros((3, 3, 1, 4)))
         nan
     """
-    rows = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1]).T
+    *others, width = kernel.shape
+    # Not -1: a layer may have no kernels left.
+    rows = np.asarray(kernel, np.float64).reshape(math.prod(others), width).T
     centred = rows - rows.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
     varying = lengths > 1e-12 * np.abs(rows).max(axis=1)

@@ -19,6 +19,10 @@ class CostsError(StructSparseError, ValueError):
     """Costs of operations that are no prices, or a file that holds none."""
 
 
+class MarksError(StructSparseError, ValueError):
+    """Networks to compare with that lack a number, or a file that holds none."""
+
+
 class DeadNetworkError(StructSparseError, ValueError):
     """A network whose output does not depend on its input any more."""
 

@@ -11,7 +11,6 @@ import numpy as np
 from keras_structsparse._checks import nonnegative
 from keras_structsparse.ancestry import Ancestry
 from keras_structsparse.attachment import regularizers_of
-from keras_structsparse.correlations import mean_correlation
 from keras_structsparse.estimates import remaining
 from keras_structsparse.groups import require
 from keras_structsparse.plans import Plan
@@ -79,7 +78,8 @@ class SparsityLogger(keras.callbacks.Callback):
 
     def _entries(self) -> dict[str, float]:
         reader = self._reader
-        own = reader.sizes(reader.state(), self.tau, self.groups)
+        state = reader.state()
+        own = reader.sizes(state, self.tau, self.groups)
         left = self._ancestry.of_base(Plan({n: sizes.tolist() for n, sizes in own.items()})).sizes
         work = remaining(self._whole.graph, left)
         penalties = dict.fromkeys(self._names, 0.0)
@@ -88,9 +88,8 @@ class SparsityLogger(keras.callbacks.Callback):
         found: dict[str, float] = {}
         for name, sizes in left.items():
             found |= self._layer(name, np.array(sizes), work.get(name, 0), penalties)
-        for name, sizes in own.items():
-            kernel = keras.ops.convert_to_numpy(reader.layers[name].kernel)[..., sizes > 0]
-            found[f"{self._base_name(name)}/correlation"] = mean_correlation(kernel)
+        for name, value in reader.correlations(state, own).items():
+            found[f"{self._base_name(name)}/correlation"] = value
         total = sum(work.values())
         return found | {
             "total/width": float(sum(size > 0 for sizes in left.values() for size in sizes)),

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_structsparse import graph, groups, kernels
+from keras_structsparse.correlations import mean_correlation
 from keras_structsparse.thresholds import effective_norms
 
 Array = Any
@@ -70,6 +71,18 @@ class Reader:
         """
         counts = {n: (effective_norms(*own, how) > tau).sum(axis=0) for n, own in state.items()}
         return {name: self.reached(name, how)[count] for name, count in counts.items()}
+
+    def correlations(self, state: State, sizes: Mapping[str, Array]) -> dict[str, float]:
+        """The mean correlation of the kernels that are left, as :func:`mean_correlation` has it.
+
+        Args:
+            state: What :meth:`state` returned.
+            sizes: What :meth:`sizes` returned.
+
+        Returns:
+            By layer a number; nan where fewer than two kernels are left.
+        """
+        return {n: mean_correlation(kernel[..., sizes[n] > 0]) for n, (kernel, _) in state.items()}
 
 
 def _copy(variable: keras.Variable) -> Array:

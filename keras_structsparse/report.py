@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_structsparse._files import write_text
-from keras_structsparse.export import load_model
-from keras_structsparse.frontier import pareto
-from keras_structsparse.plots import architecture_figure, frontier_figure, save, svg, widths_figure
-from keras_structsparse.results import widths_and_sizes
+from keras_structsparse.drawing import Drawing
+from keras_structsparse.drawings import drawings
+from keras_structsparse.marks import Mark
+from keras_structsparse.plots import architecture_figure, save, svg
 from keras_structsparse.sweeps import Found, Run
-
-Figure = Any
-Shape = tuple[int, int]
+from keras_structsparse.sweeps.contents import Contents, Shape, read_contents
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -36,30 +33,15 @@ COLUMNS = {
 """Of the table of points: attributes, their headings, and how they are shown."""
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What a run holds, sorted out.
-
-    Attributes:
-        dense: The dense networks, one per seed.
-        sparse: All others.
-        front: Those of them on the efficient frontier of the validation split, cheapest first.
-        base: (width, size) of every layer of the base architecture.
-    """
-
-    dense: Sequence[Found]
-    sparse: Sequence[Found]
-    front: Sequence[Found]
-    base: Mapping[str, Shape]
-
-
-def write_report(run: Run) -> Path:
+def write_report(run: Run, marks: Sequence[Mark] = ()) -> Path:
     """Draw the figures of a run and write its page.
 
-    Writes ``frontier`` and ``widths`` as PNG and SVG, ``points.csv`` and ``report.html``.
+    Writes the figures, such as ``frontier`` and ``widths``, as PNG and SVG with the numbers that
+    they show as CSV, ``points.csv`` and ``report.html``.
 
     Args:
         run: A run; trials that are missing are left out.
+        marks: Other networks, such as published ones, to show beside the frontier.
 
     Returns:
         The page.
@@ -70,72 +52,32 @@ def write_report(run: Run) -> Path:
             written.
     """
     contents = read_contents(run)
-    write_text(run.folder / "points.csv", _csv([*contents.dense, *contents.sparse]))
+    write_text(
+        run.folder / "points.csv", _csv([*map(_values, (*contents.dense, *contents.sparse))])
+    )
     title = f"{run.settings['model']} on {run.settings['dataset']}"
-    figures = dict(_figures(contents, title))
-    for name, figure in figures.items():
-        save(figure, run.folder / f"{name}.png")
-        save(figure, run.folder / f"{name}.svg")
-    return write_text(run.folder / "report.html", _page(run, contents, figures, title))
-
-
-def read_contents(run: Run) -> Contents:
-    """Sort out what a run holds.
-
-    Args:
-        run: The run.
-
-    Returns:
-        Its contents.
-
-    Raises:
-        OutputError: No sparse network, or no dense one, is there yet.
-    """
-    dense, sparse = run.dense_and_sparse()
-    values = [(float(f.point.multiply_adds), f.point.validation_finetuned) for f in sparse]
-    front = [sparse[i] for i in pareto(values)]
-    return Contents(dense, sparse, front, widths_and_sizes(load_model(dense[0].model)))
-
-
-def _figures(contents: Contents, title: str) -> Iterator[tuple[str, Figure]]:
-    accuracies = [f.point.accuracy_finetuned for f in contents.dense]
-    points = [f.point for f in contents.sparse]
-    yield "frontier", frontier_figure(points, sum(accuracies) / len(accuracies), title=title)
-    named = contents.sparse[0].point.sizes
-    base = {name: width for name, (width, _) in contents.base.items() if name in named}
-    yield "widths", widths_figure(base, _widths(contents), f"Learned widths, {title}")
-
-
-def _widths(contents: Contents) -> dict[float, dict[str, int]]:
-    """For every alpha those of the first seed at the smallest threshold."""
-    ordered = sorted(contents.sparse, key=lambda f: (f.trial.alpha, f.trial.seed, f.point.tau))
-    found: dict[float, dict[str, int]] = {}
-    for each in ordered:
-        sizes = each.point.sizes
-        widths = {name: sum(size > 0 for size in kernels) for name, kernels in sizes.items()}
-        found.setdefault(each.trial.alpha, widths)
-    return found
+    found = list(drawings(contents, marks, title))
+    for each in found:
+        save(each.figure, run.folder / f"{each.name}.png")
+        save(each.figure, run.folder / f"{each.name}.svg")
+        write_text(run.folder / f"{each.name}.csv", _csv(each.rows))
+    return write_text(run.folder / "report.html", _page(run, contents, found, title))
 
 
 def _values(found: Found) -> dict[str, Any]:
     return {name: getattr(found.point, name, found.trial.seed) for name in COLUMNS}
 
 
-def _csv(found: Sequence[Found]) -> str:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(_values, found))
+    writer.writerows(rows)
     return text.getvalue()
 
 
-def _page(run: Run, contents: Contents, figures: Mapping[str, Figure], title: str) -> str:
-    captions = {
-        "frontier": "Test accuracy of every network against its multiply-adds.",
-        "widths": "Kernels left in every layer: for each alpha, the smallest threshold of the "
-        "first seed.",
-    }
-    shown = [{"svg": svg(figure), "caption": captions[name]} for name, figure in figures.items()]
+def _page(run: Run, contents: Contents, found: Sequence[Drawing], title: str) -> str:
+    shown = [{"svg": svg(each.figure), "caption": each.caption} for each in found]
     return str(
         _template().render(
             title=title,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from keras_structsparse.options import (
+    JSON,
     AnyNetwork,
     BatchSize,
     Coupled,
@@ -44,7 +45,10 @@ CHOOSE_EXAMPLE = (
     "Example, after that of sweep:\n\nstructsparse choose run --max-drop 1.0 --out chosen"
 )
 
-REPORT_EXAMPLE = "Example, after that of sweep:\n\nstructsparse report run"
+REPORT_EXAMPLE = (
+    "Example, after that of sweep:\n\nstructsparse report run\n\n"
+    "structsparse report run --marks published.json"
+)
 
 STRATEGIES = ("none", "mirrored")
 
@@ -97,6 +101,13 @@ def sweep(
         ),
     ] = 0,
     shrink_every: ShrinkEvery = 0,
+    reestimate_bn: Annotated[
+        int,
+        integer(
+            "Training images to estimate the statistics of batch normalisations from, anew after "
+            "surgery; 0: they stay."
+        ),
+    ] = 0,
     strategy: Annotated[
         str, typer.Option(parser=_strategy, metavar="|".join(STRATEGIES), help="tf.distribute.")
     ] = "none",
@@ -130,6 +141,7 @@ def sweep(
         tuning,
         path=path,
         shrink_every=shrink_every or None,
+        reestimate=reestimate_bn or None,
     )
     sweep_jobs.sweep(model, settings, data, out, strategy)
 
@@ -157,9 +169,22 @@ def choose(
     sweep_jobs.choose(run, Wish(drop, max_multiply_adds, max_latency), out)
 
 
-def report(run: RunDirectory) -> None:
+def report(
+    run: RunDirectory,
+    marks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar=f"FILE{JSON}",
+            help="Other networks to show beside the frontier: a list of objects with name, "
+            "multiply_adds or multiply_adds_fraction, accuracy and source.",
+        ),
+    ] = None,
+) -> None:
     """Draw the figures of a sweep, also of an unfinished one, and write its page report.html."""
+    from keras_structsparse.marks import read_marks
+
+    others = () if marks is None else read_marks(marks)
     from keras_structsparse import sweep_jobs
     from keras_structsparse.sweeps import read_run
 
-    sweep_jobs.report(read_run(run))
+    sweep_jobs.report(read_run(run), others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import typer
 from keras_structsparse import console, jobs, training_jobs
 from keras_structsparse.copying import copy_model
 from keras_structsparse.datasets import Dataset
+from keras_structsparse.marks import Mark
 from keras_structsparse.report import write_report
 from keras_structsparse.sweeps import Run, Settings, read_run
 from keras_structsparse.sweeps import sweep as run_sweep
@@ -49,9 +51,9 @@ def sweep(model: str, settings: Settings, data: Dataset, out: Path, strategy: st
     report(run)
 
 
-def report(run: Run) -> None:
+def report(run: Run, marks: Sequence[Mark] = ()) -> None:
     """Write the report of a run, and print its points."""
-    page = write_report(run)
+    page = write_report(run, marks)
     console.console().print(console.sweep_table(run.found()))
     typer.echo(f"wrote {page}")
 

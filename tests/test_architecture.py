@@ -27,6 +27,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "widths": frozenset(),
     "norms": frozenset({"groups"}),
     "frontier": frozenset(),
+    "curves": frozenset({"frontier"}),
+    "marks": frozenset(),
     "datasets": frozenset({"digits", "raw_files"}),
     "digits": frozenset(),
     "raw_files": frozenset(),
@@ -78,7 +80,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "optimizers": frozenset({"alpha", "batches", "joint", "moves", "replicas", "targets"}),
     "thresholds": frozenset({"graph", "groups", "kernels", "streams", "widths"}),
     "plans": frozenset({"groups", "graph", "kernels", "copying", "thresholds"}),
-    "readings": frozenset({"graph", "groups", "kernels", "thresholds"}),
+    "readings": frozenset({"correlations", "graph", "groups", "kernels", "thresholds"}),
     "estimates": frozenset({"counting", "graph", "kernels", "surgery"}),
     "cutting": frozenset(),
     "fitting": frozenset(
@@ -88,14 +90,14 @@ ALLOWED: dict[str, frozenset[str]] = {
     "budget": frozenset({"alpha", "fitting", "plans", "readings", "structured"}),
     "correlations": frozenset(),
     "monitoring": frozenset(
-        {"ancestry", "attachment", "correlations", "estimates", "groups", "plans", "profiles"}
-        | {"readings"}
+        {"ancestry", "attachment", "estimates", "groups", "plans", "profiles", "readings"}
     ),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying", "widths"}),
     "training": frozenset(
         {"alpha", "ancestry", "attachment", "budget", "optimizers", "regularizers", "shrinking"}
     ),
     "forms": frozenset({"regularizers"}),
+    "reestimation": frozenset({"graph"}),
     "recipes": frozenset({"training"}),
     "pipelines": frozenset({"datasets", "digits", "recipes"}),
     "recipe_runs": frozenset({"attachment", "pipelines", "recipes", "regularizers", "training"}),
@@ -115,12 +117,17 @@ ALLOWED: dict[str, frozenset[str]] = {
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying", "folding"}),
     "portability": frozenset(),
     "export": frozenset({"graph"}),
-    "plots": frozenset({"frontier", "plans", "plots", "profiles"}),
+    "plots": frozenset({"curves", "frontier", "plans", "plots", "profiles"}),
     "results": frozenset(
         {"frontier", "graph", "kernels", "latency", "plots", "profiles", "verification"}
     ),
     "sweeps": ANYTHING,
-    "report": frozenset({"export", "frontier", "plots", "results", "sweeps"}),
+    "drawing": frozenset(),
+    "correlation_drawings": frozenset({"drawing", "plots", "sweeps"}),
+    "drawings": frozenset(
+        {"correlation_drawings", "curves", "drawing", "marks", "plots", "sweeps"}
+    ),
+    "report": frozenset({"drawing", "drawings", "marks", "plots", "sweeps"}),
     "quickstart": ANYTHING,
     "console": frozenset({"plans", "sweeps"}),
     "listings": frozenset({"architectures", "recipes"}),

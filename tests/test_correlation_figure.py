@@ -21,6 +21,10 @@ def test_every_layer_is_a_line_without_what_is_not_a_number() -> None:
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines == {"conv1": [[0, 0.2], [1, 0.3]], "conv2": [[0, 0.4], [1, 0.1]]}
     assert axes.get_xlabel() == "epoch"
+    axes.figure.draw_without_rendering()
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert {"0", "1"} <= set(shown)
+    assert not [text for text in shown if "." in text], "there are no halves of epochs"
 
 
 def test_over_alpha_the_dense_network_has_its_place() -> None:

@@ -36,3 +36,4 @@ def test_multiples_are_one_and_one_kernel_has_no_pair() -> None:
     assert mean_correlation(np.concatenate([kernel, -3 * kernel], axis=-1)) == pytest.approx(1.0)
     assert np.isnan(mean_correlation(kernel))
     assert np.isnan(mean_correlation(np.ones((3, 3, 2, 4))))
+    assert np.isnan(mean_correlation(np.ones((3, 3, 2, 0))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -19,11 +20,14 @@ pytest.importorskip("matplotlib")
 
 from keras_structsparse import plots
 from keras_structsparse.errors import OutputError
+from keras_structsparse.marks import Mark
 from keras_structsparse.report import write_report
 from keras_structsparse.results import Point
 from keras_structsparse.sweeps import Run, Trial, open_run
 
 SIZES = {"conv1": (3, 3, 1, 0, 0, 0), "conv2": (3, 2, 0, 0, 0, 0)}
+FIGURES = ("frontier", "widths", "correlation", "correlation_dense", "correlation_sparse")
+NAN = float("nan")
 WHOLE = {"conv1": (3,) * 6, "conv2": (3,) * 6}
 
 
@@ -36,9 +40,11 @@ def point(alpha: float, tau: float, fraction: float, validation: float, sizes: A
 def run(tmp_path: Path) -> Run:
     """Untrained networks that pass for those of a sweep; the third is beaten by the second."""
     found = open_run(tmp_path / "run", SETTINGS)
-    found.add(Trial(0.0, 0), [(point(0.0, 0.0, 1.0, 0.9, {}), build())], 1.0)
+    dense = {"conv1": [0.1, 0.2], "conv2": [0.3, 0.4]}
+    found.add(Trial(0.0, 0), [(point(0.0, 0.0, 1.0, 0.9, {}), build())], 1.0, dense)
     first, second = SETTINGS.alphas
-    found.add(Trial(first, 0), [(point(first, 0.0, 0.8, 0.89, WHOLE), build())], 1.0)
+    lost = {"conv1": [0.2, 0.25], "conv2": [0.5, NAN]}
+    found.add(Trial(first, 0), [(point(first, 0.0, 0.8, 0.89, WHOLE), build())], 1.0, lost)
     both = point(second, 0.1, 0.25, 0.88, SIZES), point(second, 0.0, 0.4, 0.8, SIZES)
     found.add(Trial(second, 0), [(each, build()) for each in both], 1.0)
     return found
@@ -70,7 +76,7 @@ def test_the_page_has_every_point_and_needs_no_network(run: Run) -> None:
     assert {"100.0%", "80.0%", "25.0%", "40.0%"} <= set(cells)
     assert text.count('<tr class="front">') == 2
     assert text.count("<details") == 2
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == len(FIGURES) + 2
     assert all(address.startswith("#") for address in page.addresses)
     assert not re.search(r"@import|url\((?!#)", text)
 
@@ -82,9 +88,85 @@ def test_the_points_are_beside_the_figures(run: Run) -> None:
         SETTINGS.alphas[1]
     ] * 2
     assert float(rows[-1]["multiply_adds_fraction"]) == 0.4
-    for name in ("frontier", "widths"):
+    for name in FIGURES:
         assert (run.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (run.folder / f"{name}.svg").read_text()
+
+
+def table(run: Run, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((run.folder / f"{name}.csv").read_text().splitlines()))
+
+
+def test_what_a_figure_shows_is_beside_it(run: Run) -> None:
+    write_report(run)
+    frontier = [
+        (row["kind"], row["name"], float(row["accuracy"])) for row in table(run, "frontier")
+    ]
+    assert frontier == [
+        *[("tau", "0", 0.79), ("tau", "0", 0.88), ("tau", "0.1", 0.87)],
+        *[("envelope", "", 0.87), ("envelope", "", 0.88), ("dense", "", 0.89)],
+    ]
+    widths = [(float(row["alpha"]), row["layer"], row["left"]) for row in table(run, "widths")]
+    first, second = SETTINGS.alphas
+    assert widths == [
+        *[(first, "conv1", "6"), (first, "conv2", "6")],
+        *[(second, "conv1", "3"), (second, "conv2", "2")],
+    ]
+    assert {row["base"] for row in table(run, "widths")} == {"6"}
+
+
+def test_correlations_are_drawn_over_alpha_and_over_two_trainings(run: Run) -> None:
+    text = write_report(run).read_text()
+    first = SETTINGS.alphas[0]
+    assert rows(run, "correlation", "alpha") == [
+        *[("conv1", 0.0, 0.2), ("conv1", first, 0.25), ("conv2", 0.0, 0.4)],
+    ]
+    assert rows(run, "correlation_dense", "epoch")[:2] == [("conv1", 1, 0.1), ("conv1", 2, 0.2)]
+    sparse = rows(run, "correlation_sparse", "epoch")
+    assert sparse[:3] == [("conv1", 1, 0.2), ("conv1", 2, 0.25), ("conv2", 1, 0.5)]
+    assert f"over the training of alpha {first:g} (seed 0)" in text, "the second noted nothing"
+    seed = {"conv1": [0.4, 0.45]}
+    run.add(Trial(first, 1), [(point(first, 0.0, 0.8, 0.89, WHOLE), build())], 1.0, seed)
+    write_report(run)
+    layer, alpha, mean = rows(run, "correlation", "alpha")[1]
+    assert (layer, alpha, round(mean, 9)) == ("conv1", first, 0.35)
+
+
+def rows(run: Run, name: str, over: str) -> list[tuple[str, float, float]]:
+    found = table(run, name)
+    return [(row["layer"], float(row[over]), float(row["correlation"])) for row in found]
+
+
+def test_records_without_correlations_are_read_and_have_no_such_figures(run: Run) -> None:
+    for file in (run.folder / "trials").iterdir():
+        record = json.loads(file.read_text())
+        del record["correlations"]
+        file.write_text(json.dumps(record))
+    assert run.correlations() == {}
+    assert write_report(run).read_text().count("<svg") == 4
+    assert not (run.folder / "correlation.png").exists()
+
+
+@pytest.mark.parametrize("spoiled", [[], {"conv1": 0.5}, {"conv1": ["much"]}])
+def test_spoiled_correlations_are_refused(run: Run, spoiled: Any) -> None:
+    file = next((run.folder / "trials").glob("alpha-0.0-*"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "correlations": spoiled}))
+    with pytest.raises(OutputError, match=r"expected the points of a trial. Received: .*alpha-0.0"):
+        write_report(run)
+
+
+def test_networks_of_others_stand_beside_the_frontier_with_their_sources(run: Run) -> None:
+    marks = [
+        Mark("LeNet", 0.7, "a <paper>", multiply_adds=48504),
+        Mark("small", 0.6, "a book", multiply_adds_fraction=0.1),
+    ]
+    plain = write_report(run).read_text()
+    text = write_report(run, marks).read_text()
+    assert "Stars are networks of others (LeNet: a &lt;paper&gt;; small: a book)." in text
+    assert "Stars" not in plain
+    rows = [row for row in table(run, "frontier") if row["kind"] == "reference"]
+    found = [(r["name"], r["multiply_adds_fraction"], r["accuracy"], r["source"]) for r in rows]
+    assert found == [("LeNet", "2.0", "0.7", "a <paper>"), ("small", "0.1", "0.6", "a book")]
 
 
 def test_the_same_run_gives_the_same_page(run: Run) -> None:

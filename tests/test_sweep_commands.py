@@ -67,6 +67,10 @@ def test_bad_options_are_refused(run: Run, words: tuple[str, ...], parts: tuple[
 
 def test_choose_writes_a_network_with_its_card(run: Run) -> None:
     sweep(build, dataset(), SETTINGS, "run")
+    entry = {"name": "VGG", "accuracy": 0.9, "source": "its paper", "multiply_adds": 5}
+    Path("marks.json").write_text(json.dumps([entry]))
+    assert run("report", "run", "--marks", "marks.json").exit_code == 0
+    assert "VGG: its paper" in Path("run/report.html").read_text()
     result = run("choose", "run", "--max-drop", "100", "--out", "chosen")
     assert result.exit_code == 0, result.output
     assert "of the multiply-adds, test accuracy" in result.output
@@ -79,6 +83,16 @@ def test_choose_writes_a_network_with_its_card(run: Run) -> None:
     assert both.exit_code == 2
     assert "expected one of max_drop" in both.output
     assert not Path("other").exists()
+
+
+def test_report_refuses_bad_marks_before_anything_else(run: Run, tmp_path: Path) -> None:
+    marks = tmp_path.parent / f"{tmp_path.name}.json"
+    entry = {"name": "VGG", "accuracy": 93.5, "source": "its paper", "multiply_adds": 5}
+    marks.write_text(json.dumps([entry]))
+    result = run("report", "nowhere", "--marks", str(marks))
+    assert_refused(result, "entry 1, accuracy: expected a number from 0 to 1. Received: 93.5")
+    marks.write_text(json.dumps([{**entry, "accuracy": 0.935}]))
+    assert_refused(run("report", "nowhere", "--marks", str(marks)), "expected a directory of a")
 
 
 def test_choose_needs_a_run(run: Run) -> None:

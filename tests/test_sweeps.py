@@ -14,11 +14,13 @@ import pytest
 from helpers_sweeps import SETTINGS, build, dataset, points
 
 import keras_structsparse as kss
+from keras_structsparse.correlations import mean_correlation
 from keras_structsparse.datasets import Dataset, Split
 from keras_structsparse.errors import DatasetError, ModelError, OutputError
 from keras_structsparse.forms import Form
 from keras_structsparse.sweeps import Settings, Trial, open_run, read_run, sweep
 from keras_structsparse.sweeps.choosing import Wish, choose_network, hand_over
+from keras_structsparse.sweeps.settings import differences
 from keras_structsparse.sweeps.trial import run_trial
 from keras_structsparse.training import Recipe, accuracy
 
@@ -81,6 +83,19 @@ def test_fine_tuning_changes_the_networks_and_not_their_sizes() -> None:
     assert [p.sizes for p in plain] == [p.sizes for p in better]
     assert [p.validation_at_surgery for p in plain] == [p.validation_at_surgery for p in better]
     assert [p.validation_finetuned for p in plain] != [p.validation_finetuned for p in better]
+
+
+def test_records_hold_the_correlation_of_kernels_after_every_epoch(run: Any) -> None:
+    found = run.correlations()
+    assert list(found) == list(SETTINGS.trials)
+    for values in found.values():
+        assert list(values) == ["conv1", "conv2", "head"]
+        assert {len(own) for own in values.values()} == {SETTINGS.recipe.epochs}
+    dense = keras.models.load_model(run.found()[0].model)
+    for name, own in found[SETTINGS.trials[0]].items():
+        kernel = dense.get_layer(name).kernel.numpy()
+        assert own[-1] == pytest.approx(mean_correlation(kernel), abs=1e-6)
+        assert own[0] != own[-1], "the control: it changes in training"
 
 
 # --- going on ---
@@ -238,3 +253,32 @@ def test_settings_are_written_down(run: Any) -> None:
     assert record["form"] == asdict(Form())
     assert record["alphas"] == list(SETTINGS.alphas)
     assert Settings(**{**vars(SETTINGS), "seeds": (0, 1)}).record() != record
+
+
+# --- statistics estimated anew ---
+
+
+def test_statistics_are_estimated_anew_before_thresholds_are_judged() -> None:
+    anew = replace(SETTINGS, reestimate=50)
+    trial, data = SETTINGS.trials[-1], dataset()
+    old, new = (run_trial(build, data, each, trial) for each in (SETTINGS, anew))
+    for point, model in new:
+        found = model.get_layer("norm1").moving_mean.numpy()
+        rows = model.get_layer("conv1")(data.train.x[::12][:50]).numpy()
+        rows = rows.reshape(-1, rows.shape[-1])
+        spread = rows.min(0) < rows.max(0)
+        np.testing.assert_allclose(found[spread], rows.mean(0)[spread], rtol=1e-3, atol=1e-5)
+        validation = data.validation.x, data.validation.y
+        assert accuracy(model, validation) == point.validation_at_surgery
+    means = [outcomes[-1][1].get_layer("norm1").moving_mean.numpy() for outcomes in (old, new)]
+    assert means[0].shape != means[1].shape or not np.allclose(*means), "the control"
+
+
+def test_a_run_without_estimation_goes_on() -> None:
+    record = SETTINGS.record()
+    old = {name: value for name, value in record.items() if name != "reestimate"}
+    assert differences(old, record) == []
+    anew = replace(SETTINGS, reestimate=50)
+    assert differences(old, anew.record()) == ["reestimate: the run has None, received 50"]
+    with pytest.raises(ValueError, match="reestimate: expected a whole number above 0"):
+        replace(SETTINGS, reestimate=-1)

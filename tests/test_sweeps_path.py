@@ -63,6 +63,15 @@ def test_points_are_in_kernels_of_the_base(run: Any) -> None:
             assert left <= model.get_layer("conv1").filters <= left + 1  # a carrier
 
 
+def test_correlations_are_of_layers_of_the_base(run: Any) -> None:
+    found = run.correlations()
+    assert list(found) == list(PATH.trials)
+    epochs = [len(values["conv1"]) for values in found.values()]
+    assert epochs == [5, 5, 2, 2], "the first two start anew"
+    assert all(list(values) == list(WIDTHS) for values in found.values())
+    assert all(0 < value <= 1 for values in found.values() for value in values["head"])
+
+
 def test_what_is_gone_stays_gone(run: Any) -> None:
     gone: set[tuple[str, int]] = set()
     for alpha in PATH.alphas:

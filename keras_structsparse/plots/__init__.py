@@ -3,6 +3,7 @@
 from keras_structsparse.plots.architecture import architecture_figure
 from keras_structsparse.plots.comparison import comparison_figure
 from keras_structsparse.plots.correlation import correlation_figure
+from keras_structsparse.plots.curves import curves_figure
 from keras_structsparse.plots.frontier import frontier_figure
 from keras_structsparse.plots.style import save, svg
 from keras_structsparse.plots.widths import widths_figure
@@ -11,6 +12,7 @@ __all__ = [
     "architecture_figure",
     "comparison_figure",
     "correlation_figure",
+    "curves_figure",
     "frontier_figure",
     "save",
     "svg",

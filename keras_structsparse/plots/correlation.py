@@ -49,6 +49,8 @@ def correlation_figure(
         if over == "alpha":
             positive = [x for own in drawn.values() for x, _ in own if x > 0]
             axes.set_xscale("symlog", linthresh=min(positive, default=1.0))
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(over)
         axes.set_ylabel("mean absolute correlation")

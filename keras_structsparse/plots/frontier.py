@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 from keras_structsparse.frontier import TrainedPoint, pareto
+from keras_structsparse.plots.labels import place_labels, scientific
 from keras_structsparse.plots.style import (
     BLACK,
     BLUE,
-    DPI,
     GREY,
     ORANGE,
     STYLE,
     Axes,
     Figure,
+    cost_axis,
     matplotlib_or_explain,
     new_figure,
     note,
@@ -76,7 +76,8 @@ def frontier_figure(
             _draw_chosen(axes, costs[chosen], finals[chosen])
         axes.set_title(title)
         figure.legend(loc="outside lower center", ncols=3)
-        _label_alphas(figure, axes, points, costs, finals)
+        texts = [f"α = {scientific(point.alpha)}" for point in points]
+        place_labels(figure, axes, texts, list(zip(costs, finals, strict=True)))
     return figure
 
 
@@ -92,15 +93,7 @@ def _scale_frontier(
     low, high = min([*finals, dense]), max([*finals, dense])
     margin = max(high - low, 1.0)
     axes.set_ylim(low - 0.45 * margin, high + 0.16 * margin)
-    axes.set_xscale("log")
-    axes.set_xlim(0.75 * min([*costs, 50]), 1.25 * max([*costs, 100]))
-    steps = [1, 2, 5]
-    ticks = [step * 10.0**power for power in range(-3, 4) for step in steps]
-    left, right = axes.get_xlim()
-    shown = [tick for tick in ticks if left <= tick <= right]
-    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel("multiply-adds left (% of the dense network)")
+    cost_axis(axes, costs)
     axes.set_ylabel("test accuracy (%)")
 
 
@@ -151,56 +144,3 @@ def _draw_finals(
 def _draw_chosen(axes: Axes, cost: float, final: float) -> None:
     style = {"markerfacecolor": "none", "markeredgecolor": BLACK, "markeredgewidth": 1.3}
     axes.plot([cost], [final], "o", markersize=13, zorder=5, label="chosen", **style)
-
-
-def _label_alphas(
-    figure: Figure,
-    axes: Axes,
-    points: Sequence[TrainedPoint],
-    costs: Sequence[float],
-    finals: Sequence[float],
-) -> None:
-    """Write alpha beside each point, where it covers as little as possible."""
-    figure.draw_without_rendering()
-    lines = [line.get_path().transformed(line.get_transform()) for line in axes.lines]
-    taken = [mark for line in axes.lines if line.get_marker() != "None" for mark in _marks(line)]
-    # From left to right: the best places lie to the left, where no label is to come.
-    for index in sorted(range(len(points)), key=lambda i: (costs[i], -finals[i])):
-        text, place = f"α = {_scientific(points[index].alpha)}", (costs[index], finals[index])
-        choices = [note(axes, text, place, shift) for shift in SHIFTS]
-        covers = [_covered(choice.get_window_extent(), axes, taken, lines) for choice in choices]
-        best = choices[covers.index(min(covers))]
-        taken.append(best.get_window_extent().padded(3))
-        for other in choices:
-            if other is not best:
-                other.remove()
-
-
-SHIFTS = [
-    *[(-24.0, 7.0), (0.0, 9.0), (26.0, -7.0), (0.0, -9.0), (24.0, 7.0), (-26.0, -7.0)],
-    *[(-36.0, 0.0), (36.0, 0.0), (-30.0, 18.0), (30.0, -18.0), (0.0, 20.0), (0.0, -20.0)],
-]
-"""Where a label may stand, in points from what it labels, best first."""
-
-
-def _scientific(number: float) -> str:
-    mantissa, exponent = f"{number:.1e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}" if number else "0"
-
-
-def _marks(line: Any) -> list[Any]:
-    """The boxes of a line's markers on the canvas."""
-    from matplotlib.transforms import Bbox
-
-    half = 0.5 * (line.get_markersize() + 1) * DPI / 72
-    places = line.get_transform().transform(line.get_xydata())
-    return [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in places]
-
-
-def _covered(box: Any, axes: Axes, taken: Sequence[Any], lines: Sequence[Any]) -> int:
-    """How bad a place is: to leave the axes is worse than to cover a mark, a line is least."""
-    frame = axes.get_window_extent()
-    inside = frame.containsx(box.x0) and frame.containsx(box.x1)
-    inside = inside and frame.containsy(box.y0) and frame.containsy(box.y1)
-    marks = sum(box.overlaps(other) for other in taken)
-    return 8 * (not inside) + 4 * marks + sum(x.intersects_bbox(box, filled=False) for x in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def note(axes: Axes, text: str, place: tuple[float, float], shift: tuple[float, 
     style = {"fontsize": 7.5, "color": DARK, "zorder": 6, "ha": "center", "va": vertical}
     style |= {"bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}}
     return axes.annotate(text, place, xytext=shift, textcoords="offset points", **style)
+
+
+def cost_axis(axes: Axes, costs: Sequence[float]) -> None:
+    """A logarithmic axis of multiply-adds, in per cent of the dense network's."""
+    axes.set_xscale("log")
+    axes.set_xlim(0.75 * min([*costs, 50]), 1.25 * max([*costs, 100]))
+    steps = [1, 2, 5]
+    ticks = [step * 10.0**power for power in range(-3, 7) for step in steps]
+    left, right = axes.get_xlim()
+    shown = [tick for tick in ticks if left <= tick <= right]
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("multiply-adds left (% of the dense network)")
 
 
 def save(figure: Figure, path: StrPath) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from keras_structsparse._checks import nonnegative
+from keras_structsparse._checks import nonnegative, positive
 from keras_structsparse.forms import Form
 from keras_structsparse.training import Recipe, Shrinking
 
@@ -58,6 +58,9 @@ class Settings:
             does, whether that saves time or not: measured times would make runs differ.
         max_drop: Thresholds that cost more than this share of accuracy on the validation split,
             right after surgery and against the same network without threshold, are left out.
+        reestimate: Training images from which the statistics of batch normalisations are estimated
+            anew after surgery, before the validation split judges a threshold; see
+            :func:`reestimate_batch_norm`. None: they stay. The dense network keeps its own.
 
     Raises:
         ValueError: A value is out of its range.
@@ -78,6 +81,7 @@ class Settings:
     max_drop: float = 0.1
     path: Recipe | None = None
     shrink_every: int | None = None
+    reestimate: int | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("alphas", self.alphas), ("taus", self.taus), ("seeds", self.seeds)):
@@ -96,6 +100,8 @@ class Settings:
             )
         if self.shrink_every is not None:
             Shrinking(self.shrink_every)
+        if self.reestimate is not None:
+            positive("reestimate", self.reestimate)
 
     @property
     def trials(self) -> tuple[Trial, ...]:

@@ -7,6 +7,7 @@ whatever is killed leaves a run that goes on with the trials that are missing.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,10 @@ LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.(json|keras)")
 """Names of files that were being written when a process was killed."""
 
 
+Correlations = Mapping[str, Sequence[float]]
+"""By layer of the base network, the mean correlation of its kernels after every epoch."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A point of a finished trial.
@@ -40,6 +45,15 @@ class Found:
     trial: Trial
     point: Point
     model: Path
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the file of a finished trial holds."""
+
+    trial: Trial
+    points: Sequence[Point]
+    correlations: Correlations
 
 
 class Run:
@@ -92,7 +106,11 @@ class Run:
         write_text(file, json.dumps(record) + "\n")
 
     def add(
-        self, trial: Trial, outcomes: Sequence[tuple[Point, keras.Model]], seconds: float
+        self,
+        trial: Trial,
+        outcomes: Sequence[tuple[Point, keras.Model]],
+        seconds: float,
+        correlations: Correlations | None = None,
     ) -> None:
         """Write the networks of a trial, and then its points.
 
@@ -100,6 +118,7 @@ class Run:
             trial: The trial.
             outcomes: Its points with their networks.
             seconds: How long it took.
+            correlations: How alike the kernels were, if that is known.
         """
         for point, model in outcomes:
             save_model(model, self._model(trial, point))
@@ -107,6 +126,11 @@ class Run:
             "trial": asdict(trial),
             "seconds": round(seconds, 1),
             "points": [asdict(point) for point, _ in outcomes],
+            "correlations": {
+                # JSON has no nan.
+                name: [None if math.isnan(value) else round(value, 6) for value in values]
+                for name, values in (correlations or {}).items()
+            },
         }
         write_text(self._file(trial), json.dumps(record, indent=1) + "\n")
 
@@ -117,14 +141,27 @@ class Run:
             OutputError: A file of points is none.
         """
         points = [
-            Found(trial, point, self._model(trial, point))
-            for file in (self.folder / "trials").glob("[!.]*.json")
-            for trial, every in [_read(file)]
-            for point in every
+            Found(record.trial, point, self._model(record.trial, point))
+            for record in self._records()
+            for point in record.points
         ]
         return sorted(
             points, key=lambda f: (f.trial.alpha, f.trial.seed, f.point.multiply_adds, f.point.tau)
         )
+
+    def correlations(self) -> dict[Trial, Correlations]:
+        """How alike the kernels were in every finished trial, by alpha and seed; nan where unknown.
+
+        Trials that were written before this was noted are left out.
+
+        Raises:
+            OutputError: A file of points is none.
+        """
+        ordered = sorted(self._records(), key=lambda r: (r.trial.alpha, r.trial.seed))
+        return {record.trial: record.correlations for record in ordered if record.correlations}
+
+    def _records(self) -> list[_Record]:
+        return [_read(file) for file in (self.folder / "trials").glob("[!.]*.json")]
 
     def dense_and_sparse(self) -> tuple[list[Found], list[Found]]:
         """The points of the dense networks, and all others.
@@ -209,12 +246,16 @@ def read_run(folder: StrPath) -> Run:
     return Run(path, record)
 
 
-def _read(file: Path) -> tuple[Trial, list[Point]]:
+def _read(file: Path) -> _Record:
     record = _json(file, f"run: expected the points of a trial. Received: {file}")
     try:
-        trial = Trial(**record["trial"])
-        return trial, [Point(**point) for point in record["points"]]
-    except (KeyError, TypeError) as error:
+        points = [Point(**point) for point in record["points"]]
+        correlations = {
+            name: tuple(math.nan if value is None else float(value) for value in values)
+            for name, values in record.get("correlations", {}).items()
+        }
+        return _Record(Trial(**record["trial"]), points, correlations)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(
             f"run: expected the points of a trial. Received: {file} ({error})"
         ) from error

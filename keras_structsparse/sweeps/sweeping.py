@@ -16,7 +16,7 @@ from keras_structsparse.datasets import Dataset
 from keras_structsparse.errors import DatasetError
 from keras_structsparse.results import Point
 from keras_structsparse.sweeps.settings import Settings, Trial
-from keras_structsparse.sweeps.store import Run, open_run
+from keras_structsparse.sweeps.store import Correlations, Run, open_run
 from keras_structsparse.sweeps.trial import Build, Outcome, Stages, cut, evaluate, train
 
 
@@ -67,9 +67,9 @@ def sweep(
                 if run.has(trial):
                     continue
                 start = time.perf_counter()
-                outcomes = _run(run, build, data, settings, (before, trial), stages, scope)
+                outcomes, found = _run(run, build, data, settings, (before, trial), stages, scope)
                 seconds = time.perf_counter() - start
-                run.add(trial, outcomes, seconds)
+                run.add(trial, outcomes, seconds, found)
                 finished(_line(trial, [point for point, _ in outcomes], seconds))
                 best = max([best, *(point.validation_finetuned for point, _ in outcomes)])
             return best
@@ -86,18 +86,18 @@ def _run(
     link: tuple[Trial | None, Trial],
     stages: Stages,
     scope: Any,
-) -> list[Outcome]:
+) -> tuple[list[Outcome], Correlations]:
     """Train for the trial of a link; it starts where the one before has ended, if there is any."""
     before, trial = link
     with scope():
         start = None if before is None else run.start(before)
     if before is not None and start is None:
-        return []  # Its network is dead, and a larger alpha brings nothing back.
+        return [], {}  # Its network is dead, and a larger alpha brings nothing back.
     trained = train(build, data, settings, trial, stages, scope, start)
     left = cut(trained) if settings.path is not None and trial.alpha else None
     if left is not None:
         run.keep(trial, left)
-    return evaluate(trained, data, settings, trial, stages, scope)
+    return evaluate(trained, data, settings, trial, stages, scope), trained.correlations
 
 
 def _line(trial: Trial, points: Sequence[Point], seconds: float) -> str:

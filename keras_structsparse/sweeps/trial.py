@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -14,14 +14,13 @@ from keras_structsparse.attachment import regularizers_of
 from keras_structsparse.datasets import Dataset, Split
 from keras_structsparse.errors import DeadNetworkError, ModelError
 from keras_structsparse.forms import Form
-from keras_structsparse.frontier import pareto
-from keras_structsparse.plans import Plan, plan
 from keras_structsparse.profiles import profile
 from keras_structsparse.reattachment import reattach
 from keras_structsparse.results import Point
-from keras_structsparse.selection import masked_accuracy
 from keras_structsparse.shrinking import NO_HELPERS
 from keras_structsparse.surgery import prune
+from keras_structsparse.sweeps.candidates import Candidate, find_candidates
+from keras_structsparse.sweeps.correlating import CorrelationLog
 from keras_structsparse.sweeps.settings import Settings, Trial
 from keras_structsparse.training import (
     Recipe,
@@ -48,22 +47,14 @@ class State:
         model: The network, plain or with regularizers.
         ancestry: Whose kernels of the base network it has.
         whole: Multiply-adds of the base network.
+        correlations: By layer of the base network, the mean correlation of its kernels after every
+            epoch of this training.
     """
 
     model: keras.Model
     ancestry: Ancestry
     whole: int
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A threshold and the network it leaves, before fine-tuning."""
-
-    tau: float
-    plan: Plan
-    model: keras.Model
-    multiply_adds: int
-    validation: float
+    correlations: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def run_trial(
@@ -121,7 +112,9 @@ def train(
     recipe = settings.recipe if start is None or settings.path is None else settings.path
     with scope():
         state = _compiled(_built(build), len(data.train), settings.form, recipe, trial, start)
-    callbacks = stages(trial.name, recipe.epochs)
+    correlations = CorrelationLog(state.ancestry, min(settings.taus))
+    callbacks = [*stages(trial.name, recipe.epochs), correlations]
+    state = replace(state, correlations=correlations.values)
     if settings.shrink_every is None or not trial.alpha:
         fit(state.model, _pair(data.train), recipe, callbacks=callbacks)
         return state
@@ -198,7 +191,7 @@ def evaluate(
     if not trial.alpha:
         return [_dense(trained.model, data)]
     with scope():
-        candidates = _candidates(trained.model, data.validation, settings)
+        candidates = find_candidates(trained.model, data, settings)
     outcomes = []
     for candidate in candidates:
         point = _point(trial, candidate, data.test, trained)
@@ -228,29 +221,7 @@ def _dense(model: keras.Model, data: Dataset) -> Outcome:
     return point, model
 
 
-def _candidates(model: keras.Model, validation: Split, settings: Settings) -> list[_Candidate]:
-    """The thresholds that no other one beats on the validation split, the cheapest first."""
-    tried: dict[Any, _Candidate] = {}
-    for tau in sorted(settings.taus):
-        chosen = plan(model, tau)
-        key = tuple(tuple(sizes) for sizes in chosen.sizes.values())
-        if key in tried:
-            continue
-        try:
-            pruned = prune(model, chosen)
-        except DeadNetworkError:
-            break  # Larger thresholds remove no less.
-        value = masked_accuracy(model, chosen, _pair(validation))
-        tried[key] = _Candidate(tau, chosen, pruned, profile(pruned).multiply_adds, value)
-    found = list(tried.values())
-    least = found[0].validation - settings.max_drop if found else 0.0
-    found = [candidate for candidate in found if candidate.validation >= least]
-    # Of thresholds that come to the same, the smallest.
-    values = {(c.multiply_adds, c.validation): c for c in reversed(found)}
-    return [list(values.values())[i] for i in pareto(list(values))]
-
-
-def _point(trial: Trial, candidate: _Candidate, test: Split, trained: State) -> Point:
+def _point(trial: Trial, candidate: Candidate, test: Split, trained: State) -> Point:
     at_surgery = accuracy(candidate.model, _pair(test))
     sizes = trained.ancestry.of_base(candidate.plan).sizes
     return Point(

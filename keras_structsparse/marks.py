@@ -1,0 +1,118 @@
+"""Published and other networks to compare a frontier with."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from keras_structsparse._files import StrPath
+from keras_structsparse.errors import MarksError
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A network that somebody reported on.
+
+    Attributes:
+        name: What it is called.
+        accuracy: Its test accuracy, 0 to 1.
+        source: Where these numbers are from.
+        multiply_adds: Its multiply-adds for one image; or
+        multiply_adds_fraction: the same over those of the sweep's dense network. Exactly one of the
+            two is given.
+
+    Raises:
+        MarksError: A field is missing or out of its range.
+
+    Example:
+        >>> Mark("LeNet", 0.9, "a paper", multiply_adds=50).fraction(dense=200)
+        0.25
+    """
+
+    name: str
+    accuracy: float
+    source: str
+    multiply_adds: float | None = None
+    multiply_adds_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        accuracy = _is_number(self.accuracy) and 0 <= self.accuracy <= 1
+        _require("name", _is_text(self.name), "a text", self.name)
+        _require("accuracy", accuracy, "a number from 0 to 1", self.accuracy)
+        _require("source", _is_text(self.source), "a text", self.source)
+        costs = {name: getattr(self, name) for name in COSTS}
+        given = {name: value for name, value in costs.items() if value is not None}
+        _require(" or ".join(COSTS), len(given) == 1, "exactly one of them", given or "none")
+        for name, value in given.items():
+            _require(name, _is_number(value) and value > 0, "a finite number > 0", value)
+
+    def fraction(self, dense: float) -> float:
+        """The multiply-adds over those of a dense network.
+
+        Args:
+            dense: Multiply-adds of the dense network.
+        """
+        if self.multiply_adds_fraction is not None:
+            return float(self.multiply_adds_fraction)
+        assert self.multiply_adds is not None, "one of the two is given"
+        return self.multiply_adds / dense
+
+
+COSTS = ("multiply_adds", "multiply_adds_fraction")
+
+
+def read_marks(path: StrPath) -> tuple[Mark, ...]:
+    """Read marks from a file.
+
+    Args:
+        path: JSON: a list of objects with the attributes of :class:`Mark`.
+
+    Returns:
+        The marks.
+
+    Raises:
+        MarksError: The file cannot be read or holds something else; the entry and its field are
+            named.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError) as error:
+        raise MarksError(f"marks: expected a file of JSON. Received: {path} ({error})") from error
+    if not isinstance(content, list):
+        raise MarksError(
+            f"marks: expected a list of networks. Received: {path}, which holds "
+            f"{type(content).__name__}"
+        )
+    return tuple(_mark(f"marks: {path}, entry {i}", entry) for i, entry in enumerate(content, 1))
+
+
+def _mark(where: str, entry: Any) -> Mark:
+    if not isinstance(entry, Mapping):
+        raise MarksError(f"{where}: expected an object. Received: {entry!r}")
+    known = [field.name for field in fields(Mark)]
+    for name in entry:
+        if name not in known:
+            raise MarksError(f"{where}, {name}: expected no field but {', '.join(known)}")
+    values = {"name": None, "accuracy": None, "source": None, **entry}
+    try:
+        return Mark(**values)
+    except MarksError as error:
+        raise MarksError(f"{where}, {error}") from None
+
+
+def _require(name: str, fits: bool, expected: str, received: Any) -> None:
+    if not fits:
+        raise MarksError(f"{name}: expected {expected}. Received: {received!r}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
