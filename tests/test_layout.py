@@ -54,3 +54,13 @@ def test_groups_keep_their_order_beside_a_tensor_in_another_one() -> None:
     plan = Plan({"backwards": (1, 3, 2, 3, 1, 2), "last": (5, 1, 0, 3)})
     for realize in ("split", "crop"):
         assert_exact_surgery(model, plan, realize=realize)
+
+
+@pytest.mark.parametrize("turned", [slice(None, None, -1), [1, 2, 3, 0], [1, 0, 3, 2]])
+def test_a_tensor_may_be_added_to_itself_in_another_order(turned: slice | list[int]) -> None:
+    """Channels that are joined crosswise share their fate, and finding that out has an end."""
+    inputs = keras.Input((6, 6, 3))
+    x = L.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    y = x[..., turned] if isinstance(turned, slice) else keras.ops.take(x, turned, axis=-1)
+    outputs = L.Dense(2)(L.GlobalAveragePooling2D()(L.Add()([x, y])))
+    assert_exact_surgery(randomize(keras.Model(inputs, outputs)), Plan({"conv": (3, 1, 0, 3)}))

@@ -117,9 +117,11 @@ def _joined(walk: Walk) -> Array:
     roots = np.arange(walk.count)
     for step in walk.steps:
         for left, right in step.flow.joins:
-            while (differ := roots[left] != roots[right]).any():
+            while (roots[left] != roots[right]).any():
+                # To the smaller one: where two pairs cross, it would else go round for ever.
+                pairs = np.sort([roots[left], roots[right]], axis=0)
                 mapping = np.arange(walk.count)
-                mapping[roots[right][differ]] = roots[left][differ]
+                np.minimum.at(mapping, pairs[1], pairs[0])
                 roots = mapping[roots]
     return roots
 
