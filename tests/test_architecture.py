@@ -123,7 +123,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "report": frozenset({"export", "frontier", "plots", "results", "sweeps"}),
     "quickstart": ANYTHING,
     "console": frozenset({"plans", "sweeps"}),
-    "listings": frozenset({"architectures", "recipes"}),
+    "listings": frozenset({"architectures", "models", "recipes"}),
     "options": frozenset(),
     "jobs": ANYTHING,
     "export_jobs": ANYTHING,
