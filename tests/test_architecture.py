@@ -115,7 +115,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying", "folding"}),
     "portability": frozenset(),
     "export": frozenset({"graph"}),
-    "plots": frozenset({"frontier", "plans", "plots", "profiles"}),
+    "plots": frozenset({"frontier", "groups", "plans", "plots", "profiles"}),
     "results": frozenset(
         {"frontier", "graph", "kernels", "latency", "plots", "profiles", "verification"}
     ),
