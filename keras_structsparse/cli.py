@@ -125,11 +125,19 @@ def models(
     references: Annotated[
         bool, typer.Option("--references", help="Published networks to compare with, instead.")
     ] = False,
+    pruned: Annotated[
+        bool, typer.Option("--pruned", help="Trained networks that come with this, instead.")
+    ] = False,
 ) -> None:
     """List the networks that can be trained by name."""
+    if references and pruned:
+        raise typer.BadParameter("expected --references or --pruned. Received both")
     from keras_structsparse import jobs
 
-    jobs.list_zoo(references)
+    if pruned:
+        jobs.list_pruned()
+    else:
+        jobs.list_zoo(references)
 
 
 @app.command(

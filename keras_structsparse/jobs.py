@@ -16,7 +16,7 @@ from keras_structsparse._files import write_text
 from keras_structsparse.architectures import architecture
 from keras_structsparse.errors import CostsError, ModelError, PlanError
 from keras_structsparse.export import load_model
-from keras_structsparse.models import BASES, REFERENCES, REGISTRY, build, find, is_spec
+from keras_structsparse.models import BASES, REFERENCES, REGISTRY, build, cards, find, is_spec, load
 from keras_structsparse.plans import Plan
 from keras_structsparse.profiles import Comparison, Profile, compare, profile
 from keras_structsparse.surgery import Costs
@@ -24,7 +24,7 @@ from keras_structsparse.surgery import prune as rebuild
 from keras_structsparse.verification import verify
 
 Source = Callable[[Sequence[int] | None, int | None], Any]
-"""From input shape and number of classes, which only the zoo minds, to a model."""
+"""From input shape and number of classes, which only networks to be built mind, to a model."""
 
 
 # --- models and plans ---
@@ -40,7 +40,8 @@ def source(name: str) -> Source:
     """A model in a file, loaded now, or one that can be built.
 
     Args:
-        name: Path of a ``.keras`` file, a name of the zoo, or a base such as "(64,5)x18".
+        name: Path of a ``.keras`` file, a name of the zoo, that of a pruned network of the package,
+            or a base such as "(64,5)x18".
 
     Returns:
         What gives the model.
@@ -51,12 +52,15 @@ def source(name: str) -> Source:
     if name.endswith(exporting.SUFFIX) or os.sep in name or Path(name).is_file():
         loaded = load_model(Path(name))
         return lambda shape, classes: loaded
+    if name in cards():
+        packaged = load(name)
+        return lambda shape, classes: packaged
     if is_spec(name):
         find(name)  # Its errors come now.
     elif name not in REGISTRY:
         raise ModelError(
             f"model: expected a {exporting.SUFFIX} file, a base such as (64,5)x18, or one of "
-            f"{', '.join(REGISTRY)}. Received: {name!r}"
+            f"{', '.join((*REGISTRY, *cards()))}. Received: {name!r}"
         )
     return lambda shape, classes: _built(name, shape, classes)
 
@@ -117,6 +121,11 @@ def list_zoo(references: bool) -> None:
     out.print(listings.zoo_table(found, "published error", errors))
     for name, quoted in published.items():
         out.print(f"{name}: {quoted.source}", markup=False)
+
+
+def list_pruned() -> None:
+    """Print what the pruned networks that come with the package can do, and cost."""
+    console.console().print(listings.card_table(cards()))
 
 
 def costs(names: Sequence[str], shape: Sequence[int] | None) -> Profile | Comparison:

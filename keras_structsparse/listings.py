@@ -9,6 +9,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from keras_structsparse.architectures import Architecture
+    from keras_structsparse.models.card import Card
     from keras_structsparse.recipes import DataRecipe
 
 
@@ -33,6 +34,24 @@ def zoo_table(
         sets = (", ".join(map(str, numbers)) for numbers in (found.widths, found.sizes))
         counts = (f"{found.params:,}", f"{found.multiply_adds:,}")
         table.add_row(name, str(found.depth), *sets, *counts, notes[name])
+    return table
+
+
+def card_table(cards: Mapping[str, Card]) -> Table:
+    """The pruned networks that come with the package.
+
+    Args:
+        cards: Their cards by name.
+    """
+    table = Table("name", "base", "data")
+    for column in ("multiply-adds", "of base", "params", "test accuracy", "base's", "ms", "base's"):
+        table.add_column(column, justify="right")
+    for name, card in cards.items():
+        share = card.multiply_adds / card.dense_multiply_adds
+        costs = (f"{card.multiply_adds:,}", f"{share:.1%}", f"{card.params:,}")
+        accuracies = (f"{card.accuracy:.2%}", f"{card.dense_accuracy:.2%}")
+        times = (f"{card.latency_ms:.2f}", f"{card.dense_latency_ms:.2f}")
+        table.add_row(name, card.base, card.dataset, *costs, *accuracies, *times)
     return table
 
 

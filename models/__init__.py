@@ -1,4 +1,4 @@
-"""The zoo: base architectures and reference networks, one family a file.
+"""The zoo: base architectures, reference networks and pruned networks, one family a file.
 
 Importable as ``keras_structsparse.models``.
 """
@@ -21,7 +21,9 @@ from keras_structsparse.models import (
     vgg,
 )
 from keras_structsparse.models.bases import Base, build_base
+from keras_structsparse.models.card import Card
 from keras_structsparse.models.entries import Entry, Published, base_entry
+from keras_structsparse.models.packaged import cards, load
 from keras_structsparse.models.specs import is_spec, parse
 
 __all__ = [
@@ -29,12 +31,15 @@ __all__ = [
     "REFERENCES",
     "REGISTRY",
     "Base",
+    "Card",
     "Entry",
     "Published",
     "build",
     "build_base",
+    "cards",
     "find",
     "is_spec",
+    "load",
     "parse",
 ]
 

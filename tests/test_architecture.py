@@ -117,7 +117,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying", "folding"}),
     "portability": frozenset(),
     "export": frozenset({"graph"}),
-    "plots": frozenset({"curves", "frontier", "plans", "plots", "profiles"}),
+    "plots": frozenset({"curves", "frontier", "groups", "plans", "plots", "profiles"}),
     "results": frozenset(
         {"frontier", "graph", "kernels", "latency", "plots", "profiles", "verification"}
     ),
@@ -130,7 +130,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "report": frozenset({"drawing", "drawings", "marks", "plots", "sweeps"}),
     "quickstart": ANYTHING,
     "console": frozenset({"plans", "sweeps"}),
-    "listings": frozenset({"architectures", "recipes"}),
+    "listings": frozenset({"architectures", "models", "recipes"}),
     "options": frozenset(),
     "jobs": ANYTHING,
     "export_jobs": ANYTHING,

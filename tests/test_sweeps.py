@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from keras_structsparse.correlations import mean_correlation
 from keras_structsparse.datasets import Dataset, Split
 from keras_structsparse.errors import DatasetError, ModelError, OutputError
 from keras_structsparse.forms import Form
+from keras_structsparse.models.card import Card
 from keras_structsparse.sweeps import Settings, Trial, open_run, read_run, sweep
 from keras_structsparse.sweeps.choosing import Wish, choose_network, hand_over
 from keras_structsparse.sweeps.settings import differences
@@ -246,6 +248,14 @@ def test_the_chosen_network_is_handed_over_with_its_card(run: Any, tmp_path: Pat
     card = (folder / "card.md").read_text()
     assert f"| alpha | {chosen.trial.alpha:g} |" in card
     assert f"{chosen.point.multiply_adds:,}" in card
+    record = Card.from_json((folder / "card.json").read_text())
+    assert record.to_markdown() == card
+    assert (record.alpha, record.seed) == (chosen.trial.alpha, chosen.trial.seed)
+    assert record.accuracy == chosen.point.accuracy_finetuned
+    assert record.input_shape == (8, 8, 1)
+    content = (folder / "model.keras").read_bytes()
+    assert record.sha256 == hashlib.sha256(content).hexdigest()
+    assert min(record.latency_ms, record.dense_latency_ms) > 0
 
 
 def test_settings_are_written_down(run: Any) -> None:

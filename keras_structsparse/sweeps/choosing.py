@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from keras_structsparse._files import StrPath, new_directory, write_text
 from keras_structsparse.export import export, load_model, save_model
 from keras_structsparse.frontier import choose, pareto
 from keras_structsparse.latency import latency
+from keras_structsparse.models.card import Card
 from keras_structsparse.sweeps.store import Found, Run
 
 Point = tuple[float, float]
@@ -68,7 +72,9 @@ def choose_network(run: Run, wish: Wish) -> Found:
 
 
 def hand_over(run: Run, chosen: Found, out: StrPath) -> Path:
-    """Write a chosen network: ``model.keras``, ``saved_model``, ``sizes.json``, ``card.md``.
+    """Write a chosen network: ``model.keras``, ``saved_model``, ``sizes.json`` and its card.
+
+    The card is written twice, as ``card.md`` to read and as ``card.json``.
 
     Args:
         run: The run.
@@ -87,50 +93,57 @@ def hand_over(run: Run, chosen: Found, out: StrPath) -> Path:
     export(model, folder / "saved_model")
     sizes = {name: list(each) for name, each in chosen.point.sizes.items()}
     write_text(folder / "sizes.json", json.dumps(sizes, indent=1) + "\n")
-    write_text(folder / "card.md", card(run, chosen, model))
+    described = card(run, chosen, model, folder / "model.keras")
+    write_text(folder / "card.md", described.to_markdown())
+    write_text(folder / "card.json", described.to_json())
     return folder
 
 
-def card(run: Run, chosen: Found, model: keras.Model) -> str:
-    """The model card: where a network comes from and what it does.
+def card(run: Run, chosen: Found, model: keras.Model, file: Path) -> Card:
+    """The model card: where a network comes from, what it costs and what it can do.
 
     Args:
         run: The run.
         chosen: The point.
         model: Its network.
+        file: The file that it is handed over in.
 
     Returns:
-        Markdown.
+        The card.
     """
     point, settings = chosen.point, run.settings
-    dense = [f.point for f in run.found() if not f.trial.alpha]
-    rows = {
-        "base network": settings["model"],
-        "data set": settings["dataset"],
-        "penalty": ", ".join(f"{key} {value}" for key, value in settings["form"].items()),
-        "alpha": f"{point.alpha:g}",
-        "tau": f"{point.tau:g}",
-        "seed": chosen.trial.seed,
-        "multiply-adds": f"{point.multiply_adds:,} ({point.multiply_adds_fraction:.1%} of dense)",
-        "parameters": f"{point.params:,} (dense {dense[0].params:,})",
-        "validation accuracy": f"{point.validation_finetuned:.2%}",
-        "test accuracy": f"{point.accuracy_finetuned:.2%} (at surgery "
-        f"{point.accuracy_at_surgery:.2%}, dense {fmean(p.accuracy_finetuned for p in dense):.2%})",
-        "input": ", ".join(str(tuple(tensor.shape)) for tensor in model.inputs),
-    }
-    lines = ["# Pruned network", "", "| | |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    closing = "Chosen by validation accuracy; the test split was only reported on."
-    return "\n".join([*lines, "", closing, ""])
+    dense = [found for found in run.found() if not found.trial.alpha]
+    dense_time, time = _milliseconds([dense[0], chosen])
+    return Card(
+        base=settings["model"],
+        dataset=settings["dataset"],
+        input_shape=tuple(model.inputs[0].shape[1:]),
+        penalty=settings["form"],
+        alpha=point.alpha,
+        tau=point.tau,
+        seed=chosen.trial.seed,
+        validation=point.validation_finetuned,
+        accuracy=point.accuracy_finetuned,
+        accuracy_at_surgery=point.accuracy_at_surgery,
+        dense_accuracy=fmean(found.point.accuracy_finetuned for found in dense),
+        multiply_adds=point.multiply_adds,
+        dense_multiply_adds=dense[0].point.multiply_adds,
+        params=point.params,
+        dense_params=dense[0].point.params,
+        latency_ms=round(time, 4),
+        dense_latency_ms=round(dense_time, 4),
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {keras.backend.backend()}",
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+    )
 
 
 def _point(found: Found) -> Point:
     return float(found.point.multiply_adds), found.point.validation_finetuned
 
 
-def _milliseconds(front: Sequence[Found]) -> list[float]:
-    """Median milliseconds for one example, measured in turns."""
-    networks = {str(i): load_model(f.model) for i, f in enumerate(front)}
+def _milliseconds(found: Sequence[Found]) -> list[float]:
+    """Median milliseconds of each network for one example, measured in turns."""
+    networks = {str(i): load_model(f.model) for i, f in enumerate(found)}
     rows = latency(networks, (1,), 200)
     times = {row.name: row.median for row in rows}
     return [times[name] for name in networks]

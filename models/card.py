@@ -1,0 +1,127 @@
+"""The card of a pruned network: where it comes from, what it costs and what it can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from keras_structsparse.errors import ModelError
+
+FORMAT = "keras_structsparse.card/1"
+
+_TUPLES = ("input_shape", "commands")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a pruned network.
+
+    Attributes:
+        base: The network that it was cut out of.
+        dataset: What that was trained on.
+        input_shape: Shape of one example.
+        penalty: Everything about the penalty but its weight.
+        alpha: Weight of the penalty.
+        tau: The threshold on group norms.
+        seed: Seed of the training.
+        validation: Accuracy on the validation split, which the network was chosen by.
+        accuracy: Accuracy on the test split, which was only reported on.
+        accuracy_at_surgery: The same before fine-tuning.
+        dense_accuracy: That of the dense networks of the same sweep, their mean.
+        multiply_adds: For one example (eq. 10).
+        dense_multiply_adds: Those of the base.
+        params: Weights.
+        dense_params: Those of the base.
+        latency_ms: Median milliseconds for one example.
+        dense_latency_ms: Those of the base, measured in turns with it.
+        machine: What the milliseconds were measured on.
+        sha256: Of the ``.keras`` file.
+        commands: What made the file; empty where that was not written down.
+    """
+
+    base: str
+    dataset: str
+    input_shape: tuple[int | None, ...]
+    penalty: Mapping[str, Any]
+    alpha: float
+    tau: float
+    seed: int
+    validation: float
+    accuracy: float
+    accuracy_at_surgery: float
+    dense_accuracy: float
+    multiply_adds: int
+    dense_multiply_adds: int
+    params: int
+    dense_params: int
+    latency_ms: float
+    dense_latency_ms: float
+    machine: str
+    sha256: str
+    commands: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        share = self.multiply_adds / self.dense_multiply_adds
+        return (
+            f"{self.base} on {self.dataset}: {share:.1%} of the multiply-adds, "
+            f"{self.params / self.dense_params:.1%} of the parameters, "
+            f"test accuracy {self.accuracy:.2%} (dense {self.dense_accuracy:.2%})"
+        )
+
+    def to_json(self) -> str:
+        """The card as JSON, with its summary."""
+        record = {"format": FORMAT, "summary": self.summary, **asdict(self)}
+        return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """Read a card.
+
+        Args:
+            text: What :meth:`to_json` gave.
+
+        Returns:
+            The card.
+
+        Raises:
+            ModelError: The text is no card.
+        """
+        try:
+            record = json.loads(text)
+            if record["format"] != FORMAT:
+                raise ModelError(
+                    f"card: expected the format {FORMAT!r}. Received: {record['format']!r}"
+                )
+            entries = {field.name: record[field.name] for field in fields(cls)}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"card: expected a model card as JSON. Received: {error!r}") from error
+        return cls(**{**entries, **{name: tuple(entries[name]) for name in _TUPLES}})
+
+    def to_markdown(self) -> str:
+        """The card as a page."""
+        share = self.multiply_adds / self.dense_multiply_adds
+        rows = {
+            "base network": self.base,
+            "data set": self.dataset,
+            "input": " × ".join(str(side) for side in self.input_shape),
+            "penalty": ", ".join(f"{key} {value}" for key, value in self.penalty.items()),
+            "alpha": f"{self.alpha:g}",
+            "tau": f"{self.tau:g}",
+            "seed": self.seed,
+            "multiply-adds": f"{self.multiply_adds:,} ({share:.1%} of dense)",
+            "parameters": f"{self.params:,} (dense {self.dense_params:,})",
+            "validation accuracy": f"{self.validation:.2%}",
+            "test accuracy": f"{self.accuracy:.2%} (at surgery {self.accuracy_at_surgery:.2%}, "
+            f"dense {self.dense_accuracy:.2%})",
+            "milliseconds for one example": f"{self.latency_ms:.2f} "
+            f"(dense {self.dense_latency_ms:.2f}) on {self.machine}",
+            "SHA-256": self.sha256,
+        }
+        lines = ["# Pruned network", "", self.summary + ".", "", "| | |", "| --- | --- |"]
+        lines += [f"| {name} | {value} |" for name, value in rows.items()]
+        closing = "Chosen by validation accuracy; the test split was only reported on."
+        return "\n".join([*lines, "", closing, ""])

@@ -1,0 +1,74 @@
+"""Run the notebooks of this folder and write them back with their outputs.
+
+    python tutorials/execute.py            # all of them, as they are committed
+    python tutorials/execute.py 1 5        # those whose names begin so
+
+With STRUCTSPARSE_QUICK=1 they run with small numbers; then nothing is written. Each runs in a new,
+empty folder, so that what it saves does not stay here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parent
+QUICK = "STRUCTSPARSE_QUICK"
+CELL_SECONDS = 1800
+
+
+def notebooks(starts: Sequence[str] = ()) -> list[Path]:
+    """The notebooks of the folder whose names begin with one of some texts; without texts, all."""
+    return sorted(p for p in FOLDER.glob("*.ipynb") if not starts or p.name.startswith((*starts,)))
+
+
+def execute(path: Path) -> Any:
+    """Run a notebook in a folder of its own.
+
+    Args:
+        path: The notebook.
+
+    Returns:
+        The notebook with its outputs.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: A cell raises.
+    """
+    book = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        resources = {"metadata": {"path": folder}}
+        client = NotebookClient(
+            book, timeout=CELL_SECONDS, resources=resources, record_timing=False
+        )
+        client.execute()
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs = _kept(cell.outputs)
+    return book
+
+
+def _kept(outputs: Sequence[Any]) -> list[Any]:
+    """Without what libraries write to the error stream: it names places of this machine."""
+    return [x for x in outputs if x.output_type != "stream" or x.name != "stderr"]
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    for path in notebooks(sys.argv[1:]):
+        start = time.perf_counter()
+        book = execute(path)
+        if not os.environ.get(QUICK):
+            nbformat.write(book, path)
+        print(f"{path.name}: {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
