@@ -59,8 +59,11 @@ def onnxruntime(model: keras.Model, batch: Array) -> Run:
     """ONNX Runtime with its default threads."""
     import onnxruntime as ort
 
+    options = ort.SessionOptions()
+    # Else the threads of the network whose turn it was stay busy for a while, waiting for work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with exported(model, "onnx") as path:
-        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: batch}
     return lambda: session.run(None, feed)[0]
 
