@@ -13,7 +13,7 @@ def finite(argument: str, value: float) -> float:
     Raises:
         ValueError: It is none.
 
-    Example:
+    Examples:
         >>> finite("cost", 3)
         3.0
     """
@@ -28,7 +28,7 @@ def nonnegative(argument: str, value: float) -> float:
     Raises:
         ValueError: It is none.
 
-    Example:
+    Examples:
         >>> nonnegative("tau", -1.0)
         Traceback (most recent call last):
         ...
@@ -45,7 +45,7 @@ def positive(argument: str, value: int) -> int:
     Raises:
         ValueError: It is none.
 
-    Example:
+    Examples:
         >>> positive("round_to", 0)
         Traceback (most recent call last):
         ...

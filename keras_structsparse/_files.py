@@ -30,7 +30,7 @@ def write_text(path: StrPath, text: str) -> Path:
     Raises:
         OutputError: The file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> write_text(Path(tempfile.mkdtemp(), "a.txt"), "hello").read_text()
         'hello'
@@ -84,7 +84,7 @@ def new_directory(path: StrPath, argument: str = "path") -> Path:
     Raises:
         OutputError: The path is a file, holds something that is not ours, or cannot be made.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> new_directory(Path(tempfile.mkdtemp(), "runs", "first")).name
         'first'

@@ -19,7 +19,7 @@ class Alpha(keras.Variable):
     Args:
         value: A finite number.
 
-    Example:
+    Examples:
         >>> float(keras.ops.convert_to_numpy(Alpha(0.5)))
         0.5
     """

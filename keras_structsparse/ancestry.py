@@ -32,7 +32,7 @@ class Ancestry:
             its number there.
         widths: The base architecture's layers with their numbers of kernels.
 
-    Example:
+    Examples:
         >>> left = Ancestry({"conv": ("conv", (0, 3))}, {"conv": 4, "branch": 2})
         >>> dict(left.of_base(Plan({"conv": (3, 1)})).sizes)
         {'conv': (3, 0, 0, 1), 'branch': (0, 0)}
@@ -85,7 +85,7 @@ class Ancestry:
         Args:
             later: The later ancestry, with that network as the base architecture.
 
-        Example:
+        Examples:
             >>> first = Ancestry({"conv": ("conv", (0, 2, 3))}, {"conv": 4})
             >>> then = Ancestry({"conv": ("conv", (1, 2))}, {"conv": 3})
             >>> first.followed_by(then).layers

@@ -47,7 +47,7 @@ def architecture(model: keras.Model, input_shape: Sequence[int] | None = None) -
     Raises:
         ModelError: As in :func:`keras_structsparse.profile`.
 
-    Example:
+    Examples:
         >>> from keras_structsparse.models import build
         >>> found = architecture(build("cifar10-resnet20"))
         >>> found.depth, found.widths, found.sizes

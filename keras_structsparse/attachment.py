@@ -61,7 +61,7 @@ def attach(
         ValueError: ``layers`` names a layer that cannot be regularized, ``weights`` is unknown,
             or ``weights`` or ``coupled`` does not go with the regularizer.
 
-    Example:
+    Examples:
         >>> from keras_structsparse.regularizers import KernelCount
         >>> inputs = keras.Input((8, 8, 1))
         >>> model = keras.Model(inputs, keras.layers.Conv2D(4, 3, name="conv")(inputs))

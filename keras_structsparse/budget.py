@@ -62,7 +62,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         ValueError: An argument is out of its range; when training starts, the model has no
             regularizer, alpha is 0, or the model is smaller than the target already.
 
-    Example:
+    Examples:
         >>> budget = TargetMultiplyAdds(0.4)
         >>> # model.fit(x, y, epochs=20, callbacks=[budget])
         >>> # pruned = kss.prune(model, tau=1e-3)

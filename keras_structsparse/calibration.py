@@ -147,7 +147,7 @@ def fit(counts: Array, seconds: Array) -> tuple[Array, float]:
     Returns:
         The prices, and the root mean square of the relative error.
 
-    Example:
+    Examples:
         >>> prices, error = fit(np.array([[1.0, 0.0], [1.0, 2.0], [1.0, 4.0]]), np.array([1, 2, 3]))
         >>> prices.round(6).tolist(), round(error, 6)
         ([1.0, 0.5], 0.0)

@@ -56,7 +56,7 @@ def carry_optimizer(model: keras.Model, pruned: keras.Model) -> keras.Model:
         ValueError: ``model`` is not compiled, ``pruned`` was not made from it in this process, or
             has an optimizer of another type.
 
-    Example:
+    Examples:
         >>> from keras_structsparse.plans import Plan
         >>> from keras_structsparse.surgery import prune
         >>> inputs = keras.Input((8, 8, 1))

@@ -23,7 +23,7 @@ def mean_correlation(kernel: Array) -> float:
     Returns:
         A number in [0, 1]; nan if fewer than two kernels vary.
 
-    Example:
+    Examples:
         >>> kernels = np.array([[1.0, 2.0, 0.0], [2.0, 4.1, 0.0], [0.0, 0.3, 0.0]])
         >>> round(mean_correlation(kernels), 2)
         1.0

@@ -68,7 +68,7 @@ def tau_curves(points: Sequence[SweptPoint], most: int = MOST) -> list[Curve]:
     Returns:
         The curves by increasing tau, labelled with it.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> point = SimpleNamespace(
         ...     alpha=1e-3, tau=0.1, multiply_adds_fraction=0.4, accuracy_finetuned=0.9

@@ -69,7 +69,7 @@ def cut(
         The sizes; their cost is above ``target + slack`` where no group fits, and below
         ``target - slack`` only where it was so before.
 
-    Example:
+    Examples:
         >>> norms, sizes = np.array([[0.1, 0.5, 0.3]]), np.array([1, 1, 1])
         >>> layers = {"a": LayerGroups(norms, np.array([0, 1]), sizes)}
         >>> cut(layers, lambda left: float(left["a"].sum()), 1.0, 0.1).sizes["a"].tolist()

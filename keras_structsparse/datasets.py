@@ -91,7 +91,7 @@ def load(
         DatasetError: The set is unknown, not for classification, too large for memory, has images
             of different sizes, or its files are missing and cannot be fetched.
 
-    Example:
+    Examples:
         >>> data = load("digits")
         >>> data.shape, data.classes
         ((8, 8, 1), 10)
@@ -128,7 +128,7 @@ def builder(name: str, data_dir: str | Path | None = None) -> Any:
     Raises:
         DatasetError: As for `load`, memory and image sizes apart.
 
-    Example:
+    Examples:
         >>> builder("digits").info.splits["test"].num_examples
         500
     """

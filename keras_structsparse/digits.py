@@ -32,7 +32,7 @@ def stratified(labels: NDArray[np.integer[Any]], count: int, seed: int) -> NDArr
     Returns:
         True where marked, shape (n,).
 
-    Example:
+    Examples:
         >>> labels = np.array([0, 0, 0, 0, 1, 1])
         >>> labels[stratified(labels, 3, seed=0)]
         array([0, 0, 1])

@@ -40,7 +40,7 @@ def remaining(network: Graph, sizes: Sizes) -> dict[str, int]:
     Raises:
         ModelError: The size of a map is open.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from keras_structsparse.graph import read
         >>> stack = [keras.layers.Conv2D(4, 3, padding="same", name=name) for name in ("a", "b")]

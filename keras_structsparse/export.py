@@ -38,7 +38,7 @@ def save_model(model: keras.Model, path: StrPath) -> Path:
     Raises:
         OutputError: The path does not end in ``.keras`` or cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         >>> path = save_model(model, Path(tempfile.mkdtemp(), "model.keras"))
@@ -114,7 +114,7 @@ def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Pa
         RuntimeError: A module that the format needs is not installed.
         ValueError: ``format`` is unknown.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         >>> path = export(model, Path(tempfile.mkdtemp(), "model"))

@@ -57,7 +57,7 @@ def folded(model: keras.Model) -> keras.Model:
     Raises:
         ModelError: The model has no graph, or a layer cannot be copied.
 
-    Example:
+    Examples:
         >>> stack = [keras.layers.Conv2D(4, 3, name="conv"), keras.layers.BatchNormalization()]
         >>> model = keras.Sequential([keras.Input((8, 8, 1)), *stack, keras.layers.ReLU()])
         >>> [type(layer).__name__ for layer in folded(model).layers]

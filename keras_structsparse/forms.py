@@ -23,7 +23,7 @@ class Form:
     Raises:
         ValueError: ``kind`` is unknown, or ``reweight`` does not go with it.
 
-    Example:
+    Examples:
         >>> type(Form("kernel-count", reweight=0.1).regularizer(1e-3)).__name__
         'KernelCount'
     """

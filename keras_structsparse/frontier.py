@@ -48,7 +48,7 @@ def pareto(points: Sequence[Point]) -> tuple[int, ...]:
     Raises:
         ValueError: A number is NaN or infinite.
 
-    Example:
+    Examples:
         >>> pareto([(3, 0.9), (1, 0.7), (2, 0.6), (2, 0.8)])
         (1, 3, 0)
     """
@@ -85,7 +85,7 @@ def choose(
         ValueError: No point qualifies, a number is NaN or infinite, or not exactly one of
             ``max_drop`` and ``max_cost`` is given.
 
-    Example:
+    Examples:
         >>> points = [(1, 0.70), (2, 0.89), (3, 0.90)]
         >>> choose(points, max_drop=0.02, reference=0.91), choose(points, max_cost=1.5)
         (1, 0)

@@ -153,7 +153,7 @@ def read(model: keras.Model) -> Graph:
     Raises:
         ModelError: The model has no graph.
 
-    Example:
+    Examples:
     >>> inputs = keras.Input((8, 8, 1))
     >>> model = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="conv")(inputs))
     >>> [call.name for call in read(model).calls]
@@ -280,7 +280,7 @@ def recorded_config(layer: keras.Layer) -> dict[str, Any] | None:
         A configuration; None where an argument is more than a number, a text or None, for then
         Keras writes nothing down.
 
-    Example:
+    Examples:
         >>> recorded_config(keras.layers.Dense(3, name="d"))["units"]
         3
     """
@@ -300,7 +300,7 @@ def operation_type(function: Callable[..., Tensor], inputs: int = 1) -> type[ker
     Returns:
         The type.
 
-    Example:
+    Examples:
         >>> operation_type(keras.ops.add, 2).__name__
         'Add'
     """

@@ -48,7 +48,7 @@ def support(shape: Shape, size: int) -> tuple[slice, ...]:
     Raises:
         ValueError: If `size` is negative.
 
-    Example:
+    Examples:
         >>> support((5, 5), 4), support((4, 4), 3), support((1, 7), 3)
         ((slice(1, 5, None), slice(1, 5, None)), (slice(0, 3, None), slice(0, 3, None)), \
 (slice(0, 1, None), slice(2, 5, None)))
@@ -74,7 +74,7 @@ def _axis_levels(length: int) -> np.ndarray:
 def levels(shape: Shape) -> np.ndarray:
     """The smallest size whose support holds each position, integers (positions,).
 
-    Example:
+    Examples:
         >>> levels((3, 3)).reshape(3, 3).tolist()
         [[3, 3, 3], [3, 1, 2], [3, 2, 2]]
     """
@@ -100,7 +100,7 @@ def sizes(shape: Shape, groups: str = "half_ring") -> tuple[int, ...]:
     Raises:
         ValueError: If `groups` is unknown.
 
-    Example:
+    Examples:
         >>> sizes((5, 5)), sizes((5, 5), "ring"), sizes((5, 5), "kernel"), sizes(())
         ((1, 2, 3, 4, 5), (1, 3, 5), (5,), (1,))
     """
@@ -125,7 +125,7 @@ def masks(shape: Shape, groups: str = "half_ring") -> np.ndarray:
     Raises:
         ValueError: If `groups` is unknown.
 
-    Example:
+    Examples:
         >>> masks((2, 2)).astype(int)
         array([[0, 1, 1, 1],
                [1, 1, 1, 1]])
@@ -137,7 +137,7 @@ def masks(shape: Shape, groups: str = "half_ring") -> np.ndarray:
 def ring_index(shape: Shape, groups: str = "half_ring") -> np.ndarray:
     """The first group that holds each position, integers (positions,) from 0 (outermost).
 
-    Example:
+    Examples:
         >>> ring_index((3, 3)).reshape(3, 3).tolist()
         [[0, 0, 0], [0, 2, 1], [0, 1, 1]]
     """
@@ -156,7 +156,7 @@ def group_sizes(shape: Shape, groups: str, channels: int) -> np.ndarray:
     Returns:
         Integers (groups,).
 
-    Example:
+    Examples:
         >>> group_sizes((3, 3), "half_ring", channels=2)
         array([10, 16, 18])
     """
@@ -178,7 +178,7 @@ def norm_factors(shape: Shape, groups: str, channels: int, norm: str) -> np.ndar
     Raises:
         ValueError: If `groups` or `norm` is unknown.
 
-    Example:
+    Examples:
         >>> norm_factors((2, 2), "kernel", 1, "group_scaled").tolist()
         [[2.0]]
     """

@@ -63,7 +63,7 @@ def latency(
         ModelError: A model is not built, or a size of its input is open.
         ValueError: ``repeats`` or a batch size is no whole number above 0, or there are no models.
 
-    Example:
+    Examples:
         >>> inputs = keras.Input((4,))
         >>> model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
         >>> (row,) = latency({"dense": model}, batch_sizes=(2,), repeats=3)

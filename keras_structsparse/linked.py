@@ -57,7 +57,7 @@ class Linked(keras.regularizers.Regularizer):
             variables: Variables by path; those not needed are ignored, those missing are left as
                 they were.
 
-        Example:
+        Examples:
             >>> from keras_structsparse.regularizers import KernelCount
             >>> r = KernelCount(alpha=1.0, scale="bn/gamma")
             >>> r.bind({"bn/gamma": keras.Variable([2.0])})

@@ -60,7 +60,7 @@ class Stream:
         It is zero where all of them are: the number of other channels is the size of the union of
         what the writers keep.
 
-        Example:
+        Examples:
             >>> stream = Stream((Writer("a"), Writer("b")), 2, 1.0)
             >>> norms = {"a": ops.array([3.0, 0.0]), "b": ops.array([4.0, 0.0])}
             >>> [float(x) for x in stream.norms(lambda writer: norms[writer.kernel])]
@@ -109,7 +109,7 @@ class Links:
     def to_config(self) -> dict[str, Any]:
         """Plain lists and dictionaries, which :meth:`from_config` reads.
 
-        Example:
+        Examples:
             >>> links = Links(joint=(Stream((Writer("a"), Writer("b")), 2, 1.0),), joined=((0, 2),))
             >>> Links.from_config(links.to_config()) == links
             True

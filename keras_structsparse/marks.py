@@ -27,7 +27,7 @@ class Mark:
     Raises:
         MarksError: A field is missing or out of its range.
 
-    Example:
+    Examples:
         >>> Mark("LeNet", 0.9, "a paper", multiply_adds=50).fraction(dense=200)
         0.25
     """

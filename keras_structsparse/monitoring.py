@@ -47,7 +47,7 @@ class SparsityLogger(keras.callbacks.Callback):
     Raises:
         ValueError: ``tau`` is negative or not finite, or ``groups`` is unknown.
 
-    Example:
+    Examples:
         >>> callbacks = [SparsityLogger(), keras.callbacks.CSVLogger("log.csv")]
         >>> # model.fit(x, y, epochs=20, callbacks=callbacks, verbose=0)
     """

@@ -71,7 +71,7 @@ def travel(optimizer: Optimizer, past: Tensor, rate: Tensor) -> tuple[Tensor, Te
     Returns:
         ``t_k``, and how far this step moves.
 
-    Example:
+    Examples:
         >>> sgd = keras.optimizers.SGD(0.1, momentum=0.5)
         >>> [round(float(t), 3) for t in travel(sgd, 0.1, 0.1)]
         [0.15, 0.15]

@@ -62,7 +62,7 @@ def safe_sqrt(squares: Tensor) -> Tensor:
 def by_ring(values: Tensor, shape: Shape, groups: str, reduce: Callable[..., Tensor]) -> Tensor:
     """Reduce (positions, ...) over the positions of each ring to (groups, ...), G_1's ring first.
 
-    Example:
+    Examples:
         >>> np.array(by_ring(ops.ones((9, 1)), (3, 3), "half_ring", ops.sum))[:, 0].tolist()
         [5.0, 3.0, 1.0]
     """
@@ -72,7 +72,7 @@ def by_ring(values: Tensor, shape: Shape, groups: str, reduce: Callable[..., Ten
 def ring_squares(blocks: Tensor, shape: Shape, groups: str) -> Tensor:
     """The squared l2 norm of each ring of each kernel, (rings, kernels), the ring of G_1 first.
 
-    Example:
+    Examples:
         >>> blocks, shape = to_blocks(np.ones((3, 3, 2, 1), "float32"))
         >>> np.array(ring_squares(blocks, shape, "half_ring"))[:, 0].tolist()
         [10.0, 6.0, 2.0]
@@ -151,7 +151,7 @@ def group_norms(kernel: Tensor, groups: str = "half_ring", norm: str = "l2") -> 
     Raises:
         ValueError: If `groups` or `norm` is unknown or the kernel has less than two axes.
 
-    Example:
+    Examples:
         >>> kernel = np.zeros((3, 3, 1, 1), "float32")
         >>> kernel[1, 1] = 3.0
         >>> kernel[1, 2] = 4.0

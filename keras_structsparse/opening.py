@@ -40,7 +40,7 @@ def opened(model: keras.Model) -> keras.Model:
     Raises:
         ModelError: The model has no graph.
 
-    Example:
+    Examples:
         >>> class Block(keras.layers.Layer):
         ...     def __init__(self):
         ...         super().__init__(name="block")

@@ -53,7 +53,7 @@ class Proximal(keras.optimizers.Optimizer):
         TypeError: ``optimizer`` is no Keras optimizer.
         ValueError: The step length for this type of optimizer is not known.
 
-    Example:
+    Examples:
         >>> from keras_structsparse.regularizers import KernelCount
         >>> layer = keras.layers.Dense(2, kernel_regularizer=KernelCount(0.1))
         >>> model = keras.Sequential([keras.Input((3,)), layer])

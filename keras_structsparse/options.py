@@ -88,7 +88,7 @@ def input_shape(text: str) -> tuple[int, ...]:
 def alphas(text: str) -> tuple[float, ...]:
     """Weights such as "1e-5:1e-2:8", eight in equal ratios, or "1e-3,2e-3".
 
-    Example:
+    Examples:
         >>> alphas("1e-4:1e-2:3")
         (0.0001, 0.001, 0.01)
     """

@@ -53,7 +53,7 @@ def saving(sections: Sequence[Section], multiply_adds: int, steps: float) -> flo
     Returns:
         Seconds; the network pays where this is positive.
 
-    Example:
+    Examples:
         >>> round(saving([Section(100, steps=[3.0, 0.5, 0.5])], 40, 100), 1)
         27.5
     """

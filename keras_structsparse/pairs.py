@@ -31,7 +31,7 @@ def effective_kernel(kernel: Tensor, gamma: Tensor) -> Tensor:
     Raises:
         ValueError: If `gamma` does not have one entry per kernel.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> np.array(effective_kernel(np.array([[3.0], [4.0]]), np.array([-5.0]))
         ... ).round(2).tolist()
@@ -59,7 +59,7 @@ def effective_norms(kernel: Tensor, gamma: Tensor, groups: str, norm: str) -> Te
     Raises:
         ValueError: If `gamma` does not have one entry per kernel.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> kernel, gamma = np.array([[3.0], [4.0]]), np.array([-2.0])
         >>> np.array(effective_norms(kernel, gamma, "kernel", "l2")).round(2).tolist()
@@ -105,7 +105,7 @@ def write_back(effective: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tensor
     Raises:
         ValueError: If `gamma` does not have one entry per kernel.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> kernel, gamma = np.array([[3.0], [4.0]]), np.array([-5.0])
         >>> kernel, gamma = write_back(0.5 * effective_kernel(kernel, gamma), kernel, gamma)
@@ -139,7 +139,7 @@ def pair_gradient(gradient: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tens
     Raises:
         ValueError: If `gamma` does not have one entry per kernel.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> kernel, gamma = np.array([[3.0], [4.0]]), np.array([2.0])
         >>> d_kernel, d_gamma = pair_gradient(np.array([[0.0], [1.0]]), kernel, gamma)

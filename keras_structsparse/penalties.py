@@ -43,7 +43,7 @@ def relaxed(norms: Tensor, weights: Tensor = 1.0, per: str = "kernel") -> Tensor
     Returns:
         Tensor (1,) or (kernels,).
 
-    Example:
+    Examples:
         >>> np.array(relaxed(ops.array([[3.0, 0.0], [5.0, 1.0]]))).tolist()
         [8.0, 1.0]
     """
@@ -64,7 +64,7 @@ def value(norms: Tensor, weights: Tensor = 1.0, power: int = 1, per: str = "kern
     Returns:
         Scalar tensor.
 
-    Example:
+    Examples:
         >>> norms = ops.array([[3.0, 0.0], [5.0, 1.0]])
         >>> float(value(norms)), float(value(norms, power=2)), float(value(norms, 1.0, 2, "layer"))
         (9.0, 65.0, 81.0)
@@ -85,7 +85,7 @@ def slopes(norms: Tensor, weights: Tensor = 1.0, power: int = 1, per: str = "ker
     Returns:
         Tensor (groups, kernels).
 
-    Example:
+    Examples:
         >>> np.array(slopes(ops.array([[3.0, 0.0]]), power=2, per="layer")).tolist()
         [[6.0, 6.0]]
     """
@@ -107,7 +107,7 @@ def reweighting(norms: Tensor, eps: float) -> Tensor:
     Returns:
         Tensor (groups, kernels) of numbers from 0 to 1.
 
-    Example:
+    Examples:
         >>> np.array(reweighting(ops.array([[0.0, 2.0]]), eps=2.0)).tolist()
         [[1.0, 0.5]]
     """
@@ -136,7 +136,7 @@ def subgradient(kernel: Tensor, groups: str, norm: str, slope: Tensor) -> Tensor
     Returns:
         Tensor of the kernel's shape and dtype.
 
-    Example:
+    Examples:
         >>> kernel = np.array([[3.0, 0.0], [4.0, 0.0]])
         >>> np.array(subgradient(kernel, "kernel", "l2", np.ones((1, 2)))).round(2).tolist()
         [[0.6, 0.0], [0.8, 0.0]]
@@ -195,7 +195,7 @@ def prox_chain(kernel: Tensor, groups: str, norm: str, steps: Tensor) -> Tensor:
     Returns:
         Tensor of the kernel's shape and dtype; removed groups are exactly 0.
 
-    Example:
+    Examples:
         >>> kernel = np.array([[3.0, 0.3], [4.0, 0.4]])
         >>> np.abs(np.array(prox_chain(kernel, "kernel", "l2", 1.0))).round(2).tolist()
         [[2.4, 0.0], [3.2, 0.0]]

@@ -73,7 +73,7 @@ def streams(
         DatasetError: As for :func:`keras_structsparse.datasets.builder`; or a share or a split that
             there is not, or images of different sizes without ``recipe.side``.
 
-    Example:
+    Examples:
         >>> from keras_structsparse.recipes import RECIPES
         >>> found = streams(RECIPES["digits"])
         >>> found.examples, found.shape

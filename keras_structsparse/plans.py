@@ -40,7 +40,7 @@ class Plan:
     Raises:
         PlanError: A size is negative or no whole number.
 
-    Example:
+    Examples:
     >>> plan = Plan({"conv": (5, 3, 0, 3), "branch": (0, 0)})
     >>> plan.widths
     {'conv': 3, 'branch': 0}

@@ -39,7 +39,7 @@ def profile(
         ModelError: The model has no graph, a layer's size is open, or ``input_shape`` does not
             fit the model.
 
-    Example:
+    Examples:
         >>> from keras import layers as kl
         >>> inputs = keras.Input((8, 8, 3))
         >>> model = keras.Model(inputs, kl.Conv2D(8, 3, padding="same", name="conv")(inputs))
@@ -76,7 +76,7 @@ def compare(
     Raises:
         ModelError: As in :func:`profile`.
 
-    Example:
+    Examples:
         >>> from keras import layers as kl
         >>> inputs = keras.Input((8, 8, 3))
         >>> dense, small = (

@@ -26,7 +26,7 @@ def shrink_jointly(lengths: Sequence[Tensor], thresholds: Sequence[Tensor]) -> l
     Returns:
         For each vector its factor; 0 where all of them vanish.
 
-    Example:
+    Examples:
         >>> factors = shrink_jointly([ops.array([3.0]), ops.array([4.0])], [ops.array([1.0])] * 2)
         >>> [round(float(factor[0]), 3) for factor in factors]
         [0.8, 0.8]

@@ -52,7 +52,7 @@ def prox_squared(
     Returns:
         Tensor of the kernel's shape and dtype.
 
-    Example:
+    Examples:
         >>> kernel = np.array([[3.0], [4.0]])
         >>> np.array(prox_squared(kernel, "kernel", "l2", 0.5)).round(2).tolist()
         [[1.5], [2.0]]

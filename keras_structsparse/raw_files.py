@@ -137,7 +137,7 @@ def _wrong_sizes(files: Iterable[RawFile], folders: Iterable[Path]) -> list[str]
 def unreachable(urls: Iterable[str]) -> list[str]:
     """The hosts of `urls` that do not answer; asks all at once, for `PROBE_SECONDS` in total.
 
-    Example:
+    Examples:
         >>> unreachable(["http://host.invalid/file"])
         ['host.invalid']
     """

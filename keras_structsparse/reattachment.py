@@ -70,7 +70,7 @@ def reattach(
     Returns:
         The network; compile it afterwards.
 
-    Example:
+    Examples:
         >>> from keras_structsparse.attachment import attach, regularizers_of
         >>> from keras_structsparse.plans import Plan
         >>> from keras_structsparse.regularizers import KernelCount

@@ -48,7 +48,7 @@ def reestimate_batch_norm(model: keras.Model, data: Any, batch_size: int = 256) 
         ValueError: ``data`` holds no examples, not as many arrays as the model has inputs, or
             arrays of different lengths; or ``batch_size`` is no whole number above 0.
 
-    Example:
+    Examples:
         >>> norm = keras.layers.BatchNormalization()
         >>> model = keras.Sequential([keras.Input((2,)), norm])
         >>> x = np.array([[1.0, 5.0], [3.0, 5.0]])

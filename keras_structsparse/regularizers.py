@@ -44,7 +44,7 @@ class KernelCount(Structured):
     Raises:
         ValueError: If an argument is invalid.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> layer = keras.layers.Conv2D(16, 5, kernel_regularizer=KernelCount(1e-3))
         >>> round(float(KernelCount(0.1)(np.ones((2, 2, 1, 3), "float32"))), 3)
@@ -73,7 +73,7 @@ class KernelCount(Structured):
         Returns:
             Dictionary for `from_config`.
 
-        Example:
+        Examples:
             >>> KernelCount(1e-3).get_config()["alpha"]
             0.001
         """
@@ -108,7 +108,7 @@ class KernelSize(Structured):
     Raises:
         ValueError: If an argument is invalid.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> layer = keras.layers.Conv2D(16, 5, kernel_regularizer=KernelSize(1e-3))
         >>> kernel = np.zeros((3, 3, 1, 1), "float32")
@@ -159,7 +159,7 @@ class MultiplyAdds(Structured):
     Raises:
         ValueError: If an argument is invalid.
 
-    Example:
+    Examples:
         >>> import keras_structsparse as kss
         >>> stack = [keras.layers.Conv2D(4, 3, kernel_initializer="ones") for _ in range(2)]
         >>> model = keras.Sequential([keras.Input((8, 8, 2)), *stack])
@@ -192,7 +192,7 @@ class MultiplyAdds(Structured):
         Returns:
             Dictionary for `from_config`.
 
-        Example:
+        Examples:
             >>> MultiplyAdds(1e-8).get_config()["alpha"]
             1e-08
         """

@@ -27,7 +27,7 @@ def with_scales(model: keras.Model) -> keras.Model:
     Raises:
         ModelError: The model has no graph.
 
-    Example:
+    Examples:
         >>> norm = keras.layers.BatchNormalization(scale=False, name="norm")
         >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3), norm])
         >>> with_scales(model).get_layer("norm").gamma.numpy().tolist()

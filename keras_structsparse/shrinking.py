@@ -118,7 +118,7 @@ def fit_shrinking(
             regularizers, or a regularizer, the optimizer or a callback cannot follow a network that
             shrinks.
 
-    Example:
+    Examples:
         >>> # kss.attach(model, kss.KernelSize(1e-3), weights="multiply_adds")
         >>> # model.compile(kss.Proximal(keras.optimizers.SGD(0.1, momentum=0.9)), "mse")
         >>> # shrunk = kss.fit_shrinking(model, x, y, epochs=20, shrink_every=2)

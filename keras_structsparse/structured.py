@@ -61,7 +61,7 @@ class Structured(Linked):
             ValueError: If the kernel has less than two axes.
             RuntimeError: If other variables are needed and have not been bound.
 
-        Example:
+        Examples:
             >>> from keras_structsparse.regularizers import KernelCount
             >>> round(float(KernelCount(alpha=0.1)(np.array([[3.0], [4.0]], "float32"))), 3)
             0.5
@@ -92,7 +92,7 @@ class Structured(Linked):
         Raises:
             ValueError: If the kernel has less than two axes.
 
-        Example:
+        Examples:
             >>> from keras_structsparse.regularizers import KernelSize
             >>> tuple(KernelSize().group_norms(np.ones((3, 3, 2, 8), "float32")).shape)
             (3, 8)
@@ -116,7 +116,7 @@ class Structured(Linked):
         Raises:
             ValueError: If the kernel has less than two axes.
 
-        Example:
+        Examples:
             >>> from keras_structsparse.regularizers import KernelCount
             >>> kernel = np.array([[3.0, 0.3], [4.0, 0.4]])
             >>> np.abs(KernelCount(alpha=1.0).prox(kernel, 1.0)).round(2).tolist()
@@ -147,7 +147,7 @@ class Structured(Linked):
             RuntimeError: If `scale` is set and no variable has been bound, or if the penalty
                 depends on the kernels of other layers.
 
-        Example:
+        Examples:
             >>> from keras_structsparse.regularizers import KernelCount
             >>> kernel = np.array([[3.0, 0.0], [4.0, 0.0]])
             >>> np.array(KernelCount(alpha=1.0).subgradient(kernel)).round(2).tolist()
@@ -171,7 +171,7 @@ class Structured(Linked):
         Raises:
             ValueError: If the kernel has less than two axes or `gamma` does not fit it.
 
-        Example:
+        Examples:
             >>> from keras_structsparse.regularizers import KernelCount
             >>> kernel, gamma = np.array([[3.0], [4.0]], "float32"), np.array([2.0], "float32")
             >>> kernel, gamma = KernelCount(alpha=1.0).pair_prox(kernel, gamma, 0.5)
@@ -195,7 +195,7 @@ class Structured(Linked):
         Raises:
             ValueError: If the kernel has less than two axes or `gamma` does not fit it.
 
-        Example:
+        Examples:
             >>> from keras_structsparse.regularizers import KernelCount
             >>> kernel, gamma = np.array([[3.0], [4.0]], "float32"), np.array([2.0], "float32")
             >>> d_kernel, d_gamma = KernelCount(alpha=1.0).pair_subgradient(kernel, gamma)
@@ -222,7 +222,7 @@ class Structured(Linked):
         Raises:
             ValueError: If `weight` or `scale` is invalid, or `layout` is not plain.
 
-        Example:
+        Examples:
             >>> from keras_structsparse.regularizers import KernelSize
             >>> r = KernelSize(1e-3)
             >>> r.bound(2.0).alpha is r.alpha
@@ -240,7 +240,7 @@ class Structured(Linked):
         Returns:
             Dictionary for `from_config`.
 
-        Example:
+        Examples:
             >>> from keras_structsparse.regularizers import KernelCount
             >>> KernelCount.from_config(KernelCount(1e-3, norm="linf").get_config()).norm
             'linf'

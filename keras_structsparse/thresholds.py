@@ -85,7 +85,7 @@ def effective_norms(kernel: Array, gamma: Array | None, how: str) -> Array:
     Returns:
         The l2 norms (groups, kernels) of ``gamma_j k_j / |k_j|``, or of ``k_j``; ``G_1`` first.
 
-    Example:
+    Examples:
         >>> effective_norms(np.array([[3.0], [4.0]]), np.array([-2.0]), "kernel").round(6).tolist()
         [[2.0]]
     """

@@ -34,7 +34,7 @@ def traced(model: keras.Model, example: Any) -> keras.Model:
         ModelError: The call cannot be traced, uses weights that are in no layer, or computes
             something else than the traced model, as it does if it branches on values.
 
-    Example:
+    Examples:
         >>> class Twice(keras.Model):
         ...     def __init__(self):
         ...         super().__init__()

@@ -108,7 +108,7 @@ def verify_folding(model: keras.Model, samples: int = 8, seed: int = 0) -> Verif
         ModelError: The model has no graph, or a layer cannot be copied.
         RuntimeError: The backend computes in float32 only.
 
-    Example:
+    Examples:
         >>> stack = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
         >>> verify_folding(keras.Sequential([keras.Input((8, 8, 1)), *stack])).passed
         True

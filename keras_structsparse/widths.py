@@ -12,7 +12,7 @@ Array = Any
 def filled(width: int, block: int) -> int:
     """The least multiple of a block that is not below a width.
 
-    Example:
+    Examples:
         >>> filled(9, 8), filled(8, 8), filled(9, 1)
         (16, 8, 9)
     """
@@ -30,7 +30,7 @@ def returning(kept: Array, strength: Array, block: int) -> Array:
     Returns:
         A mask (kernels,); empty where nothing stays anyway, or too few have a strength.
 
-    Example:
+    Examples:
         >>> returning(np.array([True, False, False, False]), np.array([5.0, 1.0, 0.0, 2.0]), 2)
         array([False, False, False,  True])
     """

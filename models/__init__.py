@@ -76,7 +76,7 @@ def find(name: str) -> Entry:
     Raises:
         ValueError: There is no network of that name, or the text is none.
 
-    Example:
+    Examples:
         >>> find("(64,5)x18").summary
         'base: (64,5)x18'
     """
@@ -104,7 +104,7 @@ def build(
     Raises:
         ValueError: As for :func:`find`.
 
-    Example:
+    Examples:
         >>> build("digits-residual").output_shape
         (None, 10)
         >>> build("(8,5)x3 plain", (28, 28, 1)).input_shape

@@ -81,7 +81,7 @@ def build_base(base: Base, input_shape: tuple[int, int, int], classes: int) -> k
     Returns:
         A functional model; convolutions are named conv1, conv2, ...
 
-    Example:
+    Examples:
         >>> model = build_base(Base(((8, 3),) * 3), (8, 8, 1), 10)
         >>> [layer.name for layer in model.layers if layer.name.startswith("conv")]
         ['conv1', 'conv2', 'conv3']

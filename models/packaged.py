@@ -29,7 +29,7 @@ def cards(folder: Path = FOLDER) -> Mapping[str, Card]:
     Raises:
         ModelError: A file beside the networks is no card.
 
-    Example:
+    Examples:
         >>> card = cards()["digits-residual-40pc"]
         >>> card.base, card.multiply_adds <= 0.4 * card.dense_multiply_adds
         ('digits-residual', True)
@@ -54,7 +54,7 @@ def load(name: str, folder: Path = FOLDER) -> keras.Model:
         ModelError: The file is missing, or not the one that the card describes.
         ValueError: There is no network of that name.
 
-    Example:
+    Examples:
         >>> load("digits-residual-40pc").input_shape
         (None, 8, 8, 1)
     """

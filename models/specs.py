@@ -47,7 +47,7 @@ def parse(text: str) -> Base:
     Raises:
         ValueError: The text is none.
 
-    Example:
+    Examples:
         >>> parse("(64,5)x18").strided
         (7, 13)
         >>> parse("(8,7,2),(8,3)x2 plain norm=none").layers
@@ -80,7 +80,7 @@ def strides(layers: Sequence[tuple[int, int]]) -> tuple[int, ...]:
     Returns:
         Indices of convolutions.
 
-    Example:
+    Examples:
         >>> strides([(16, 3)] * 7 + [(32, 3)] * 6 + [(64, 3)] * 6)
         (7, 13)
         >>> strides([(16, 5)] * 7)
@@ -106,7 +106,7 @@ def is_spec(text: str) -> bool:
 def text_of(base: Base) -> str:
     """The layers of a base as a text.
 
-    Example:
+    Examples:
         >>> text_of(Base(((64, 7), (64, 3), (64, 3))))
         '(64,7),(64,3)x2'
     """

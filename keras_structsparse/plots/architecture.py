@@ -37,7 +37,7 @@ def architecture_figure(
         ImportError: matplotlib is not installed.
         ValueError: ``base`` is empty, or ``sizes`` does not fit it.
 
-    Example:
+    Examples:
         >>> figure = architecture_figure({"conv": (4, 5)}, {"conv": (5, 3, 0, 3)})
         >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
         ['conv']

@@ -35,7 +35,7 @@ def comparison_figure(comparison: Comparison, title: str | None = None) -> Figur
         ImportError: matplotlib is not installed.
         ValueError: No layer has multiply-adds.
 
-    Example:
+    Examples:
         >>> import keras
         >>> import keras_structsparse as kss
         >>> inputs = keras.Input((8, 8, 1))

@@ -28,7 +28,7 @@ def correlation_figure(
         ImportError: matplotlib is not installed.
         ValueError: No layer has a value.
 
-    Example:
+    Examples:
         >>> figure = correlation_figure({"conv1": {1: 0.2, 2: 0.3}, "conv2": {1: 0.1, 2: 0.1}})
         >>> len(figure.axes[0].lines)
         2

@@ -51,7 +51,7 @@ def curves_figure(
         ImportError: matplotlib is not installed.
         ValueError: There are no points.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> point = SimpleNamespace(
         ...     alpha=1e-3,

@@ -44,7 +44,7 @@ def frontier_figure(
         ImportError: matplotlib is not installed.
         ValueError: There are no points, or ``chosen`` is no index of one.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> point = SimpleNamespace(
         ...     alpha=1e-3,

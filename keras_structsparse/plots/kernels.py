@@ -51,7 +51,7 @@ def groups_figure(size: int = 5, kinds: Sequence[str] = GROUPS) -> Figure:
         ImportError: matplotlib is not installed.
         ValueError: A kind is unknown, or there is none.
 
-    Example:
+    Examples:
         >>> figure = groups_figure(3, ["ring"])
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['1', '1', '1', '1', '2', '1', '1', '1', '1']
@@ -88,7 +88,7 @@ def shrinking_figure(
         ImportError: matplotlib is not installed.
         ValueError: ``kernel`` holds more than one kernel, or there are no steps.
 
-    Example:
+    Examples:
         >>> from keras_structsparse.regularizers import KernelSize
         >>> figure = shrinking_figure(np.ones((3, 3, 1, 1)), KernelSize(1.0), (0.0, 9.0))
         >>> [axes.get_title("left") for axes in figure.axes]
@@ -129,7 +129,7 @@ def path_figure(
         ImportError: matplotlib is not installed.
         ValueError: ``kernel`` holds more than one kernel, or there are no steps.
 
-    Example:
+    Examples:
         >>> from keras_structsparse.regularizers import KernelSize
         >>> figure = path_figure(np.ones((3, 3, 1, 1)), KernelSize(1.0), (0.0, 9.0))
         >>> figure.axes[0].lines[-1].get_ydata().tolist()

@@ -42,7 +42,7 @@ def place_labels(
 def scientific(number: float) -> str:
     """A number in two digits.
 
-    Example:
+    Examples:
         >>> scientific(0.0123), scientific(0)
         ('1.2e-2', '0')
     """

@@ -35,7 +35,7 @@ def widths_figure(
         ImportError: matplotlib is not installed.
         ValueError: ``base`` or ``widths`` is empty, or they do not fit together.
 
-    Example:
+    Examples:
         >>> figure = widths_figure({"conv1": 8, "conv2": 8}, {1e-3: {"conv1": 5}})
         >>> figure.axes[0].lines[-1].get_ydata().tolist()
         [5, 8]

@@ -38,7 +38,7 @@ class Costs:
     Raises:
         CostsError: A price is negative or not finite, or ``block`` is no whole number above 0.
 
-    Example:
+    Examples:
         >>> Costs.from_json(Costs(move=20.0, start=3e5).to_json())
         Costs(move=20.0, start=300000.0, block=16)
     """
@@ -64,7 +64,7 @@ class Costs:
             inputs: Input channels.
             kernels: Output channels.
 
-        Example:
+        Examples:
             >>> costs = Costs(move=1.0, start=5.0, block=8)
             >>> costs.convolution(10, 9, 3, 12) == 10 * (9 * 3 * 16 + 12) + 5
             True
@@ -125,7 +125,7 @@ def cut(keys: Sequence[int], price: Price, step: int = 1) -> Segments:
     Returns:
         The segments (start, stop), in order.
 
-    Example:
+    Examples:
         >>> cut([1, 1, 1, 5], lambda key, length: length * key**2 + 4)
         [(0, 3), (3, 4)]
         >>> cut([1, 1, 1, 5], lambda key, length: length * key**2 + 100)

@@ -129,7 +129,7 @@ def origins(model: keras.Model, pruned: keras.Model) -> tuple[Origin | None, ...
     Raises:
         ValueError: ``pruned`` was not made from ``model``, or in another process.
 
-    Example:
+    Examples:
         >>> from keras_structsparse.plans import Plan
         >>> from keras_structsparse.surgery import prune
         >>> inputs = keras.Input((8, 8, 1))

@@ -68,7 +68,7 @@ def prune(
         ValueError: ``constants`` or ``realize`` is unknown, ``round_to`` is no whole number above
             0, or not exactly one of ``plan`` and ``tau`` is given.
 
-    Example:
+    Examples:
         >>> inputs = keras.Input((8, 8, 1))
         >>> x = keras.layers.Conv2D(4, 5, padding="same", name="conv")(inputs)
         >>> x = keras.layers.GlobalAveragePooling2D()(x)

@@ -32,7 +32,7 @@ class Trial:
     def name(self) -> str:
         """A name that files may have.
 
-        Example:
+        Examples:
             >>> Trial(1e-3, 2).name
             'alpha-0.001-seed-2'
         """
@@ -65,7 +65,7 @@ class Settings:
     Raises:
         ValueError: A value is out of its range.
 
-    Example:
+    Examples:
         >>> [trial.name for trial in Settings("net", "digits", (1e-3, 2e-3)).trials]
         ['alpha-0.0-seed-0', 'alpha-0.001-seed-0', 'alpha-0.002-seed-0']
     """
@@ -133,7 +133,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
     Returns:
         One phrase for each entry.
 
-    Example:
+    Examples:
         >>> differences({"recipe": {"epochs": 8}}, {"recipe": {"epochs": 4}})
         ['recipe.epochs: the run has 8, received 4']
     """
