@@ -57,7 +57,7 @@ def verify(
     plan: Plan,
     constants: str = "exact",
     realize: str = "auto",
-    samples: int = 8,
+    samples: int = 5,
     seed: int = 0,
     costs: Costs | None = None,
     round_to: int = 1,
@@ -71,7 +71,8 @@ def verify(
         plan: The plan.
         constants: As for :func:`keras_structsparse.prune`.
         realize: Likewise.
-        samples: Number of random inputs.
+        samples: Number of random inputs. Five is a size that few layers have: see "A trap" in
+            the project's docs/method.md.
         seed: Seed of the inputs.
         costs: As for :func:`keras_structsparse.prune`.
         round_to: Likewise.
@@ -93,7 +94,7 @@ def verify(
     return Verification(error, _control(double, plan, inputs, expected))
 
 
-def verify_folding(model: keras.Model, samples: int = 8, seed: int = 0) -> Verification:
+def verify_folding(model: keras.Model, samples: int = 5, seed: int = 0) -> Verification:
     """Compare ``folded(model)`` with ``model`` in float64 on random inputs.
 
     Args:

@@ -61,8 +61,13 @@ def types(model: keras.Model) -> list[type[keras.Layer]]:
     return [type(x) for x in model.layers if not isinstance(x, L.InputLayer)]
 
 
-def random_batch(model: keras.Model, seed: int = 0, samples: int = 3, unknown: int = 12) -> Any:
-    """Random inputs in the structure that a model takes; sizes not known become `unknown`."""
+def random_batch(model: keras.Model, seed: int = 0, samples: int = 13, unknown: int = 12) -> Any:
+    """Random inputs in the structure that a model takes; sizes not known become `unknown`.
+
+    By default as many as no network of the tests has channels or positions: outside of a
+    compiled function Keras 3.15 on TensorFlow takes the second summand of (3, 3, 1) + (3, 1, 1)
+    for a bias of the positions, and broadcasts over the samples.
+    """
     rng = np.random.default_rng(seed)
     shapes = [(samples, *(n or unknown for n in tensor.shape[1:])) for tensor in model.inputs]
     batch = [rng.normal(size=shape) for shape in shapes]

@@ -260,6 +260,22 @@ def test_noise_at_inference_has_no_constants() -> None:
     assert kernel_shape(pruned, "first")[-1] == 6
 
 
+@pytest.mark.parametrize("add", [lambda a, b: a + b, lambda a, b: L.Add()([a, b])])
+def test_what_is_broadcast_over_positions_is_no_bias(
+    add: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """With as many samples as positions, and a single channel left: docs/method.md, "A trap"."""
+    inputs = keras.Input((3, 2))
+    x = L.Conv1D(4, 3, padding="same", name="first")(inputs)
+    x = add(x, keras.ops.max(x, axis=-2, keepdims=True))
+    model = randomize(keras.Model(inputs, L.Conv1D(2, 3, name="last")(x)))
+    chosen = Plan({"first": [3, 0, 0, 0]})
+    pruned = prune(model, chosen)
+    assert kernel_shape(pruned, "first") == (3, 2, 1)
+    batch = random_batch(model, samples=3)
+    assert difference(masked(model, chosen), pruned, batch) <= 1e-10
+
+
 @pytest.mark.parametrize("pool", [L.GlobalAveragePooling1D, L.BatchNormalization])
 def test_masks_over_time_stay(pool: type[keras.Layer]) -> None:
     inputs = keras.Input((8, 2))

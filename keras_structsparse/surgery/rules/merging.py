@@ -37,7 +37,7 @@ def flow_add(site: Site) -> Flow:
 
 def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The sum of the sides that have channels left, plus the constants of the others."""
-    return (_build_sum if _is_sum(site) else arithmetic.build)(site, wanted, pieces)
+    return (_build_sum if _is_sum(site) else _build_broadcast)(site, wanted, pieces)
 
 
 def _is_sum(site: Site) -> bool:
@@ -83,6 +83,19 @@ def _build_sum(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Pie
     if len(whole) == 1:
         return Piece(whole[0], order)
     return Piece(layers.Add(dtype=policy(site), name=site.layer_name)(whole), order)
+
+
+def _build_broadcast(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """The sum on the kept channels, what is broadcast first.
+
+    Keras on TensorFlow takes a second summand (samples, 1, 1), as one may become that has a
+    single channel left, for a bias, and adds it along the wrong axis if the sizes allow it.
+    """
+    sizes = [math.prod(size or sys.maxsize for size in shape[1:]) for shape in site.shapes]
+    turn = sorted(range(len(sizes)), key=sizes.__getitem__)
+    inputs, shapes = [site.inputs[i] for i in turn], [site.shapes[i] for i in turn]
+    site = replace(site, inputs=tuple(inputs), shapes=tuple(shapes))
+    return arithmetic.build(site, wanted, [pieces[i] for i in turn])
 
 
 def _common_order(wanted: Array, pieces: Sequence[Piece | None]) -> Array:
