@@ -58,9 +58,9 @@ FAMILIES = {
     "fashion-mnist": Family(
         "fashion-mnist-square",
         "fashion-mnist-residual",
-        "--dataset fashion_mnist --validation 0.1 --alphas 2e-3,4e-3,8e-3,1.2e-2,2.4e-2 "
-        "--taus 1e-3,3e-2 --reweight 0.1 --weights multiply_adds --epochs 12 --tuning-epochs 4 "
-        "--batch-size 128",
+        "--dataset fashion_mnist --validation 0.1 --alphas 4e-3,8e-3,1.6e-2,3.2e-2 --taus 1e-3 "
+        "--reweight 0.1 --weights multiply_adds --epochs 10 --path-epochs 5 --shrink-every 1 "
+        "--tuning-epochs 4 --batch-size 128",
         (60, 40, 20),
     ),
 }

@@ -56,8 +56,21 @@ def execute(path: Path) -> Any:
 
 
 def _kept(outputs: Sequence[Any]) -> list[Any]:
-    """Without what libraries write to the error stream: it names places of this machine."""
-    return [x for x in outputs if x.output_type != "stream" or x.name != "stderr"]
+    """Without what libraries log: it names places of this machine. Texts are put together."""
+    kept: list[Any] = []
+    for output in outputs:
+        if output.output_type != "stream":
+            kept.append(output)
+            continue
+        lines = output.text.splitlines(keepends=True)
+        output.text = "".join(line for line in lines if not line.startswith("INFO:tensorflow:"))
+        if output.name == "stderr" or not output.text.strip():
+            continue
+        if kept and kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def main() -> None:
