@@ -35,6 +35,7 @@ from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdd
 from keras_structsparse.scales import with_scales
 from keras_structsparse.shrinking import Shrunk, fit_shrinking
 from keras_structsparse.surgery import Costs, prune
+from keras_structsparse.sweeps import Search as SweepSearch
 from keras_structsparse.sweeps import Settings as SweepSettings
 from keras_structsparse.sweeps import sweep
 from keras_structsparse.tracing import traced
@@ -60,6 +61,7 @@ __all__ = [
     "Shrunk",
     "SparsityLogger",
     "StructSparseError",
+    "SweepSearch",
     "SweepSettings",
     "TargetMultiplyAdds",
     "Verification",

@@ -112,6 +112,23 @@ def _geometric(first: float, last: float, count: int) -> tuple[float, ...]:
     return tuple(float(f"{first * ratio**i:.6g}") for i in range(count))
 
 
+def interval(text: str) -> tuple[float, float]:
+    """A range such as "0.03:0.3".
+
+    Examples:
+        >>> interval("0.03:0.3")
+        (0.03, 0.3)
+    """
+    parts = text.split(":")
+    try:
+        first, last = map(float, parts)
+    except ValueError:
+        first = last = 0.0
+    if not 0 < first < last < math.inf:
+        raise typer.BadParameter(f"expected LEAST:LARGEST, both > 0. Received: {text!r}")
+    return first, last
+
+
 def taus(text: str) -> tuple[float, ...] | None:
     """Thresholds such as "0,1e-3,1e-2"; None for "auto"."""
     return None if text == "auto" else tuple(nonnegative(part) for part in text.split(","))

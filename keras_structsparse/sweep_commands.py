@@ -31,6 +31,7 @@ from keras_structsparse.options import (
     check_reweight,
     floating,
     integer,
+    interval,
     positive,
     seeds,
     share,
@@ -51,6 +52,7 @@ REPORT_EXAMPLE = (
 )
 
 STRATEGIES = ("none", "mirrored")
+SEARCHES = ("grid", "bayesian")
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="What sweep wrote.")]
 
@@ -59,6 +61,25 @@ def _strategy(text: str) -> str:
     if text not in STRATEGIES:
         raise typer.BadParameter(f"expected one of {STRATEGIES}. Received: {text!r}")
     return text
+
+
+def _search(text: str) -> str:
+    if text not in SEARCHES:
+        raise typer.BadParameter(f"expected one of {SEARCHES}. Received: {text!r}")
+    return text
+
+
+def _range(help: str) -> Any:
+    return typer.Option(parser=interval, metavar="LEAST:LARGEST", help=help)
+
+
+def _check_search(search: str, **ranges: tuple[float, float] | None) -> None:
+    """Raise if a range is given that nothing searches."""
+    given = [f"--{name.replace('_', '-')}" for name, found in ranges.items() if found is not None]
+    if given and search != "bayesian":
+        raise typer.BadParameter(
+            f"expected --search bayesian with {' and '.join(given)}. Received: --search {search}"
+        )
 
 
 def sweep(
@@ -108,20 +129,35 @@ def sweep(
             "surgery; 0: they stay."
         ),
     ] = 0,
+    search: Annotated[
+        str,
+        typer.Option(
+            parser=_search,
+            metavar="|".join(SEARCHES),
+            help="grid tries all alphas; bayesian as many between the least and the largest, for "
+            "the best network within --budget.",
+        ),
+    ] = "grid",
+    budget: Annotated[
+        float, typer.Option(parser=share, metavar="FLOAT", help="Share of the multiply-adds.")
+    ] = 0.5,
+    reweights: Annotated[Any, _range("Let the search choose --reweight, too.")] = None,
+    learning_rates: Annotated[Any, _range("Let the search choose --learning-rate, too.")] = None,
     strategy: Annotated[
         str, typer.Option(parser=_strategy, metavar="|".join(STRATEGIES), help="tf.distribute.")
     ] = "none",
     data_dir: DataDir = None,
 ) -> None:
     """Train a family of networks, one per alpha and seed; go on where a killed sweep was."""
-    check_reweight(regularizer, reweight)
+    check_reweight(regularizer, reweight if reweights is None else reweights[1])
+    _check_search(search, reweights=reweights, learning_rates=learning_rates)
     from keras_structsparse import datasets
 
     # Before Keras is imported: that files are missing is said at once.
     data = datasets.load(dataset, data_dir, validation=validation, seed=0)
     from keras_structsparse import sweep_jobs
     from keras_structsparse.forms import Form
-    from keras_structsparse.sweeps.settings import TAUS, Settings
+    from keras_structsparse.sweeps.settings import TAUS, Search, Settings
     from keras_structsparse.training import Recipe
 
     recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp)
@@ -142,6 +178,9 @@ def sweep(
         path=path,
         shrink_every=shrink_every or None,
         reestimate=reestimate_bn or None,
+        search=Search(len(alphas), budget, reweights, learning_rates)
+        if search == "bayesian"
+        else None,
     )
     sweep_jobs.sweep(model, settings, data, out, strategy)
 

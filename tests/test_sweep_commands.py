@@ -50,6 +50,21 @@ def test_a_sweep_writes_points_figures_and_a_table(run: Run) -> None:
     assert "recipe.batch_size: the run has 512, received 64" in again.output
 
 
+def test_a_search_takes_as_many_trials_as_alphas(run: Run) -> None:
+    words = ("--alphas", "0.002:0.05:2", "--taus", "0", "--epochs", "1", "--batch-size", "512")
+    ranges = ("--budget", "0.7", "--learning-rates", "0.05:0.2")
+    result = run(*SWEEP, *words, "--search", "bayesian", *ranges)
+    assert result.exit_code == 0, result.output
+    record = json.loads(Path("run/settings.json").read_text())
+    assert record["search"] == {
+        "trials": 2,
+        "budget": 0.7,
+        "reweight": None,
+        "learning_rate": [0.05, 0.2],
+    }
+    assert len(list(Path("run/trials").glob("*learning_rate*.json"))) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -57,6 +72,13 @@ def test_a_sweep_writes_points_figures_and_a_table(run: Run) -> None:
         (("--alphas", "1e-3", "--taus", "low"), ("expected a number", "'low'")),
         (("--alphas", "1e-3", "--seeds", "0.5"), ("expected a whole number", "'0.5'")),
         (("--alphas", "1e-3", "--strategy", "tpu"), ("mirrored", "'tpu'")),
+        (("--alphas", "1e-3", "--search", "random"), ("bayesian", "'random'")),
+        (("--alphas", "1e-3", "--search", "bayesian"), ("at least two", "(0.001,)")),
+        (("--alphas", "1e-3,2e-3", "--reweights", "0.3:0.1"), ("LEAST:LARGEST", "'0.3:0.1'")),
+        (
+            ("--alphas", "1e-3,2e-3", "--learning-rates", "0.1:0.3"),
+            ("--search bayesian with --learning-rates", "--search grid"),
+        ),
         (("--alphas", "1e-3", "--epochs", "0"), ("epochs: expected", "0")),
         (("--alphas", "1e-3", "--regularizer", "none"), ("form: expected one with a penalty",)),
     ],

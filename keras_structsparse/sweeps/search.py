@@ -7,7 +7,7 @@ known by the run directory, and every search is begun anew with the trials that 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras_tuner
@@ -48,28 +48,40 @@ class TrialOracle(keras_tuner.Oracle):
 
 
 class TrialTuner(keras_tuner.engine.base_tuner.BaseTuner):
-    """Runs the chains that an oracle hands out.
+    """Runs what an oracle hands out.
 
     Args:
-        chains: All chains of the sweep: a chief may have counted the missing ones earlier.
-        missing: Those to hand out.
-        work: What to do for each.
+        oracle: The oracle.
+        work: What to do with the values that it hands out.
         folder: Where keras-tuner may write.
     """
 
     def __init__(
-        self, chains: Sequence[Chain], missing: Sequence[Chain], work: Work, folder: str
+        self, oracle: Any, work: Callable[[Mapping[str, Any]], float], folder: str
     ) -> None:
-        self._chains = {_name(chain): chain for chain in chains}
         self._work = work
-        super().__init__(TrialOracle(missing), directory=folder, project_name="search")
+        super().__init__(oracle, directory=folder, project_name="search")
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Run one chain; what goes wrong in it ends the search."""
+        """Do the work; what goes wrong in it ends the search."""
         try:
-            return {OBJECTIVE: self._work(self._chains[trial.hyperparameters.values[KEY]])}
+            return {OBJECTIVE: self._work(trial.hyperparameters.values)}
         except Exception as error:
             raise keras_tuner.errors.FatalError(str(error)) from error
+
+
+def consult(oracle: Any, work: Callable[[Mapping[str, Any]], float]) -> None:
+    """Do what an oracle hands out, here or as the chief or a worker: see :func:`search`.
+
+    Args:
+        oracle: The oracle.
+        work: What to do with the values that it hands out. What it raises is raised.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            TrialTuner(oracle, work, folder).search(verbose=0)
+        except keras_tuner.errors.FatalError as error:
+            raise error.__cause__ or error from None
 
 
 def _name(chain: Chain) -> str:
@@ -88,10 +100,7 @@ def search(chains: Sequence[Chain], missing: Sequence[Chain], work: Work) -> Non
         missing: Those of which a trial is not finished.
         work: What to do for each. What it raises ends this process's part of the search.
     """
-    if not missing:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            TrialTuner(chains, missing, work, folder).search(verbose=0)
-        except keras_tuner.errors.FatalError as error:
-            raise error.__cause__ or error from None
+    if missing:
+        # All of them: a chief may have counted the missing ones earlier.
+        named = {_name(chain): chain for chain in chains}
+        consult(TrialOracle(missing), lambda values: work(named[values[KEY]]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keras_structsparse._checks import nonnegative, positive
@@ -23,10 +23,14 @@ class Trial:
     Attributes:
         alpha: Weight of the penalty; 0 is the dense network.
         seed: Seed of its weights and of the order of the examples.
+        reweight: In place of the form's, if not None.
+        learning_rate: In place of the recipe's, if not None.
     """
 
     alpha: float
     seed: int
+    reweight: float | None = None
+    learning_rate: float | None = None
 
     @property
     def name(self) -> str:
@@ -35,8 +39,50 @@ class Trial:
         Examples:
             >>> Trial(1e-3, 2).name
             'alpha-0.001-seed-2'
+            >>> Trial(1e-3, 2, learning_rate=0.05).name
+            'alpha-0.001-seed-2-learning_rate-0.05'
         """
-        return f"alpha-{self.alpha!r}-seed-{self.seed}"
+        return "-".join(
+            f"{key}-{value!r}" for key, value in vars(self).items() if value is not None
+        )
+
+
+Range = tuple[float, float]
+"""The least and the largest value."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A Bayesian search, in place of one training for each of a list of alphas.
+
+    What is sought is the best accuracy on the validation split, after fine-tuning, of a network
+    with at most ``budget`` of the multiply-adds.
+
+    Attributes:
+        trials: Number of trainings with a penalty.
+        budget: Share of the dense network's multiply-adds, above 0, at most 1.
+        reweight: The range of the penalty's reweighting; None: the form's is taken.
+        learning_rate: The range of the learning rate at the start; None: the recipe's is taken.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    trials: int
+    budget: float
+    reweight: Range | None = None
+    learning_rate: Range | None = None
+
+    def __post_init__(self) -> None:
+        positive("trials", self.trials)
+        if not 0 < self.budget <= 1:
+            raise ValueError(
+                f"budget: expected a share above 0, at most 1. Received: {self.budget!r}"
+            )
+        for name in ("reweight", "learning_rate"):
+            found = getattr(self, name)
+            if found is not None and not 0 < found[0] < found[1]:
+                raise ValueError(f"{name}: expected a range of numbers > 0. Received: {found!r}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +107,8 @@ class Settings:
         reestimate: Training images from which the statistics of batch normalisations are estimated
             anew after surgery, before the validation split judges a threshold; see
             :func:`reestimate_batch_norm`. None: they stay. The dense network keeps its own.
+        search: How to look for alphas between the least and the largest of the list, with the
+            first seed; None: those of the list are tried. Not together with a path.
 
     Raises:
         ValueError: A value is out of its range.
@@ -82,6 +130,7 @@ class Settings:
     path: Recipe | None = None
     shrink_every: int | None = None
     reestimate: int | None = None
+    search: Search | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("alphas", self.alphas), ("taus", self.taus), ("seeds", self.seeds)):
@@ -102,11 +151,24 @@ class Settings:
             Shrinking(self.shrink_every)
         if self.reestimate is not None:
             positive("reestimate", self.reestimate)
+        if self.search is not None:
+            self._check_search()
+
+    def _check_search(self) -> None:
+        if len(self.alphas) < 2:
+            raise ValueError(
+                f"alphas: expected at least two to search between. Received: {self.alphas!r}"
+            )
+        if len(self.seeds) > 1:
+            raise ValueError(f"seeds: expected one for a search. Received: {self.seeds!r}")
+        if self.path is not None:
+            raise ValueError("path: expected none for a search. Received: a recipe")
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """All trainings, seed by seed, the dense network first."""
-        return tuple(Trial(alpha, seed) for seed in self.seeds for alpha in (0.0, *self.alphas))
+        """All trainings that are known beforehand, seed by seed, the dense network first."""
+        alphas = self.alphas if self.search is None else ()
+        return tuple(Trial(alpha, seed) for seed in self.seeds for alpha in (0.0, *alphas))
 
     @property
     def chains(self) -> tuple[tuple[Trial, ...], ...]:
@@ -116,6 +178,21 @@ class Settings:
         dense = [(Trial(0.0, seed),) for seed in self.seeds]
         paths = [tuple(Trial(alpha, seed) for alpha in self.alphas) for seed in self.seeds]
         return tuple(chain for pair in zip(dense, paths, strict=True) for chain in pair)
+
+    def form_of(self, trial: Trial) -> Form:
+        """The penalty of a trial but for its weight."""
+        return self.form if trial.reweight is None else replace(self.form, reweight=trial.reweight)
+
+    def recipe_of(self, trial: Trial, first: bool = True) -> Recipe:
+        """How a trial trains.
+
+        Args:
+            trial: The trial.
+            first: Whether it starts from the beginning, not from the one before on its path.
+        """
+        recipe = self.recipe if first or self.path is None else self.path
+        rate = trial.learning_rate
+        return recipe if rate is None else replace(recipe, learning_rate=rate)
 
     def record(self) -> dict[str, Any]:
         """The settings as JSON has them."""

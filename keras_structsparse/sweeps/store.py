@@ -149,6 +149,14 @@ class Run:
             points, key=lambda f: (f.trial.alpha, f.trial.seed, f.point.multiply_adds, f.point.tau)
         )
 
+    def trials(self) -> dict[Trial, Sequence[Point]]:
+        """The points of every finished trial: none of one whose network died.
+
+        Raises:
+            OutputError: A file of points is none.
+        """
+        return {record.trial: record.points for record in self._records()}
+
     def correlations(self) -> dict[Trial, Correlations]:
         """How alike the kernels were in every finished trial, by alpha and seed; nan where unknown.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ from keras_structsparse.console import trial_progress
 from keras_structsparse.datasets import Dataset
 from keras_structsparse.errors import DatasetError
 from keras_structsparse.results import Point
+from keras_structsparse.sweeps.scoring import score
 from keras_structsparse.sweeps.settings import Settings, Trial
 from keras_structsparse.sweeps.store import Correlations, Run, open_run
 from keras_structsparse.sweeps.trial import Build, Outcome, Stages, cut, evaluate, train
@@ -52,30 +53,60 @@ def sweep(
         OutputError: ``out`` holds something else or cannot be written.
     """
     _check(data)
-    search = _search_or_explain()
+    _check_tuner()
     run = open_run(out, settings)
     if not _is_worker():
         run.tidy()
     missing = [c for c in settings.chains if not all(run.has(trial) for trial in c)]
     scope = nullcontext if strategy is None else strategy.scope
     count = sum(not run.has(trial) for chain in missing for trial in chain)
+    if settings.search is not None:
+        count = max(settings.search.trials + 1 - len(run.trials()), 0)
     with trial_progress(console or Console(), count) as (stages, finished):
 
-        def work(chain: Sequence[Trial]) -> float:
-            best = 0.0
-            for before, trial in zip((None, *chain), chain, strict=False):
-                if run.has(trial):
-                    continue
-                start = time.perf_counter()
-                outcomes, found = _run(run, build, data, settings, (before, trial), stages, scope)
-                seconds = time.perf_counter() - start
-                run.add(trial, outcomes, seconds, found)
-                finished(_line(trial, [point for point, _ in outcomes], seconds))
-                best = max([best, *(point.validation_finetuned for point, _ in outcomes)])
-            return best
+        def do(before: Trial | None, trial: Trial) -> None:
+            start = time.perf_counter()
+            outcomes, found = _run(run, build, data, settings, (before, trial), stages, scope)
+            seconds = time.perf_counter() - start
+            run.add(trial, outcomes, seconds, found)
+            finished(_line(trial, [point for point, _ in outcomes], seconds))
 
-        search(settings.chains, missing, work)
+        (_in_chains if settings.search is None else _searching)(run, settings, missing, do)
     return run
+
+
+Do = Callable[[Trial | None, Trial], None]
+"""Runs a trial, after the one before it on its path, and writes it down."""
+
+
+def _in_chains(run: Run, settings: Settings, missing: Sequence[Sequence[Trial]], do: Do) -> None:
+    """All trials that are known beforehand."""
+    from keras_structsparse.sweeps.search import search
+
+    def work(chain: Sequence[Trial]) -> float:
+        for before, trial in zip((None, *chain), chain, strict=False):
+            if not run.has(trial):
+                do(before, trial)
+        known = run.trials()
+        return max(score(known[trial], budget=1.0) for trial in chain)
+
+    search(settings.chains, missing, work)
+
+
+def _searching(run: Run, settings: Settings, missing: Sequence[Sequence[Trial]], do: Do) -> None:
+    """The trials that a Bayesian search proposes."""
+    from keras_structsparse.sweeps.bayesian import search_between
+
+    assert settings.search is not None
+    budget = settings.search.budget
+
+    def work(trial: Trial) -> float:
+        if not run.has(trial):
+            do(None, trial)
+        return score(run.trials()[trial], budget)
+
+    known = run.trials()
+    search_between(settings, [(trial, score(known[trial], budget)) for trial in known], work)
 
 
 def _run(
@@ -105,9 +136,9 @@ def _line(trial: Trial, points: Sequence[Point], seconds: float) -> str:
     found = ", ".join(
         f"{point.multiply_adds_fraction:.1%}: {point.validation_finetuned:.1%}" for point in points
     )
-    name = (
-        f"alpha {trial.alpha:g}, seed {trial.seed}" if trial.alpha else f"dense, seed {trial.seed}"
-    )
+    values = {"alpha": trial.alpha, "reweight": trial.reweight, "rate": trial.learning_rate}
+    said = [f"{key} {value:g}" for key, value in values.items() if value]
+    name = ", ".join([*(said or ["dense"]), f"seed {trial.seed}"])
     return f"{name} in {seconds:.0f} s; multiply-adds: validation accuracy {found or 'dead'}"
 
 
@@ -120,15 +151,14 @@ def _check(data: Dataset) -> None:
             )
 
 
-def _search_or_explain() -> Any:
+def _check_tuner() -> None:
     try:
-        from keras_structsparse.sweeps.search import search
+        import keras_structsparse.sweeps.search  # noqa: F401
     except ModuleNotFoundError as error:
         raise ImportError(
             "sweep: expected keras-tuner and tensorboard, which hand out the trials: "
             f"pip install 'keras-structsparse[tuner]'. Received: {error}"
         ) from error
-    return search
 
 
 def _is_worker() -> bool:

@@ -109,9 +109,9 @@ def train(
         The network, with its regularizers.
     """
     keras.utils.set_random_seed(trial.seed)
-    recipe = settings.recipe if start is None or settings.path is None else settings.path
+    recipe, form = settings.recipe_of(trial, first=start is None), settings.form_of(trial)
     with scope():
-        state = _compiled(_built(build), len(data.train), settings.form, recipe, trial, start)
+        state = _compiled(_built(build), len(data.train), form, recipe, trial, start)
     correlations = CorrelationLog(state.ancestry, min(settings.taus))
     callbacks = [*stages(trial.name, recipe.epochs), correlations]
     state = replace(state, correlations=correlations.values)
