@@ -14,6 +14,7 @@ from keras_structsparse import graph as graphs
 from keras_structsparse.ancestry import Ancestry
 from keras_structsparse.attachment import regularizers_of
 from keras_structsparse.budget import TargetMultiplyAdds
+from keras_structsparse.building import build_for_training
 from keras_structsparse.carrying import carry_optimizer, forget
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.estimates import remaining
@@ -136,6 +137,7 @@ def fit_shrinking(
     for start in range(initial_epoch, epochs, shrink_every):
         stop = min(start + shrink_every, epochs)
         course.section = now.sections[-1]
+        build_for_training(now.model, x, y)
         spans = {"initial_epoch": start, "epochs": stop}
         now.model.fit(x, y, callbacks=[course], verbose=0, **spans, **options)
         if now.model.stop_training or stop == epochs:

@@ -14,6 +14,7 @@ from keras_structsparse.alpha import let_go
 from keras_structsparse.ancestry import Ancestry
 from keras_structsparse.attachment import attach, regularizers_of
 from keras_structsparse.budget import TargetMultiplyAdds
+from keras_structsparse.building import build_for_training
 from keras_structsparse.optimizers import Proximal
 from keras_structsparse.regularizers import Structured
 from keras_structsparse.shrinking import Shrunk, fit_shrinking
@@ -195,6 +196,7 @@ def fit(
     Returns:
         The metrics of every epoch.
     """
+    build_for_training(model, *train)
     with _arguments(model, train, recipe, validation, callbacks) as arguments:
         history = model.fit(*train, **arguments)
     return {name: [float(value) for value in values] for name, values in history.history.items()}

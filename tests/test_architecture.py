@@ -94,7 +94,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "surgery": frozenset({"surgery", "plans", "graph", "groups", "copying", "widths"}),
     "training": frozenset(
-        {"alpha", "ancestry", "attachment", "budget", "optimizers", "regularizers", "shrinking"}
+        {"alpha", "ancestry", "attachment", "budget", "building", "optimizers", "regularizers"}
+        | {"shrinking"}
     ),
     "forms": frozenset({"regularizers"}),
     "reestimation": frozenset({"graph"}),
@@ -110,9 +111,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "shrinking": frozenset(
         {"ancestry", "attachment", "budget", "carrying", "estimates", "graph", "kernels"}
-        | {"pace", "plans", "profiles", "reattachment", "structured", "surgery"}
+        | {"building", "pace", "plans", "profiles", "reattachment", "structured", "surgery"}
     ),
     "pace": frozenset(),
+    "building": frozenset(),
     "calibration": frozenset({"graph", "latency", "profiles", "surgery", "widths"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying", "folding"}),
     "portability": frozenset(),
