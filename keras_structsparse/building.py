@@ -10,6 +10,8 @@ from typing import Any
 
 import keras
 
+from keras_structsparse.feeding import are_arrays
+
 Array = Any
 
 
@@ -26,16 +28,10 @@ def build_for_training(model: keras.Model, x: Array, y: Array) -> None:
         y: Targets likewise.
     """
     replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
-    if replicas > 1 or not (_arrays(x) and _arrays(y)):
+    if replicas > 1 or not (are_arrays(x) and are_arrays(y)):
         return
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     one_x, one_y = (keras.tree.map_structure(lambda each: each[:1], data) for data in (x, y))
     model.compute_metrics(one_x, one_y, model(one_x, training=False))
     model.reset_metrics()
-
-
-def _arrays(data: Any) -> bool:
-    """Whether data are arrays with examples, alone or nested."""
-    flat = keras.tree.flatten(data)
-    return bool(flat) and all(hasattr(a, "shape") and a.ndim and len(a) for a in flat)

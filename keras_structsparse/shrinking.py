@@ -18,6 +18,7 @@ from keras_structsparse.building import build_for_training
 from keras_structsparse.carrying import carry_optimizer, forget
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.estimates import remaining
+from keras_structsparse.feeding import fed
 from keras_structsparse.kernels import batch_norm_pairs, kernel_layers
 from keras_structsparse.pace import Course, Section, saving
 from keras_structsparse.plans import Plan
@@ -134,12 +135,13 @@ def fit_shrinking(
     sections = [Section(profile(model).multiply_adds, initial_epoch)]
     course = Course(callbacks, epochs, verbose)
     now = Shrunk(model, whole, course.history.history, sections)
+    inputs, targets, rest = fed(model, x, y, options)
     for start in range(initial_epoch, epochs, shrink_every):
         stop = min(start + shrink_every, epochs)
         course.section = now.sections[-1]
         build_for_training(now.model, x, y)
         spans = {"initial_epoch": start, "epochs": stop}
-        now.model.fit(x, y, callbacks=[course], verbose=0, **spans, **options)
+        now.model.fit(inputs, targets, callbacks=[course], verbose=0, **spans, **rest)
         if now.model.stop_training or stop == epochs:
             break
         now = _next(now, course, stop, None if always else epochs)

@@ -111,10 +111,20 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "shrinking": frozenset(
         {"ancestry", "attachment", "budget", "carrying", "estimates", "graph", "kernels"}
-        | {"building", "pace", "plans", "profiles", "reattachment", "structured", "surgery"}
+        | {
+            "building",
+            "feeding",
+            "pace",
+            "plans",
+            "profiles",
+            "reattachment",
+            "structured",
+            "surgery",
+        }
     ),
     "pace": frozenset(),
-    "building": frozenset(),
+    "feeding": frozenset(),
+    "building": frozenset({"feeding"}),
     "calibration": frozenset({"graph", "latency", "profiles", "surgery", "widths"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying", "folding"}),
     "portability": frozenset(),

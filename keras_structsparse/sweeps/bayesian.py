@@ -36,6 +36,8 @@ class BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         finished: What is known already.
     """
 
+    trials: dict[str, Any]
+
     def __init__(self, settings: Settings, finished: Sequence[Score]) -> None:
         assert settings.search is not None
         self._dense = Trial(0.0, settings.seeds[0])
