@@ -13,8 +13,10 @@ and accuracy anew, on the whole test split of each data set that is there.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,12 +40,14 @@ class Family:
         model: The base.
         sweep: Words behind ``structsparse sweep``.
         percents: At most so many per cent of the base's multiply-adds, for one network each.
+        backend: The backend that trains, by its name; None for Keras' own choice.
     """
 
     prefix: str
     model: str
     sweep: str
     percents: tuple[int, ...]
+    backend: str | None = None
 
 
 FAMILIES = {
@@ -62,6 +66,7 @@ FAMILIES = {
         "--reweight 0.1 --weights multiply_adds --epochs 8 --path-epochs 4 --shrink-every 1 "
         "--tuning-epochs 3 --batch-size 128",
         (60, 40, 20),
+        backend="jax",
     ),
 }
 
@@ -69,7 +74,11 @@ FAMILIES = {
 def make(family: Family, runs: Path, data_dir: str | None) -> None:
     """Sweep, choose, and put networks and cards beside each other."""
     where = [] if data_dir is None else ["--data-dir", data_dir]
-    structsparse(*shlex.split(sweep_of(family)), "--out", str(runs / family.prefix), *where)
+    words = [*shlex.split(sweep_of(family)), "--out", str(runs / family.prefix), *where]
+    # In a process of its own, for the backend; the networks are exported with TensorFlow.
+    backend = {} if family.backend is None else {"KERAS_BACKEND": family.backend}
+    command = [sys.executable, "-m", "keras_structsparse", *words]
+    subprocess.run(command, env={**os.environ, **backend}, check=True)
     choose(family, runs)
 
 
@@ -85,8 +94,9 @@ def choose(family: Family, runs: Path) -> None:
         name = f"{family.prefix}-{percent}pc"
         wish = ("--max-multiply-adds", str(whole * percent // 100))
         structsparse("choose", str(runs / family.prefix), *wish, "--out", str(runs / name))
+        prefix = "" if family.backend is None else f"KERAS_BACKEND={family.backend} "
         commands = (
-            f"structsparse {sweep_of(family)} --out run",
+            f"{prefix}structsparse {sweep_of(family)} --out run",
             f"structsparse choose run {' '.join(wish)} --out chosen",
         )
         install(runs / name, name, commands)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_structsparse as kss
-from keras_structsparse import cli, datasets
+from keras_structsparse import cli, datasets, raw_files
 from keras_structsparse.errors import ModelError
 from keras_structsparse.models.card import Card
 from keras_structsparse.models.packaged import FOLDER, cards, load
@@ -29,6 +31,10 @@ OFFLINE = "digits"
 every = pytest.mark.parametrize("name", list(cards()))
 offline = pytest.mark.parametrize(
     "name", [name for name, card in cards().items() if card.dataset.startswith(OFFLINE)]
+)
+
+fashion = pytest.mark.parametrize(
+    "name", [name for name, card in cards().items() if card.dataset.startswith("fashion_mnist")]
 )
 
 
@@ -68,6 +74,25 @@ def test_accuracy_is_that_of_the_card(name: str) -> None:
     assert abs(right(model) - expected) > 1
 
 
+@fashion
+@pytest.mark.skipif(
+    not raw_files.DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's dataset-fashion-mnist"
+)
+def test_accuracy_on_clothes_is_that_of_the_card(name: str, tmp_path: Path) -> None:
+    """On all test images, read without tensorflow-datasets."""
+    raw_files.restore_fashion_mnist(tmp_path)
+    images, labels = (
+        np.frombuffer(
+            gzip.decompress((tmp_path / f"t10k-{file}-ubyte.gz").read_bytes())[skip:], "u1"
+        )
+        for file, skip in (("images-idx3", 16), ("labels-idx1", 8))
+    )
+    test = images.reshape(-1, 28, 28, 1).astype("float32") / 255, labels.astype("int64")
+    model, card = load(name), cards()[name]
+    assert accuracy(model, test) == pytest.approx(card.accuracy, abs=3e-4)
+    assert accuracy(model, (1 - test[0], test[1])) < card.accuracy - 0.1
+
+
 def test_there_is_a_network_for_the_digits() -> None:
     assert "digits-residual-40pc" in cards()
 
@@ -87,8 +112,9 @@ def test_a_card_is_written_as_it_is_read(name: str) -> None:
     card = Card.from_json(text)
     assert card.to_json() == text
     assert replace(card, accuracy=0.5).to_json() != text
-    assert all(command.startswith("structsparse ") for command in card.commands)
-    assert len(card.commands) == 2
+    sweep, choose = card.commands
+    assert re.match(r"(KERAS_BACKEND=\w+ )?structsparse sweep --model ", sweep)
+    assert choose.startswith("structsparse choose run ")
     assert card.sha256 in card.to_markdown()
 
 
