@@ -65,7 +65,7 @@ FAMILIES = {
         "--dataset fashion_mnist --validation 0.1 --alphas 4e-3,8e-3,1.6e-2,3.2e-2 --taus 1e-3 "
         "--reweight 0.1 --weights multiply_adds --epochs 8 --path-epochs 4 --shrink-every 1 "
         "--tuning-epochs 3 --batch-size 128",
-        (60, 40, 20),
+        (60, 40, 25, 10),
         backend="jax",
     ),
 }
