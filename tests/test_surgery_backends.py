@@ -32,7 +32,11 @@ def _float64() -> None:
 # JAX compiles every operation for every shape.
 @pytest.mark.parametrize("name", ["shared"] if BACKEND == "jax" else NETWORKS)
 def test_pruned_equals_masked(name: str) -> None:
-    pruned = assert_exact_surgery(network(NETWORKS[name], AXIS), PLANS[name])
+    model = network(NETWORKS[name], AXIS)
+    # On torch a batch normalisation of Keras 3.15 rounds to float32, in a float64 model too.
+    normed = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+    tolerance = 1e-6 if BACKEND == "torch" and normed else 1e-10
+    pruned = assert_exact_surgery(model, PLANS[name], tolerance=tolerance)
     formats = {getattr(layer, "data_format", None) for layer in pruned.layers} - {None}
     assert formats == {"channels_last" if AXIS == -1 else "channels_first"}
 
