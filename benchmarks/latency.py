@@ -1,6 +1,8 @@
 """What the saved multiply-adds are worth in time: TensorFlow, ONNX Runtime and LiteRT.
 
     python benchmarks/latency.py                        # a planted plan
+    python benchmarks/latency.py --coupled              # one that narrows residual streams
+    python benchmarks/latency.py --threads 1            # instead of one for every core
     python benchmarks/latency.py --points points.json   # that of a quickstart, with its network
     python benchmarks/latency.py --trained model.keras  # a network trained with a penalty
 
@@ -22,6 +24,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +53,17 @@ RESNET20 = Base(((16, 3),) * 7 + ((32, 3),) * 6 + ((64, 3),) * 6, strided=(7, 13
 # --- the runtimes: from a model and a batch to a function that runs it ---
 
 
-def tensorflow(model: keras.Model, batch: Array) -> Run:
-    """The compiled Keras model."""
+def tensorflow(model: keras.Model, batch: Array, threads: int) -> Run:
+    """The compiled Keras model; its threads are those that TensorFlow was started with."""
     return latency._compiled(model, batch)
 
 
-def onnxruntime(model: keras.Model, batch: Array) -> Run:
-    """ONNX Runtime with its default threads."""
+def onnxruntime(model: keras.Model, batch: Array, threads: int) -> Run:
+    """ONNX Runtime."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
     # Else the threads of the network whose turn it was stay busy for a while, waiting for work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with exported(model, "onnx") as path:
@@ -68,13 +72,13 @@ def onnxruntime(model: keras.Model, batch: Array) -> Run:
     return lambda: session.run(None, feed)[0]
 
 
-def litert(model: keras.Model, batch: Array) -> Run:
-    """LiteRT with a thread for every core."""
+def litert(model: keras.Model, batch: Array, threads: int) -> Run:
+    """LiteRT."""
     import tensorflow as tf
 
     with exported(model, "litert") as path:
         content = Path(path).read_bytes()
-    network = tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count())
+    network = tf.lite.Interpreter(model_content=content, num_threads=threads)
     (given,), (made,) = network.get_input_details(), network.get_output_details()
     network.resize_tensor_input(given["index"], batch.shape)
     network.allocate_tensors()
@@ -87,7 +91,7 @@ def litert(model: keras.Model, batch: Array) -> Run:
     return run
 
 
-RUNTIMES: dict[str, Callable[[keras.Model, Array], Run]] = {
+RUNTIMES: dict[str, Callable[[keras.Model, Array, int], Run]] = {
     "tensorflow": tensorflow,
     "onnxruntime": onnxruntime,
     "litert": litert,
@@ -109,10 +113,14 @@ def exported(model: keras.Model, format: str) -> Iterator[str]:
 # --- the networks ---
 
 
-def planted(model: keras.Model) -> tuple[keras.Model, Plan]:
+def planted(name: str, coupled: bool) -> tuple[str, keras.Model, Plan]:
     """Half of the kernels removed, the others of random sizes."""
+    model = NETWORKS[name]()
     planting.animate(model)
-    return model, planting.random_plan(model, dead=DEAD)
+    plan = planting.random_plan(model, dead=DEAD)
+    if coupled:
+        return f"{name}, coupled", model, planting.coupled(model, plan)
+    return name, model, plan
 
 
 def resnet50() -> keras.Model:
@@ -156,8 +164,10 @@ def measure(name: str, model: keras.Model, plan: Plan, options: argparse.Namespa
             if importlib.util.find_spec(NEEDS[runtime]) is None:
                 continue
             batch = np.random.default_rng(0).random((size, *model.inputs[0].shape[1:]), "float32")
-            seconds = timed([folded(model), folded(pruned)], make, batch, options.repeats)
+            own = partial(make, batch=batch, threads=options.threads)
+            seconds = timed([folded(model), folded(pruned)], own, batch, options.repeats)
             row = {"network": name, **asked(options), "runtime": runtime, "batch": size}
+            row["threads"] = options.threads
             report({**row, "multiply_adds": work, "milliseconds": seconds})
 
 
@@ -167,10 +177,10 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def timed(
-    networks: list[keras.Model], make: Callable[[keras.Model, Array], Run], batch: Array, n: int
+    networks: list[keras.Model], make: Callable[[keras.Model], Run], batch: Array, n: int
 ) -> list[float]:
     """Median milliseconds of each network, in turns."""
-    functions = [make(network, batch) for network in networks]
+    functions = [make(network) for network in networks]
     for network, run in zip(networks, functions, strict=True):
         expected = np.asarray(network(batch))
         np.testing.assert_allclose(run(), expected, atol=1e-3 * np.abs(expected).max())
@@ -185,18 +195,20 @@ def report(row: Row) -> None:
 def table(rows: Sequence[Row]) -> str:
     """What the rows mean: the medians of all runs."""
     text = (
-        f"{'network':<31} {'runtime':<12} {'round to':>8} {'batch':>5} {'dense ms':>9} "
-        f"{'pruned ms':>9} {'time':>6} {'m.-adds':>8} {'kept':>6}  time of each run\n"
+        f"{'network':<31} {'runtime':<12} {'round to':>8} {'batch':>5} {'threads':>7} "
+        f"{'dense ms':>9} {'pruned ms':>9} {'time':>6} {'m.-adds':>8} {'kept':>6}  "
+        "time of each run\n"
     )
-    found = groups(rows, "network", "batch", "round_to", "runtime")
-    for (network, batch, block, runtime), own in found.items():
+    found = groups(rows, "network", "batch", "threads", "round_to", "runtime")
+    for (network, batch, threads, block, runtime), own in found.items():
         times = np.array([row["milliseconds"] for row in own])
         dense, pruned = np.median(times, axis=0)
         ratios = times[:, 1] / times[:, 0]
         time, work = np.median(ratios), own[0]["multiply_adds"][1] / own[0]["multiply_adds"][0]
         each = " ".join(f"{ratio:.2f}" for ratio in ratios)
         text += (
-            f"{network:<31} {runtime:<12} {block:>8} {batch:>5} {dense:>9.2f} {pruned:>9.2f} "
+            f"{network:<31} {runtime:<12} {block:>8} {batch:>5} {threads:>7} "
+            f"{dense:>9.2f} {pruned:>9.2f} "
             f"{time:>6.2f} {work:>8.2f} {100 * work / time:>4.0f} %  {each}\n"
         )
     return text
@@ -206,20 +218,31 @@ def main() -> None:
     """Measure what is asked for, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NETWORKS)}; all unless given")
+    parser.add_argument("--coupled", action="store_true", help="plant plans for whole streams")
     parser.add_argument("--points", type=Path, help="points.json of a quickstart")
     parser.add_argument("--trained", type=Path, help="a model file")
     parser.add_argument("--tau", type=float, default=1e-3, help="of the plan of a model file")
     parser.add_argument("--realize", default="auto", help="as in prune")
     parser.add_argument("--round-to", type=int, default=8, help="as in prune")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 128])
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of a runtime")
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--table-only", action="store_true", help="use what the results hold")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of the exporters
     if not options.table_only:
+        limit_tensorflow(options.threads)
         run(options)
     LINES.with_suffix(".txt").write_text(table(Results(LINES).rows))
     print(LINES.with_suffix(".txt").read_text(), end="")
+
+
+def limit_tensorflow(threads: int) -> None:
+    """Before its first operation: later it takes no limit."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -231,7 +254,7 @@ def run(options: argparse.Namespace) -> None:
     for name in options.names or NETWORKS:
         if name == "ResNet50, 224x224":  # a batch of 128 takes minutes
             options.batch_sizes = [1]
-        measure(name, *planted(NETWORKS[name]()), options)
+        measure(*planted(name, options.coupled), options)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse import counting, graph, verification
+from keras_structsparse import counting, graph, streams, verification
 from keras_structsparse.copying import copy_model
 from keras_structsparse.kernels import kernel_layers
 from keras_structsparse.plans import Plan
@@ -72,6 +72,22 @@ def random_plan(model: keras.Model, seed: int = 0, dead: float = DEAD) -> Plan:
             if name not in outputs
         }
     )
+
+
+def coupled(model: keras.Model, plan: Plan) -> Plan:
+    """The same plan, but kernels that write the same channels live and die with the first of them.
+
+    As training with ``coupled=True`` has it: residual streams get narrower.
+    """
+    sizes = {name: list(own) for name, own in plan.sizes.items()}
+    found = streams.channels(graph.read(model), sizes)
+    for run in streams.joined(found, list(sizes)):
+        for j in range(run.width):
+            (leader, start), *rest = run.first
+            for name, first in rest:
+                own = sizes[name]
+                own[first + j] = max(own[first + j], 1) if sizes[leader][start + j] else 0
+    return Plan(sizes)
 
 
 def _sizes(rng: np.random.Generator, shape: tuple[int, ...], dead: float) -> list[int]:
