@@ -16,6 +16,7 @@ from keras_structsparse.plans import Plan
 from keras_structsparse.plans import plan as read_plan
 from keras_structsparse.readings import State
 from keras_structsparse.structured import Structured
+from keras_structsparse.surgery.costs import check_realize
 
 LOOKS = 64
 """How often in a training the multiply-adds are looked at, and alpha is set."""
@@ -38,11 +39,12 @@ ROUNDING = 1e-6
 class TargetMultiplyAdds(keras.callbacks.Callback):
     """Steer alpha so that the network ends with a share of its multiply-adds.
 
-    What counts are the multiply-adds (eq. 10) of ``kss.prune(model, tau=tau)``. The share that is
-    planned falls geometrically from 1 to the target over the first 45 % of the training, and alpha
-    follows the ratio of the share there is to the planned one. As soon as the target is near, at
-    half of the training at the latest, the groups with the smallest norms go until it is met. From
-    then on alpha is 0 and what has gone is kept away: what is left trains without bias.
+    What counts are the multiply-adds (eq. 10) of ``kss.prune(model, tau=tau, realize=realize)``.
+    The share that is planned falls geometrically from 1 to the target over the first 45 % of the
+    training, and alpha follows the ratio of the share there is to the planned one. As soon as the
+    target is near, at half of the training at the latest, the groups with the smallest norms go
+    until it is met. From then on alpha is 0 and what has gone is kept away: what is left trains
+    without bias.
 
     Give the model a regularizer and compile it with :class:`Proximal`. The search starts at the
     value of alpha, and leaves it at the last one that it steered to; several alphas keep their
@@ -53,6 +55,8 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         target: Multiply-adds to end with, over those of the model, in (0, 1].
         tau: The threshold on group norms that the network will be pruned with.
         tolerance: How far from the target the share may end.
+        realize: What becomes of a layer whose kernels have several sizes, as for :func:`prune`.
+            With "split" every kernel counts with its own size.
 
     Attributes:
         reached: The share at the end of the training; None before.
@@ -68,11 +72,14 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         >>> # pruned = kss.prune(model, tau=1e-3)
     """
 
-    def __init__(self, target: float, tau: float = 1e-3, tolerance: float = 0.02) -> None:
+    def __init__(
+        self, target: float, tau: float = 1e-3, tolerance: float = 0.02, realize: str = "auto"
+    ) -> None:
         super().__init__()
         self.target = check_target("target", target)
         self.tau = nonnegative("tau", tau)
         self.tolerance = nonnegative("tolerance", tolerance)
+        self.realize = check_realize(realize)
         self.reached: float | None = None
         self.threshold: float | None = None
 
@@ -80,7 +87,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Read the network and check that the target can be reached."""
-        self._fitter = Fitter(self.model, self.tau)
+        self._fitter = Fitter(self.model, self.tau, self.realize)
         self._alphas = _starts(self._fitter.regularizers.values())
         self._steering = _Steering(self.target)
         self._epoch = self._looks = self._checks = 0

@@ -22,7 +22,7 @@ Sizes = Mapping[str, Sequence[int]]
 Masks = dict[int, Array]
 
 
-def remaining(network: Graph, sizes: Sizes) -> dict[str, int]:
+def remaining(network: Graph, sizes: Sizes, realize: str = "auto") -> dict[str, int]:
     """The multiply-adds (eq. 10) of each layer that surgery would leave, approximately.
 
     A channel counts as live where a kernel that stays reads a live channel, and passes through
@@ -33,6 +33,7 @@ def remaining(network: Graph, sizes: Sizes) -> dict[str, int]:
     Args:
         network: The graph of the model.
         sizes: The sizes of the kernels, by layer; layers not named stay as they are.
+        realize: As for :func:`prune`.
 
     Returns:
         By name of the layer; layers without multiply-adds are left out.
@@ -56,7 +57,7 @@ def remaining(network: Graph, sizes: Sizes) -> dict[str, int]:
     for call in network.calls:
         if getattr(call.operation, "weights", ()):
             whole = counting.multiply_adds(call.operation, call, shapes) or 0
-            left = round(whole * _share(call, kept, kernels.get(id(call)), whole))
+            left = round(whole * _share(call, kept, kernels.get(id(call)), whole, realize))
             found[call.name] = found.get(call.name, 0) + left
     return {name: work for name, work in found.items() if work}
 
@@ -124,7 +125,7 @@ def _widths(network: Graph) -> list[int]:
 # --- multiply-adds ---
 
 
-def _share(call: Call, kept: Masks, sizes: Array | None, whole: int) -> float:
+def _share(call: Call, kept: Masks, sizes: Array | None, whole: int, realize: str) -> float:
     """The share of a layer's multiply-adds that is left."""
     outputs = kept[call.outputs[0]]
     if sizes is None:
@@ -132,18 +133,19 @@ def _share(call: Call, kept: Masks, sizes: Array | None, whole: int) -> float:
     shape = tuple(call.operation.kernel.shape)
     left = np.maximum(np.sort(sizes[outputs]), 1)
     inputs = int(kept[call.inputs[0]].sum())
-    return _entries(shape[:-2], inputs, left, whole // math.prod(shape)) / math.prod(shape)
+    entries = _entries(shape[:-2], inputs, left, whole // math.prod(shape), realize)
+    return entries / math.prod(shape)
 
 
-def _entries(shape: Sequence[int], inputs: int, sizes: Array, places: int) -> int:
+def _entries(shape: Sequence[int], inputs: int, sizes: Array, places: int, realize: str) -> int:
     """The entries of the kernels that are left, as surgery would cut the layer."""
-    auto = REALIZE["auto"]
+    realization = REALIZE[realize]
 
     def area(size: int) -> int:
         return math.prod(min(side, size) for side in shape)
 
     def price(size: int, kernels: int) -> float:
-        return auto.costs.convolution(places, area(size), inputs, kernels)
+        return realization.costs.convolution(places, area(size), inputs, kernels)
 
-    segments = auto.cut(sizes.tolist(), price) if len(sizes) else []
+    segments = realization.cut(sizes.tolist(), price) if len(sizes) else []
     return inputs * sum((stop - start) * area(int(sizes[stop - 1])) for start, stop in segments)

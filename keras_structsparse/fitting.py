@@ -40,13 +40,14 @@ class Fitter:
     Args:
         model: A functional or built Sequential model.
         tau: The threshold on group norms.
+        realize: As for :func:`prune`.
 
     Raises:
         ModelError: The model has no graph, or the size of a map is open.
     """
 
-    def __init__(self, model: keras.Model, tau: float) -> None:
-        self.model, self.tau = model, tau
+    def __init__(self, model: keras.Model, tau: float, realize: str = "auto") -> None:
+        self.model, self.tau, self.realize = model, tau, realize
         self.reader = Reader(model)
         self.regularizers = regularizers_of(model)
         self.base = profile(model).multiply_adds
@@ -81,7 +82,7 @@ class Fitter:
     def exact_share(self, plan: Plan) -> float:
         """The share that surgery leaves; 0 of a network that it refuses as dead."""
         try:
-            return profile(prune(self.model, plan)).multiply_adds / self.base
+            return profile(prune(self.model, plan, realize=self.realize)).multiply_adds / self.base
         except DeadNetworkError:
             return 0.0
 
@@ -157,7 +158,8 @@ class Fitter:
         ]
 
     def _work(self, sizes: Sizes) -> float:
-        return sum(remaining(self.reader.graph, sizes).values()) / self.base
+        left = remaining(self.reader.graph, sizes, self.realize)
+        return sum(left.values()) / self.base
 
     def _estimate(self, sizes: Sizes) -> float:
         return self._correction * self._work(sizes)

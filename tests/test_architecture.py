@@ -87,7 +87,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"attachment", "cutting", "estimates", "plans", "profiles", "readings", "surgery"}
         | {"thresholds"}
     ),
-    "budget": frozenset({"alpha", "fitting", "plans", "readings", "structured"}),
+    "budget": frozenset({"alpha", "fitting", "plans", "readings", "structured", "surgery"}),
     "correlations": frozenset(),
     "monitoring": frozenset(
         {"ancestry", "attachment", "estimates", "groups", "plans", "profiles", "readings"}

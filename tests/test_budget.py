@@ -137,6 +137,24 @@ def test_alpha_starts_from_nothing() -> None:
     assert [_Steering(0.2).alpha_at(progress, 1.0) for progress in (0.0, 0.05)] == [0.0, 0.5]
 
 
+@pytest.mark.parametrize("realize", ["auto", "crop", "split"])
+def test_what_counts_is_what_surgery_makes_of_layers_with_several_sizes(realize: str) -> None:
+    model = kss.attach(randomize(network()), kss.KernelSize(1e-3))
+    begun(TargetMultiplyAdds(0.4, realize=realize), model)._arrive(0.5, 0.5)
+    left = {
+        each: kss.profile(kss.prune(model, tau=0.0, realize=each)).multiply_adds
+        for each in ("auto", "crop", "split")
+    }
+    whole = kss.profile(model).multiply_adds
+    assert left[realize] / whole == pytest.approx(0.4, abs=TOLERANCE)
+    assert left["split"] < left["crop"]
+
+
+def test_an_unknown_realization_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"realize: expected one of .*Received: 'splt'"):
+        TargetMultiplyAdds(0.4, realize="splt")
+
+
 def test_what_was_cut_does_not_come_back_with_a_step() -> None:
     model = kss.attach(randomize(network()), kss.KernelSize(1e-3))
     budget = begun(TargetMultiplyAdds(0.4), model)

@@ -193,3 +193,14 @@ def realizations(costs: Costs, round_to: int = 1) -> Mapping[str, Realization]:
 
 
 REALIZE = realizations(Costs())
+
+
+def check_realize(value: str) -> str:
+    """The value, if it is a key of :data:`REALIZE`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if value not in REALIZE:
+        raise ValueError(f"realize: expected one of {tuple(REALIZE)}. Received: {value!r}")
+    return value

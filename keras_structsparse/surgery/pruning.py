@@ -14,7 +14,7 @@ from keras_structsparse.plans import Masks, Plan, masks
 from keras_structsparse.plans import plan as read_plan
 from keras_structsparse.surgery import lineage
 from keras_structsparse.surgery.channels import Channels, Piece
-from keras_structsparse.surgery.costs import REALIZE, Costs, Realization, realizations
+from keras_structsparse.surgery.costs import Costs, Realization, check_realize, realizations
 from keras_structsparse.surgery.flow import Step, Walk, walk
 from keras_structsparse.surgery.layout import Layout, choose
 
@@ -79,8 +79,7 @@ def prune(
     """
     if constants not in CONSTANTS:
         raise ValueError(f"constants: expected one of {CONSTANTS}. Received: {constants!r}")
-    if realize not in REALIZE:
-        raise ValueError(f"realize: expected one of {tuple(REALIZE)}. Received: {realize!r}")
+    check_realize(realize)
     if costs is not None and not isinstance(costs, Costs):
         raise TypeError(f"costs: expected keras_structsparse.Costs. Received: {costs!r}")
     block = positive("round_to", round_to)
