@@ -36,6 +36,7 @@ from keras_structsparse.options import (
     NewModel,
     Norm,
     NormOfGroups,
+    Realization,
     Realize,
     Regularizer,
     Reweight,
@@ -263,9 +264,7 @@ def prune(
         Constants,
         typer.Option(help="Constants of removed channels; all but exact change the outputs."),
     ] = Constants.exact,
-    realize: Annotated[
-        Realize, typer.Option(help="Layers of several kernel sizes: one convolution or several.")
-    ] = Realize.auto,
+    realize: Realization = Realize.auto,
     costs: Annotated[
         Path | None,
         typer.Option(metavar=f"FILE{JSON}", help="What `structsparse calibrate` measured."),

@@ -182,6 +182,9 @@ NormOfGroups = Annotated[Norm, typer.Option(help="Norm of a group.")]
 Steps = Annotated[
     Groups, typer.Option(help="Steps of kernel-size: all sizes, or every second one.")
 ]
+Realization = Annotated[
+    Realize, typer.Option(help="Layers of several kernel sizes: one convolution or several.")
+]
 Shares = Annotated[Weights, typer.Option(help="Share alpha among the layers by this.")]
 Reweight = Annotated[
     float,

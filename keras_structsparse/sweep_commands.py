@@ -21,6 +21,8 @@ from keras_structsparse.options import (
     Momentum,
     Norm,
     NormOfGroups,
+    Realization,
+    Realize,
     Regularizer,
     Reweight,
     Shares,
@@ -129,6 +131,7 @@ def sweep(
             "surgery; 0: they stay."
         ),
     ] = 0,
+    realize: Realization = Realize.auto,
     search: Annotated[
         str,
         typer.Option(
@@ -178,6 +181,7 @@ def sweep(
         path=path,
         shrink_every=shrink_every or None,
         reestimate=reestimate_bn or None,
+        realize=realize.value,
         search=Search(len(alphas), budget, reweights, learning_rates)
         if search == "bayesian"
         else None,

@@ -80,6 +80,7 @@ def test_a_search_takes_as_many_trials_as_alphas(run: Run) -> None:
             ("--search bayesian with --learning-rates", "--search grid"),
         ),
         (("--alphas", "1e-3", "--epochs", "0"), ("epochs: expected", "0")),
+        (("--alphas", "1e-3", "--realize", "one"), ("auto", "split", "one")),
         (("--alphas", "1e-3", "--regularizer", "none"), ("form: expected one with a penalty",)),
     ],
 )

@@ -189,6 +189,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
         ({"taus": (-1.0,)}, "taus: expected a finite number >= 0"),
         ({"seeds": ()}, "seeds: expected different numbers"),
         ({"form": Form("none")}, "form: expected one with a penalty"),
+        ({"realize": "one"}, "realize: expected one of"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, Any], complaint: str) -> None:
@@ -263,6 +264,20 @@ def test_settings_are_written_down(run: Any) -> None:
     assert record["form"] == asdict(Form())
     assert record["alphas"] == list(SETTINGS.alphas)
     assert Settings(**{**vars(SETTINGS), "seeds": (0, 1)}).record() != record
+
+
+def test_layers_of_several_sizes_are_realised_as_the_settings_say() -> None:
+    found = {}
+    for realize in ("crop", "split"):
+        wanted = replace(SETTINGS, realize=realize)
+        outcomes = run_trial(build, dataset(), wanted, SETTINGS.trials[-1])
+        several = [
+            point for point, _ in outcomes if any(len({*s} - {0}) > 1 for s in point.sizes.values())
+        ]
+        found[realize] = {point.tau: point.multiply_adds for point in several}
+    both = set(found["crop"]) & set(found["split"])
+    assert both
+    assert all(found["split"][tau] < found["crop"][tau] for tau in both)
 
 
 # --- statistics estimated anew ---

@@ -58,7 +58,7 @@ def find_candidates(model: keras.Model, data: Dataset, settings: Settings) -> li
         if key in tried:
             continue
         try:
-            pruned = prune(model, chosen)
+            pruned = prune(model, chosen, realize=settings.realize)
         except DeadNetworkError:
             break  # Larger thresholds remove no less.
         value = _judge(model, chosen, pruned, data, settings.reestimate)

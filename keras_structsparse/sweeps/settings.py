@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_structsparse._checks import nonnegative, positive
 from keras_structsparse.forms import Form
+from keras_structsparse.surgery.costs import check_realize
 from keras_structsparse.training import Recipe, Shrinking
 
 FORMAT = "keras_structsparse.sweep/1"
@@ -107,6 +108,7 @@ class Settings:
         reestimate: Training images from which the statistics of batch normalisations are estimated
             anew after surgery, before the validation split judges a threshold; see
             :func:`reestimate_batch_norm`. None: they stay. The dense network keeps its own.
+        realize: What becomes of layers whose kernels have several sizes, as for :func:`prune`.
         search: How to look for alphas between the least and the largest of the list, with the
             first seed; None: those of the list are tried. Not together with a path.
 
@@ -130,6 +132,7 @@ class Settings:
     path: Recipe | None = None
     shrink_every: int | None = None
     reestimate: int | None = None
+    realize: str = "auto"
     search: Search | None = None
 
     def __post_init__(self) -> None:
@@ -151,6 +154,7 @@ class Settings:
             Shrinking(self.shrink_every)
         if self.reestimate is not None:
             positive("reestimate", self.reestimate)
+        check_realize(self.realize)
         if self.search is not None:
             self._check_search()
 
