@@ -3,11 +3,12 @@
     python benchmarks/path.py --data-dir DIR                # the dense training and the path
     python benchmarks/path.py --data-dir DIR --independent  # and every alpha from the beginning
 
-On the path each alpha starts from the network that the one before has left, cut to its size, and
-the network is cut further while it is trained. Seconds hold tracing, compiling and surgery, not the
-evaluation, which is the same for all. The work of a training is 3 x the multiply-adds of every
-image that is seen, for the network as it was then. Results go to benchmarks/results/path.jsonl, the
-two frontiers to path.png; finished runs are not repeated. Thresholds are chosen on the validation
+On the path each alpha starts from the network that the one before has left, cut to its size. All
+networks with a penalty are cut further while they are trained, those by themselves too. Seconds
+hold tracing, compiling and surgery, not the evaluation, which is the same for all. The work of a
+training is 3 x the multiply-adds of every image that is seen, for the network as it was then.
+Results go to benchmarks/results/path.jsonl, the two frontiers to path.png; finished runs are not
+repeated. Thresholds are chosen on the validation
 split; the figure shows the test split.
 """
 
@@ -98,7 +99,7 @@ def settings(setting: Row) -> Settings:
         path=Recipe(setting["path_epochs"], setting["batch_size"], setting["path_rate"], ramp=0.0)
         if on
         else None,
-        shrink_every=setting["shrink_every"] if on else None,
+        shrink_every=setting["shrink_every"],
     )
 
 
