@@ -12,8 +12,8 @@ target and tau is fixed, so nothing is chosen on labels. With --choose 10,000 tr
 held out, accuracies are those on them, and the test split is not looked at: that is how the form of
 the penalty was chosen.
 
-benchmarks/results/frontier.json holds one entry a run; a file of the same form is drawn beside it
-with ``--beside``. Finished runs are kept in frontier.jsonl and not repeated.
+benchmarks/results/frontier.json holds one entry a run; a file of the same form is drawn beside it,
+torch_pruning.json unless given. Finished runs are kept in frontier.jsonl and not repeated.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ REALIZE = "split"
 """What counts here are multiply-adds: every kernel at its own size."""
 
 DENSE = "dense"
+BESIDE = Path(__file__).parent / "torch_pruning.json"
+TUNED = "accuracy_finetuned"
 FIELDS = (
     "multiply_adds_fraction",
     "accuracy_at_surgery",
-    "accuracy_finetuned",
+    TUNED,
     "epochs",
     "seconds",
     "seed",
@@ -164,20 +166,20 @@ def draw(rows: Sequence[Row], beside: Sequence[Row], path: Path) -> None:
     """Accuracy against multiply-adds: the mean over seeds, and their spread."""
     figure = new_figure(6.0, 4.0)
     axes: Any = figure.add_subplot()
-    kinds = (("accuracy_at_surgery", ORANGE, "at surgery"), ("accuracy_finetuned", BLUE, "tuned"))
+    kinds = (("accuracy_at_surgery", ORANGE, "at surgery"), (TUNED, BLUE, "fine-tuned"))
     for key, colour, label in kinds:
         for number, own in enumerate(curves(rows)):
             means = [mean_std(each, key) for each in own]
             places = [mean_std(each, FIELDS[0])[0] for each in own]
             style = {"color": colour, "fmt": "o-", "capsize": 2, "markersize": 4}
-            name = f"{own[-1][0]['form']}, {label}"
+            name = f"{own[0][0]['form']}, {label}"
             y, spread = zip(*means, strict=True)
             axes.errorbar(places, y, spread, label=name, alpha=1 - 0.3 * number, **style)
         others = sorted((p for p in beside if p.get(key) is not None), key=lambda p: p[FIELDS[0]])
         x, y = ([100 * p[field] for p in others] for field in (FIELDS[0], key))
         marker = "s--" if colour == BLUE else "x--"
         if others:
-            axes.plot(x, y, marker, color=GREY, markersize=4, label=f"beside, {label}")
+            axes.plot(x, y, marker, color=GREY, markersize=4, label=f"{others[0]['form']}, {label}")
     axes.set_xlabel("multiply-adds (%)")
     axes.set_ylabel("test accuracy (%)")
     axes.set_ylim(70, 93)
@@ -217,7 +219,7 @@ def main() -> None:
     parser.add_argument("--targets", type=float, nargs="+", default=TARGETS)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=["cost-weighted"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--beside", type=Path, help="points of another tool, in the same form")
+    parser.add_argument("--beside", type=Path, default=BESIDE, help="points of another tool")
     parser.add_argument("--out", type=Path, default=RESULTS / "frontier.json")
     parser.add_argument("--table-only", action="store_true", help="use what the results hold")
     options = parser.parse_args()
@@ -225,7 +227,7 @@ def main() -> None:
     if not options.table_only:
         run(results, options)
     options.out.write_text(json.dumps(points(results.rows), indent=1) + "\n")
-    beside = json.loads(options.beside.read_text()) if options.beside else []
+    beside = json.loads(options.beside.read_text())
     with matplotlib.rc_context(STYLE):
         draw(results.rows, beside, options.out.with_suffix(".png"))
     table(results.rows)

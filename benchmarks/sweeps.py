@@ -36,8 +36,8 @@ SHARES = (0.6, 0.4, 0.2, 0.1)
 """Of the multiply-adds: the table has the best network within each."""
 
 COMMON = (
-    "--dataset fashion_mnist --validation 0.1 --epochs 6 --path-epochs 2 --shrink-every 2 "
-    "--tuning-epochs 1 --batch-size 128 --taus 1e-3,3e-2"
+    "--dataset fashion_mnist --validation 0.1 --epochs 5 --path-epochs 2 --shrink-every 2 "
+    "--batch-size 128 --taus 1e-3,3e-2,0.1"
 )
 PENALTIES: Mapping[str, str] = {
     "kernel-count": "--regularizer kernel-count --weights multiply_adds --reweight 0.1 "

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -52,8 +55,36 @@ def points(run: Run) -> list[tuple[Any, dict[str, Any]]]:
     return [(found.trial, asdict(found.point)) for found in run.found()]
 
 
-if __name__ == "__main__":
+def started(folder: Path, *flags: str, **environment: str) -> subprocess.Popen[bytes]:
+    """The small sweep in a process of its own."""
+    script = Path(__file__)
+    path = os.pathsep.join([str(script.parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder), *flags],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def two_devices() -> Any:
+    """A strategy over two devices, before TensorFlow has made any."""
     import tensorflow as tf
 
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def main(folder: str, *flags: str) -> None:
+    """Run the sweep in a process of its own; with three seeds if it is to be compared."""
+    import tensorflow as tf
+
+    strategy = two_devices() if "mirrored" in flags else None
     tf.config.experimental.enable_op_determinism()
-    sweep(build, dataset(), SETTINGS, sys.argv[1])
+    settings = replace(SETTINGS, seeds=(0, 1, 2)) if "seeds" in flags else SETTINGS
+    sweep(build, dataset(), settings, folder, strategy)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

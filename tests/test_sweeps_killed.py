@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import helpers_sweeps
 import numpy as np
 import pytest
-from helpers_sweeps import SETTINGS, points
+from helpers_sweeps import SETTINGS, points, started
 
 from keras_structsparse.sweeps import read_run
 
@@ -22,18 +19,6 @@ pytestmark = pytest.mark.slow
 
 KILLS = 10
 MINUTES = 10 * 60
-
-
-def started(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
-    """The small sweep in a process of its own."""
-    script = Path(helpers_sweeps.__file__)
-    path = os.pathsep.join([str(script.parent), *sys.path])
-    return subprocess.Popen(
-        [sys.executable, str(script), str(folder)],
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 @pytest.fixture(scope="module")

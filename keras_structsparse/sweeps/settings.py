@@ -143,7 +143,7 @@ class Settings:
                 nonnegative(name, value)
         if min(self.alphas) <= 0:
             raise ValueError(f"alphas: expected numbers > 0. Received: {self.alphas!r}")
-        if self.form.regularizer(1.0) is None:
+        if self.form.kind == "none":
             raise ValueError(f"form: expected one with a penalty. Received: {self.form!r}")
         nonnegative("max_drop", self.max_drop)
         if self.path is not None and list(self.alphas) != sorted(self.alphas):
