@@ -15,7 +15,11 @@ from typing import Any
 
 import keras
 
-from keras_structsparse import graph
+from keras_structsparse import (
+    graph,
+    optimizers,  # noqa: F401  # So that Keras finds what a trained model holds.
+    regularizers,  # noqa: F401
+)
 from keras_structsparse._files import write_atomically
 from keras_structsparse.errors import ModelError, OutputError
 

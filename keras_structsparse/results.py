@@ -229,7 +229,8 @@ def report(console: Console, frontier: Frontier, checks: Checks) -> None:
     for name, difference in checks.reloaded.items():
         console.print(f"{name} reloaded without keras_structsparse: difference {difference:.1e}")
     console.print(
-        f"chosen by validation accuracy: alpha {best.alpha:g}, "
+        f"chosen by validation accuracy, {best.validation_finetuned:.1%} "
+        f"(dense {dense.validation:.1%}): alpha {best.alpha:g}, "
         f"{best.multiply_adds_fraction:.1%} of the multiply-adds, "
         f"test accuracy {best.accuracy_finetuned:.1%} (dense {dense.accuracy:.1%})"
     )

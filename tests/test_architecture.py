@@ -128,7 +128,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "calibration": frozenset({"graph", "latency", "profiles", "surgery", "widths"}),
     "verification": frozenset({"plans", "surgery", "graph", "kernels", "copying", "folding"}),
     "portability": frozenset(),
-    "export": frozenset({"graph"}),
+    "export": frozenset({"graph", "optimizers", "regularizers"}),
     "plots": frozenset({"curves", "frontier", "groups", "plans", "plots", "profiles"}),
     "results": frozenset(
         {"frontier", "graph", "kernels", "latency", "plots", "profiles", "verification"}

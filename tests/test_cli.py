@@ -635,16 +635,18 @@ def test_a_process_ends_with_status_and_one_line(module: Callable[..., Any]) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_builds_its_data_where_there_is_none_yet(tmp_path: Path) -> None:
-    """In a process of its own, which leaves the public names of the package out."""
-    words = [*TRAIN, "--model", "digits-plain", "--data-dir", "data", "--out", "out.keras"]
-    done = subprocess.run(
-        [sys.executable, "-m", "structsparse", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+def alone(folder: Path, *words: str) -> str:
+    """What the command says in a process of its own, which leaves out the package's names."""
+    command = [sys.executable, "-m", "structsparse", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out.keras").is_file()
+    return done.stdout
+
+
+def test_the_command_builds_its_data_and_reads_what_it_has_written(tmp_path: Path) -> None:
+    words = [*TRAIN, "--model", "digits-plain", "--data-dir", "data", "--out", "out.keras"]
+    alone(tmp_path, *words)
     assert (tmp_path / "data" / "digits").is_dir()
+    assert regularizers_of(load_model(tmp_path / "out.keras"))
+    said = alone(tmp_path, "prune", "out.keras", "--tau", "1e-3", "--out", "pruned.keras")
+    assert "equal (relative difference" in said

@@ -141,7 +141,7 @@ def test_the_architecture_stacks_the_kernels_of_each_size() -> None:
 
 def test_the_architecture_says_what_is_left_and_what_is_gone() -> None:
     figure = plots.architecture_figure(BASE, SIZES)
-    assert texts(figure) == ["3/4\n5×5", "0/2\n3×3", "removed", "3/3\n1×1"]
+    assert texts(figure) == ["3/4\n≤ 5×5", "0/2\n≤ 3×3", "removed", "3/3\n≤ 1×1"]
     assert [x.get_text() for x in figure.axes[0].get_xticklabels()] == list(BASE)
 
 

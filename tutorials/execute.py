@@ -10,6 +10,7 @@ empty folder, so that what it saves does not stay here.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -48,7 +49,7 @@ def execute(path: Path) -> Any:
         client = NotebookClient(
             book, timeout=CELL_SECONDS, resources=resources, record_timing=False
         )
-        client.execute()
+        client.execute(stderr=subprocess.DEVNULL)  # What native libraries say at their start.
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs = _kept(cell.outputs)
@@ -80,6 +81,7 @@ def main() -> None:
         book = execute(path)
         if not os.environ.get(QUICK):
             nbformat.write(book, path)
+            print(f"wrote the outputs into {path.name}")
         print(f"{path.name}: {time.perf_counter() - start:.0f} s")
 
 

@@ -73,7 +73,7 @@ def _learned(
 
 def _draw_base(axes: Axes, base: Mapping[str, tuple[int, int]]) -> None:
     widths = [width for width, _ in base.values()]
-    label = "base architecture:\nkernels left / width,\nkernel size"
+    label = "base architecture:\nkernels left / width,\nlargest size"
     style = {"fill": False, "edgecolor": GREY, "linestyle": (0, (3, 2)), "linewidth": 1.0}
     axes.bar(range(len(base)), widths, width=0.72, label=label, zorder=3, **style)
 
@@ -103,7 +103,7 @@ def _label_layers(
     tallest = max(width for width, _ in base.values())
     for index, (name, (width, size)) in enumerate(base.items()):
         left = sum(kernel > 0 for kernel in learned[name])
-        note(axes, f"{left}/{width}\n{_square(size)}", (index, width), (0, 3))
+        note(axes, f"{left}/{width}\n≤ {_square(size)}", (index, width), (0, 3))
         if not left:
             note(axes, "removed", (index, 0.5 * width), (0, 0)).set_rotation(90)
     angle = 0 if max(map(len, base)) < 5 else 45
