@@ -9,6 +9,7 @@ from typing import Any
 from keras_structsparse.correlation_drawings import correlation_drawings
 from keras_structsparse.curves import Curve, envelope, tau_curves
 from keras_structsparse.drawing import Drawing, Row
+from keras_structsparse.kernel_drawings import kernel_drawings
 from keras_structsparse.marks import Mark
 from keras_structsparse.plots import curves_figure, widths_figure
 from keras_structsparse.sweeps.contents import Contents
@@ -30,6 +31,7 @@ def drawings(contents: Contents, marks: Sequence[Mark], title: str) -> Iterator[
     """
     yield _frontier(contents, marks, title)
     yield _widths(contents, title)
+    yield from kernel_drawings(contents)
     yield from correlation_drawings(contents.correlations)
 
 
@@ -93,7 +95,7 @@ def _widths(contents: Contents, title: str) -> Drawing:
         for name, width in base.items()
     ]
     return Drawing(
-        "widths", widths_figure(base, learned, f"Learned widths, {title}"), caption, rows
+        "widths", widths_figure(base, learned, f"Learned widths,\n{title}"), caption, rows
     )
 
 

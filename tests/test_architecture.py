@@ -136,8 +136,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "sweeps": ANYTHING,
     "drawing": frozenset(),
     "correlation_drawings": frozenset({"drawing", "plots", "sweeps"}),
+    "kernel_drawings": frozenset({"drawing", "export", "plots", "sweeps"}),
     "drawings": frozenset(
-        {"correlation_drawings", "curves", "drawing", "marks", "plots", "sweeps"}
+        {"correlation_drawings", "curves", "drawing", "kernel_drawings"}
+        | {"marks", "plots", "sweeps"}
     ),
     "report": frozenset({"drawing", "drawings", "marks", "plots", "sweeps"}),
     "quickstart": ANYTHING,

@@ -26,7 +26,10 @@ from keras_structsparse.results import Point
 from keras_structsparse.sweeps import Run, Trial, open_run
 
 SIZES = {"conv1": (3, 3, 1, 0, 0, 0), "conv2": (3, 2, 0, 0, 0, 0)}
-FIGURES = ("frontier", "widths", "correlation", "correlation_dense", "correlation_sparse")
+FIGURES = (
+    *("frontier", "widths", "kernels"),
+    *("correlation", "correlation_dense", "correlation_sparse"),
+)
 NAN = float("nan")
 WHOLE = {"conv1": (3,) * 6, "conv2": (3,) * 6}
 
@@ -143,7 +146,7 @@ def test_records_without_correlations_are_read_and_have_no_such_figures(run: Run
         del record["correlations"]
         file.write_text(json.dumps(record))
     assert run.correlations() == {}
-    assert write_report(run).read_text().count("<svg") == 4
+    assert write_report(run).read_text().count("<svg") == 5
     assert not (run.folder / "correlation.png").exists()
 
 

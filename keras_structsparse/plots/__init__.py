@@ -6,6 +6,7 @@ from keras_structsparse.plots.correlation import correlation_figure
 from keras_structsparse.plots.curves import curves_figure
 from keras_structsparse.plots.frontier import frontier_figure
 from keras_structsparse.plots.kernels import groups_figure, path_figure, shrinking_figure
+from keras_structsparse.plots.strips import strips_figure
 from keras_structsparse.plots.style import save, svg
 from keras_structsparse.plots.widths import widths_figure
 
@@ -19,6 +20,7 @@ __all__ = [
     "path_figure",
     "save",
     "shrinking_figure",
+    "strips_figure",
     "svg",
     "widths_figure",
 ]

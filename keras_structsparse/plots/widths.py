@@ -48,7 +48,7 @@ def widths_figure(
         palette = matplotlib_or_explain().colormaps["viridis"]
         for index, (alpha, values) in enumerate(learned.items()):
             colour = palette(0.1 + 0.8 * index / max(len(learned) - 1, 1))
-            axes.plot(values, "-o", color=colour, markersize=4, label=f"{alpha:g}", zorder=3)
+            axes.plot(values, "-o", color=colour, markersize=4, label=f"{alpha:.3g}", zorder=3)
         _label(axes, base)
         axes.set_title(title)
         axes.legend(title="alpha", loc="upper left", bbox_to_anchor=(1.0, 1.0))
