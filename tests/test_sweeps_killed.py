@@ -15,8 +15,6 @@ from helpers_sweeps import SETTINGS, points, started
 
 from keras_structsparse.sweeps import read_run
 
-pytestmark = pytest.mark.slow
-
 KILLS = 10
 MINUTES = 10 * 60
 
@@ -55,6 +53,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_chief_and_two_workers_find_the_same_points(
     undisturbed: tuple[list[Any], float], tmp_path: Path
 ) -> None:
