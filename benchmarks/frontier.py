@@ -123,19 +123,17 @@ def whole() -> int:
 
 
 def settings(options: argparse.Namespace) -> list[Row]:
-    """All runs: a seed's frontier before the next seed."""
+    """All runs: a seed's frontier before the next seed, the dense networks last."""
     common = {
         "images": 50_000 if options.choose else 60_000,
         "learning": options.epochs,
         "search": options.search,
         "tuning": options.tuning,
     }
-    ends = [(DENSE, 1.0), *((form, target) for form in options.forms for target in options.targets)]
-    return [
-        {**common, "form": form, "target": target, "seed": seed}
-        for seed in range(options.seeds)
-        for form, target in ends
-    ]
+    seeds = range(options.seeds)
+    ends = [(f, t, seed) for seed in seeds for f in options.forms for t in options.targets]
+    ends += [(DENSE, 1.0, seed) for seed in seeds]
+    return [{**common, "form": form, "target": target, "seed": seed} for form, target, seed in ends]
 
 
 def load(options: argparse.Namespace) -> datasets.Dataset:

@@ -1,6 +1,6 @@
 """Whether streams of images keep the processor busy: alone, and in a training.
 
-    python benchmarks/streaming.py --data-dir DIR > benchmarks/results/streaming.txt
+    python benchmarks/streaming.py --data-dir DIR --rounds 3 > benchmarks/results/streaming.txt
 
 For the recipes of Fashion-MNIST, in DIR, and of ImageNet, of which there are random photographs of
 the usual size in its own archives: images a second that the stream gives alone; that its network
@@ -12,6 +12,7 @@ fit into small machines.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import sys
 import tarfile
@@ -124,7 +125,9 @@ def main() -> None:
             ("imagenet", folder, 5),
         ):
             recipe = replace(RECIPES[name], batch_size=BATCH)
-            found = measured(recipe, streams(recipe, place), steps, options.rounds)
+            with contextlib.redirect_stdout(sys.stderr):  # What preparing the data says.
+                data = streams(recipe, place)
+            found = measured(recipe, data, steps, options.rounds)
             alone, memory, stream = (found[key] for key in ("alone", "memory", "stream"))
             print(
                 f"{name:<14} {alone[0]:>8.0f} /s   ({alone[1]:.1f})   {memory[0]:>12.1f} /s "
