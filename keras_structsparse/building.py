@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_structsparse.feeding import are_arrays
+from keras_structsparse.replicas import scope_of
 
 Array = Any
 
@@ -30,8 +31,9 @@ def build_for_training(model: keras.Model, x: Array, y: Array) -> None:
     replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
     if replicas > 1 or not (are_arrays(x) and are_arrays(y)):
         return
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
     one_x, one_y = (keras.tree.map_structure(lambda each: each[:1], data) for data in (x, y))
-    model.compute_metrics(one_x, one_y, model(one_x, training=False))
-    model.reset_metrics()
+    with scope_of(model):
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        model.compute_metrics(one_x, one_y, model(one_x, training=False))
+        model.reset_metrics()

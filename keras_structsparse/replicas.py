@@ -1,8 +1,9 @@
-"""Assignments and losses under a distribution strategy of TensorFlow; plain ones elsewhere."""
+"""Assignments, losses, scopes under a strategy of tf.distribute; plain ones elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -23,6 +24,12 @@ def assign(assignments: Sequence[Assignment]) -> None:
         return
     for variable, value in assignments:
         variable.assign(value)
+
+
+def scope_of(model: keras.Model) -> AbstractContextManager[Any]:
+    """Under which a model's variables were made, and more of them have to be."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return nullcontext() if strategy is None else strategy.scope()
 
 
 def _replicas() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from keras_structsparse.plans import Plan
 from keras_structsparse.plans import plan as read_plan
 from keras_structsparse.profiles import profile
 from keras_structsparse.reattachment import check_reattachable, reattach
+from keras_structsparse.replicas import scope_of
 from keras_structsparse.surgery import Costs, prune
 
 Array = Any
@@ -163,7 +163,7 @@ def shrink(model: keras.Model) -> tuple[keras.Model, Ancestry]:
     Raises:
         DeadNetworkError: The output does not depend on the input any more.
     """
-    with _scope(model):
+    with scope_of(model):
         pruned = prune(model, read_plan(model, 0.0), costs=NO_HELPERS)
         ancestry = Ancestry.between(model, pruned)
         carry_optimizer(model, reattach(regularizers_of(model), pruned, ancestry))
@@ -220,11 +220,6 @@ def _still(model: keras.Model) -> dict[int, Array]:
         if norm.scale and not alive.all():
             masks |= {id(layers[name].kernel): alive, id(norm.gamma): alive}
     return masks
-
-
-def _scope(model: keras.Model) -> AbstractContextManager[Any]:
-    strategy = getattr(model, "distribute_strategy", None)
-    return nullcontext() if strategy is None else strategy.scope()
 
 
 # --- what cannot follow ---

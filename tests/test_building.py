@@ -11,6 +11,8 @@ import pytest
 import keras_structsparse as kss
 from keras_structsparse.building import build_for_training
 
+COMPILED: Any = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
+
 
 @keras.saving.register_keras_serializable("tests")
 class Traced(keras.layers.Layer):
@@ -28,7 +30,7 @@ def network() -> keras.Model:
     model = keras.Sequential([keras.Input((5, 5, 1)), *layers, keras.layers.Dense(3, "softmax")])
     kss.attach(model, kss.KernelCount(1e-3))
     optimizer = kss.Proximal(keras.optimizers.SGD(0.1, momentum=0.9))
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(optimizer, **COMPILED)
     return model
 
 
@@ -46,6 +48,24 @@ def test_a_step_is_traced_once_in_place_of_twice() -> None:
         model.fit(X, Y, batch_size=4, verbose=0)
         counts.append(Traced.count)
     assert counts == [1, 2]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a strategy of TensorFlow")
+@pytest.mark.parametrize("penalised", [True, False])
+def test_one_device_under_a_strategy_is_built_in_its_scope(penalised: bool) -> None:
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = network()
+        if not penalised:
+            model.compile(keras.optimizers.SGD(0.1, momentum=0.9), **COMPILED)
+        other = keras.optimizers.SGD(0.1, momentum=0.9)
+    with pytest.raises(RuntimeError, match="scope"):  # the control
+        other.build(model.trainable_variables)
+    build_for_training(model, X, Y)
+    assert model.optimizer.built
+    model.fit(X, Y, batch_size=4, verbose=0)
 
 
 def test_training_is_the_same() -> None:
