@@ -73,14 +73,15 @@ def carry_optimizer(model: keras.Model, pruned: keras.Model) -> keras.Model:
         raise ValueError(
             f"model: expected a compiled model. Received: '{model.name}', which is not"
         )
+    carried = {id(w): origin for w, origin in zip(pruned.weights, found, strict=True) if origin}
     if not pruned.compiled:
         _compile_like(model, pruned)
+        _exclude_alike(model, pruned, carried)
     _check_types(model.optimizer, pruned.optimizer)
     for trained in (model, pruned):
         if not trained.optimizer.built:
             trained.optimizer.build(trained.trainable_variables)
     old, new = _State(model), _State(pruned)
-    carried = {id(w): origin for w, origin in zip(pruned.weights, found, strict=True) if origin}
     for variable in pruned.trainable_variables:
         origin = carried.get(id(variable))
         source = variable if origin is None else model.weights[origin.weight]
@@ -110,6 +111,21 @@ def _compile_like(model: keras.Model, pruned: keras.Model) -> None:
     serialized = _serialized(model.optimizer, penalized=bool(regularizers_of(pruned)))
     settings["optimizer"] = keras.saving.deserialize_keras_object(serialized)
     pruned.compile(**settings)
+
+
+def _exclude_alike(model: keras.Model, pruned: keras.Model, carried: Mapping[int, Origin]) -> None:
+    """Leave out of weight decay what was left out before: no configuration says so.
+
+    So is what surgery has added, where anything is left out.
+    """
+    old, new = (_innermost(each.optimizer) for each in (model, pruned))
+    if not old.weight_decay:
+        return
+    spared = {id(v) for v in model.trainable_variables if not old._use_weight_decay(v)}
+    if spared:
+        sources = {key: id(model.weights[origin.weight]) for key, origin in carried.items()}
+        left = [v for v in pruned.trainable_variables if sources.get(id(v)) in {None, *spared}]
+        new.exclude_from_weight_decay(var_list=left)
 
 
 def _serialized(optimizer: Optimizer, penalized: bool) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from keras_structsparse.options import (
     Shares,
     ShrinkEvery,
     Steps,
+    WeightDecay,
     Weights,
     check_reweight,
     floating,
@@ -181,6 +182,7 @@ def train(
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = 0.1,
     momentum: Momentum = 0.9,
+    weight_decay: WeightDecay = 0.0,
     ramp: Annotated[
         float,
         floating("Share of the steps over which alpha rises from 0; not with a target."),
@@ -221,7 +223,7 @@ def train(
     from keras_structsparse.forms import Form
     from keras_structsparse.training import Recipe, Shrinking
 
-    recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp)
+    recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp, weight_decay)
     if alpha is None:
         of_multiply_adds = regularizer is Regularizer.MULTIPLY_ADDS
         alpha = ALPHA_OF_MULTIPLY_ADDS if of_multiply_adds else ALPHA

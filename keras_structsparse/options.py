@@ -203,6 +203,7 @@ ShrinkEvery = Annotated[
 BatchSize = Annotated[int, integer("Examples a step.")]
 LearningRate = Annotated[float, floating("Rate at the start; it falls to 0 along a half cosine.")]
 Momentum = Annotated[float, floating("Momentum of SGD.")]
+WeightDecay = Annotated[float, floating("Weight decay of kernels, as a part of the gradient.")]
 
 
 def check_reweight(regularizer: Regularizer, reweight: float) -> None:

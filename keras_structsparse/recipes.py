@@ -10,8 +10,6 @@ import keras
 
 from keras_structsparse.training import Recipe
 
-NOT_DECAYED = ("bias", "gamma", "beta")
-
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -40,8 +38,7 @@ class DataRecipe(Recipe):
         model: A base that goes with it.
         drops: Shares of the training after which the rate falls to a tenth; none: a half cosine.
         augmentation: Random changes of training images.
-        weight_decay: Factor of ``1/2 |w|^2`` over kernels; biases and normalisations are left out.
-        decay_beside_penalty: Whether it stays on where a structured penalty is trained.
+        decay_beside_penalty: Whether weight decay stays on where a structured penalty is trained.
         side: Side that images of different sizes are cut to; None for images of one size.
         source: Where the numbers are from.
 
@@ -53,7 +50,6 @@ class DataRecipe(Recipe):
     model: str = "digits-residual"
     drops: tuple[float, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
-    weight_decay: float = 0.0
     decay_beside_penalty: bool = True
     side: int | None = None
     source: str = ""
@@ -62,10 +58,6 @@ class DataRecipe(Recipe):
         super().__post_init__()
         if not all(0 < drop < 1 for drop in self.drops) or list(self.drops) != sorted(self.drops):
             raise ValueError(f"drops: expected rising numbers in (0, 1). Received: {self.drops!r}")
-        if not 0 <= self.weight_decay < 1:
-            raise ValueError(
-                f"weight_decay: expected a number in [0, 1). Received: {self.weight_decay!r}"
-            )
         if self.augmentation.area is not None and self.side is None:
             raise ValueError(
                 "side: expected a number where augmentation.area is given. Received: None"
@@ -76,23 +68,10 @@ class DataRecipe(Recipe):
         keeps = self.decay_beside_penalty or not penalised
         return self if keeps else replace(self, weight_decay=0.0)
 
-    def sgd(self, examples: int) -> keras.optimizers.Optimizer:
-        """SGD with momentum, the schedule and the weight decay.
-
-        Keras takes the decay off the weights themselves, by ``rate * decay`` a step; as a part of
-        the gradient, as in the publications, momentum adds it up to ``1 / (1 - momentum)`` times as
-        much. So that is what Keras is told.
-        """
-        decay = self.weight_decay / (1 - self.momentum)
-        schedule = self._schedule(self.steps(examples))
-        optimizer = keras.optimizers.SGD(schedule, self.momentum, weight_decay=decay or None)
-        if decay:
-            optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
-        return optimizer
-
-    def _schedule(self, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    def schedule(self, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+        """The learning rate of every step: a half cosine, or drops."""
         if not self.drops:
-            return keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
+            return super().schedule(steps)
         rates = [self.learning_rate / 10**power for power in range(len(self.drops) + 1)]
         ends = [round(drop * steps) for drop in self.drops]
         return keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates)

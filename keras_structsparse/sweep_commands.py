@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from keras_structsparse.options import (
     Shares,
     ShrinkEvery,
     Steps,
+    WeightDecay,
     Weights,
     alphas,
     check_reweight,
@@ -111,6 +113,7 @@ def sweep(
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = 0.1,
     momentum: Momentum = 0.9,
+    weight_decay: WeightDecay = 0.0,
     ramp: Annotated[float, floating("Share of the steps over which alpha rises from 0.")] = 0.25,
     tuning_rate: Annotated[float, floating("Rate at the start of fine-tuning.")] = 0.02,
     validation: Annotated[
@@ -163,11 +166,12 @@ def sweep(
     from keras_structsparse.sweeps.settings import TAUS, Search, Settings
     from keras_structsparse.training import Recipe
 
-    recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp)
+    recipe = Recipe(epochs, batch_size, learning_rate, momentum, ramp, weight_decay)
+    later = replace(recipe, ramp=0.0)
     tuning = (
-        Recipe(tuning_epochs, batch_size, tuning_rate, momentum, 0.0) if tuning_epochs else None
+        replace(later, epochs=tuning_epochs, learning_rate=tuning_rate) if tuning_epochs else None
     )
-    path = Recipe(path_epochs, batch_size, learning_rate, momentum, 0.0) if path_epochs else None
+    path = replace(later, epochs=path_epochs) if path_epochs else None
     form = Form(regularizer.value, norm.value, groups.value, reweight, weights.value, coupled)
     names = sweep_jobs.identity(model), f"{dataset}, {validation:g} for validation"
     settings = Settings(

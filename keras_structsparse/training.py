@@ -27,6 +27,8 @@ CLASSIFIER: Mapping[str, Any] = {
     "metrics": ["accuracy"],
 }
 
+NOT_DECAYED = ("bias", "gamma", "beta")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -38,6 +40,8 @@ class Recipe:
         learning_rate: Rate at the start; it falls to 0 along a half cosine.
         momentum: Momentum of SGD.
         ramp: Share of the steps over which alpha rises from 0, in [0, 1).
+        weight_decay: Factor of ``1/2 |w|^2`` over kernels, in [0, 1); biases and normalisations
+            are left out.
     """
 
     epochs: int = 20
@@ -45,6 +49,7 @@ class Recipe:
     learning_rate: float = 0.1
     momentum: float = 0.9
     ramp: float = 0.25
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -53,6 +58,7 @@ class Recipe:
             "learning_rate": (0 < self.learning_rate < np.inf, "a finite number > 0"),
             "momentum": (0 <= self.momentum < 1, "a number in [0, 1)"),
             "ramp": (0 <= self.ramp < 1, "a number in [0, 1)"),
+            "weight_decay": (0 <= self.weight_decay < 1, "a number in [0, 1)"),
         }
         for name, (valid, expected) in checks.items():
             if not valid:
@@ -63,9 +69,22 @@ class Recipe:
         return self.epochs * -(-examples // self.batch_size)
 
     def sgd(self, examples: int) -> keras.optimizers.Optimizer:
-        """SGD with momentum and the cosine schedule."""
-        schedule = keras.optimizers.schedules.CosineDecay(self.learning_rate, self.steps(examples))
-        return keras.optimizers.SGD(schedule, momentum=self.momentum)
+        """SGD with momentum, the schedule and the weight decay.
+
+        Keras takes the decay off the weights themselves, by ``rate * decay`` a step; as a part of
+        the gradient, as in the publications, momentum adds it up to ``1 / (1 - momentum)`` times as
+        much. So that is what Keras is told.
+        """
+        decay = self.weight_decay / (1 - self.momentum)
+        schedule = self.schedule(self.steps(examples))
+        optimizer = keras.optimizers.SGD(schedule, self.momentum, weight_decay=decay or None)
+        if decay:
+            optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
+        return optimizer
+
+    def schedule(self, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+        """The learning rate of every step."""
+        return keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
 
 
 @dataclass(frozen=True)

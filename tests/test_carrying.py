@@ -169,6 +169,21 @@ def test_without_a_regularizer_the_wrapped_optimizer_goes_on(inner: str) -> None
         np.testing.assert_allclose(new[name], old[name], rtol=1e-12)
 
 
+@pytest.mark.parametrize("spared", [(), ("bias", "gamma", "beta")])
+@pytest.mark.parametrize("wrap", [Proximal, lambda optimizer: optimizer])
+def test_what_is_left_out_of_weight_decay_stays_out(spared: tuple[str, ...], wrap: Any) -> None:
+    """The control: where nothing is left out, all decays."""
+    optimizer = O.SGD(0.05, momentum=0.9, weight_decay=0.1)
+    if spared:
+        optimizer.exclude_from_weight_decay(var_names=list(spared))
+    model = trained(wrap(optimizer), penalized(network()))
+    pruned = carry_optimizer(model, prune(model, PLAN, realize="split"))
+    names = {v.name for v in pruned.trainable_variables}
+    decayed = {v.name for v in pruned.trainable_variables if pruned.optimizer._use_weight_decay(v)}
+    assert names == {"kernel", "bias", "gamma", "beta"}
+    assert decayed == names - {*spared}
+
+
 def test_the_state_of_loss_scaling_goes_along() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     model = trained(O.SGD(0.01, momentum=0.9), network())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def test_kernels_lie_where_a_crop_takes_them_from() -> None:
 
 
 def test_layers_without_kernels_are_refused() -> None:
-    for layers in ({}, {"conv": ([], [])}):
+    nothing: list[dict[str, Any]] = [{}, {"conv": ([], [])}]
+    for layers in nothing:
         with pytest.raises(ValueError, match=re.escape("layers: expected at least one")):
             strips_figure(layers)
 

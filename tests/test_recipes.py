@@ -30,7 +30,7 @@ def test_the_schedule_of_imagenet_falls_after_30_60_and_80_epochs() -> None:
     recipe = RECIPES["imagenet"]
     each = recipe.steps(1_281_167) // recipe.epochs
     rates = [
-        float(recipe._schedule(recipe.steps(1_281_167))(e * each + each // 2)) for e in range(90)
+        float(recipe.schedule(recipe.steps(1_281_167))(e * each + each // 2)) for e in range(90)
     ]
     falls = [e for e in range(1, 90) if rates[e] < rates[e - 1]]
     assert falls == [30, 60, 80]
@@ -44,7 +44,7 @@ def test_cifar10_is_trained_for_64000_steps() -> None:
 @given(st.integers(1, 5), st.integers(1, 200))
 def test_without_drops_the_rate_falls_to_zero(epochs: int, examples: int) -> None:
     recipe = DataRecipe(epochs=epochs, batch_size=7, learning_rate=0.3)
-    schedule, steps = recipe._schedule(recipe.steps(examples)), recipe.steps(examples)
+    schedule, steps = recipe.schedule(recipe.steps(examples)), recipe.steps(examples)
     assert float(schedule(0)) == pytest.approx(0.3)
     assert float(schedule(steps)) == pytest.approx(0.0, abs=1e-7)
 
