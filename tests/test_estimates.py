@@ -13,8 +13,8 @@ from keras_structsparse.estimates import remaining
 from keras_structsparse.graph import read
 
 NETWORKS = ("digits-plain", "digits-residual", "fashion-mnist-residual")
-SIZES_LEAVE = {"crop": 1.0, "auto": 0.8, "split": 0.6}
-"""At most this share of the multiply-adds, of networks with kernels of all sizes in every layer."""
+SIZES_LEAVE = {"crop": 0.8, "auto": 0.8, "split": 0.6}
+"""Less than this share of the multiply-adds, where every layer has kernels of several sizes."""
 
 
 def counted(model: keras.Model, plan: kss.Plan, realize: str = "auto") -> tuple[int, int]:
@@ -56,7 +56,7 @@ def test_smaller_kernels_are_estimated(name: str, seed: int, realize: str) -> No
     }
     estimate, exact = counted(model, kss.Plan(sizes), realize)
     assert estimate == pytest.approx(exact, rel=0.1)
-    assert exact <= SIZES_LEAVE[realize] * kss.profile(model).multiply_adds
+    assert exact < SIZES_LEAVE[realize] * kss.profile(model).multiply_adds
 
 
 def test_an_empty_branch_costs_nothing() -> None:

@@ -230,4 +230,7 @@ def test_the_table_sorts_in_a_browser(run: Run, tmp_path: Path) -> None:
 def test_the_report_names_what_it_was_made_of(run: Run) -> None:
     page = Page(write_report(run).read_text())
     assert page.texts["h1"] == ["two convolutions on 600 digits"]
-    assert "epochs 5, batch_size 16, learning_rate 0.1, momentum 0.9, ramp 0.25" in page.texts["td"]
+    assert (
+        "epochs 5, batch_size 16, learning_rate 0.1, momentum 0.9, ramp 0.25, weight_decay 0.0"
+        in page.texts["td"]
+    )
