@@ -16,7 +16,7 @@ import gc
 from collections.abc import Sequence
 
 import keras
-from runs import MODEL, RESULTS, Results, Row, groups, load, machine, mean_std, split
+from runs import MODEL, RESULTS, Results, Row, groups, load, machine, mean_std, split, whole
 
 import keras_structsparse as kss
 from keras_structsparse import datasets, models
@@ -48,11 +48,6 @@ def train(setting: Row, data: datasets.Dataset) -> Row:
     keras.utils.clear_session()
     gc.collect()
     return {**row, "machine": machine()}
-
-
-def whole() -> int:
-    """The multiply-adds of the reference network."""
-    return kss.profile(models.build(MODEL)).multiply_adds
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ cut, every kernel to its own size, and goes on on the same cosine, its momentum 
 it is fine-tuned for 2 epochs on a cosine from 0.02. "At surgery" is the accuracy before the
 fine-tuning. Alpha follows the target and tau is fixed, so nothing is chosen on labels. With
 --choose 10,000 training images are held out, accuracies are those on them, and the test split is
-not looked at: so the form of the penalty and the weight decay were chosen.
+not looked at. The weight decay was chosen by bases.py, which holds out the same images.
 
 benchmarks/results/frontier.json holds one entry a run; a file of the same form is drawn beside it,
 torch_pruning.json unless given. Finished runs are kept in frontier.jsonl and not repeated.
@@ -32,11 +32,10 @@ import keras
 import matplotlib
 import numpy as np
 from forms import FORMS, TAU
-from runs import MODEL, RESULTS, Results, Row, groups, machine, mean_std, split
+from runs import MODEL, RESULTS, Results, Row, groups, machine, mean_std, split, whole
 
 import keras_structsparse as kss
 from keras_structsparse import datasets, models
-from keras_structsparse.building import build_for_training
 from keras_structsparse.plots.style import BLUE, GREY, ORANGE, STYLE, new_figure, save
 from keras_structsparse.training import Recipe, accuracy, compile_for, fit
 
@@ -101,25 +100,19 @@ def learn(
     compile_for(model, recipe, len(data.train), regularizer, weights, coupled)
     target = kss.TargetMultiplyAdds(setting["target"], TAU, TOLERANCE, REALIZE)
     search = setting["search"]
-    build_for_training(model, *split(data.train))
-    options: Row = {"batch_size": BATCH, "verbose": 0}
-    model.fit(*split(data.train), epochs=search, callbacks=[target], **options)
+    fit(model, split(data.train), replace(recipe, epochs=search), callbacks=[target])
     plan = kss.plan(model, tau=TAU)
     pruned = kss.prune(model, plan, realize=REALIZE)
     both = [accuracy(each, split(data.test)) for each in (model, pruned)]
     kss.carry_optimizer(model, pruned)
-    pruned.fit(*split(data.train), initial_epoch=search, epochs=recipe.epochs, **options)
+    rest: Row = {"initial_epoch": search, "epochs": recipe.epochs, "batch_size": BATCH}
+    pruned.fit(*split(data.train), verbose=0, **rest)
     return pruned, {"accuracy_around_the_cut": both, "sizes": counts(plan)}
 
 
 def counts(plan: kss.Plan) -> dict[str, dict[int, int]]:
     """How many kernels of each size are left in a layer."""
     return {name: dict(sorted(Counter(sizes).items())) for name, sizes in plan.sizes.items()}
-
-
-def whole() -> int:
-    """The multiply-adds of the network before."""
-    return kss.profile(models.build(MODEL)).multiply_adds
 
 
 def settings(options: argparse.Namespace) -> list[Row]:

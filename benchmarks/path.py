@@ -8,8 +8,7 @@ networks with a penalty are cut further while they are trained, those by themsel
 hold tracing, compiling and surgery, not the evaluation, which is the same for all. The work of a
 training is 3 x the multiply-adds of every image that is seen, for the network as it was then.
 Results go to benchmarks/results/path.jsonl, the two frontiers to path.png; finished runs are not
-repeated. Thresholds are chosen on the validation
-split; the figure shows the test split.
+repeated. Thresholds are chosen on the validation split; the figure shows the test split.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Any
 import keras
 import matplotlib
 import numpy as np
-from runs import MODEL, RESULTS, Results, Row, load, machine
+from runs import MODEL, RESULTS, Results, Row, best_within, load, machine
 from training import PASSES, warm_up
 
 import keras_structsparse as kss
@@ -147,11 +146,8 @@ def table(rows: Sequence[Row]) -> None:
 
 def below(points: Sequence[Row], share: float) -> str:
     """The test accuracy of the point that is best on the validation split, among small ones."""
-    small = [point for point in points if point["multiply_adds_fraction"] <= share]
-    if not small:
-        return "    -"
-    best = max(small, key=lambda point: point["validation_finetuned"])
-    return f"{100 * best['accuracy_finetuned']:.2f}"
+    best = best_within(points, share)
+    return "    -" if best is None else f"{100 * best['accuracy_finetuned']:.2f}"
 
 
 def main() -> None:

@@ -100,6 +100,17 @@ def finish(
     return row
 
 
+def whole() -> int:
+    """The multiply-adds of the network before."""
+    return kss.profile(models.build(MODEL)).multiply_adds
+
+
+def best_within(points: Sequence[Row], share: float) -> Row | None:
+    """The point of the highest validation accuracy within a share of the multiply-adds."""
+    small = [point for point in points if point["multiply_adds_fraction"] <= share]
+    return max(small, key=lambda point: point["validation_finetuned"], default=None)
+
+
 class Results:
     """Rows in a file, found again by their settings."""
 

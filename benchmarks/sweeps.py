@@ -19,13 +19,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import RESULTS, machine
+from runs import RESULTS, Row, best_within, machine
 
 from keras_structsparse._files import write_text
 
@@ -90,18 +90,12 @@ def trials(kept: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text("utf-8")) for file in sorted(kept.glob("trials/*.json"))]
 
 
-def best(points: Sequence[Mapping[str, Any]], share: float) -> Mapping[str, Any] | None:
-    """The point of the highest validation accuracy within a share of the multiply-adds."""
-    small = [point for point in points if point["multiply_adds_fraction"] <= share]
-    return max(small, key=lambda point: point["validation_finetuned"], default=None)
-
-
 def table() -> None:
     """Test accuracies of the points chosen on the validation split: the mean over the seeds."""
     heads = "  ".join(f"within {share:.0%}" for share in SHARES)
     print(f"{'sweep':<26} seeds  minutes   dense   {heads}")
     for kept in sorted(folder for folder in FOLDER.iterdir() if folder.is_dir()):
-        of_seeds: dict[int, list[Mapping[str, Any]]] = {}
+        of_seeds: dict[int, list[Row]] = {}
         for trial in trials(kept):
             of_seeds.setdefault(trial["trial"]["seed"], []).extend(trial["points"])
         cells = []
@@ -109,7 +103,7 @@ def table() -> None:
             chosen = [
                 next((p for p in points if p["alpha"] == 0), None)
                 if share is None
-                else best([p for p in points if p["alpha"] > 0], share)
+                else best_within([p for p in points if p["alpha"] > 0], share)
                 for points in of_seeds.values()
             ]
             values = [100 * point["accuracy_finetuned"] for point in chosen if point is not None]

@@ -46,11 +46,11 @@ def kernel_drawings(contents: Contents) -> Iterator[Drawing]:
         "stays for the constant that it gives."
     )
     rows = [
-        {"layer": name, "network": network, "kernel": index, "size": max(own.shape), "norm": norm}
+        {"layer": name, "network": network, "kernel": index, "size": max(own.shape)}
+        | {"norm": float(np.linalg.norm(own))}
         for name, both in layers.items()
         for network, kernels in zip(("dense", "pruned"), both, strict=True)
         for index, own in enumerate(kernels)
-        for norm in [float(np.sqrt(np.square(own).sum()))]
     ]
     figure = strips_figure(layers, ("dense", "pruned"), "Kernels before and after")
     yield Drawing("kernels", figure, caption, rows)

@@ -55,11 +55,16 @@ def difference(left: keras.Model, right: keras.Model) -> float:
     return max(float(np.abs(a - b).max()) for a, b in pairs)
 
 
-def distances() -> dict[str, Any]:
-    """For every optimizer how far the two trainings end from each other."""
+def two_devices() -> Any:
+    """A strategy over two devices, before TensorFlow has made any."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def distances() -> dict[str, Any]:
+    """For every optimizer how far the two trainings end from each other."""
+    strategy = two_devices()
     assert strategy.num_replicas_in_sync == 2
     one = {name: trained(name, contextlib.nullcontext()) for name in OPTIMIZERS}
     two = {name: trained(name, strategy.scope()) for name in OPTIMIZERS}

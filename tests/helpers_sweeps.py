@@ -67,18 +67,10 @@ def started(folder: Path, *flags: str, **environment: str) -> subprocess.Popen[b
     )
 
 
-def two_devices() -> Any:
-    """A strategy over two devices, before TensorFlow has made any."""
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 def main(folder: str, *flags: str) -> None:
     """Run the sweep in a process of its own; with three seeds if it is to be compared."""
     import tensorflow as tf
+    from helpers_mirrored import two_devices
 
     strategy = two_devices() if "mirrored" in flags else None
     tf.config.experimental.enable_op_determinism()
