@@ -17,6 +17,7 @@ import argparse
 import gc
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,15 @@ def shown(point: Point) -> Row:
 
 def settings(setting: Row) -> Settings:
     """What the library is to do."""
-    recipe = Recipe(setting["epochs"], setting["batch_size"], setting["rate"])
-    on = setting["how"] == PATH
+    recipe = Recipe(
+        setting["epochs"],
+        setting["batch_size"],
+        setting["rate"],
+        weight_decay=setting["weight_decay"],
+    )
+    later = replace(
+        recipe, epochs=setting["path_epochs"], learning_rate=setting["path_rate"], ramp=0.0
+    )
     return Settings(
         model=MODEL,
         dataset="fashion_mnist",
@@ -95,9 +103,7 @@ def settings(setting: Row) -> Settings:
         taus=tuple(setting["taus"]),
         form=Form("kernel-size", weights="multiply_adds", reweight=setting["reweight"]),
         recipe=recipe,
-        path=Recipe(setting["path_epochs"], setting["batch_size"], setting["path_rate"], ramp=0.0)
-        if on
-        else None,
+        path=later if setting["how"] == PATH else None,
         shrink_every=setting["shrink_every"],
     )
 
@@ -163,6 +169,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.1, help="learning rate at the start")
     parser.add_argument("--path-rate", type=float, default=0.05, help="that of a later alpha")
     parser.add_argument("--reweight", type=float, default=0.1)
+    parser.add_argument("--weight-decay", type=float, default=5e-4, help="of kernels")
     parser.add_argument("--shrink-every", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--independent", action="store_true", help="each alpha by itself, too")
@@ -172,7 +179,7 @@ def main() -> None:
     results = Results(options.out)
     if not options.table_only:
         names = ("images", "epochs", "path_epochs", "alphas", "taus", "batch_size", "rate")
-        names += ("path_rate", "reweight", "shrink_every")
+        names += ("path_rate", "reweight", "weight_decay", "shrink_every")
         common = {name: getattr(options, name) for name in names}
         hows = (DENSE, PATH, INDEPENDENT)[: 3 if options.independent else 2]
         every = [{**common, "how": how, "seed": s} for s in range(options.seeds) for how in hows]

@@ -101,7 +101,13 @@ def train(setting: Row, data: datasets.Dataset) -> Row:
     keras.utils.set_random_seed(setting["seed"])
     model = models.build(MODEL)
     whole = kss.profile(model).multiply_adds
-    recipe = Recipe(setting["epochs"], setting["batch_size"], setting["rate"], ramp=setting["ramp"])
+    recipe = Recipe(
+        setting["epochs"],
+        setting["batch_size"],
+        setting["rate"],
+        ramp=setting["ramp"],
+        weight_decay=setting["weight_decay"],
+    )
     clock, start = Clock(), time.perf_counter()
     trained, sizes, more = HOW[setting["how"]](model, data, recipe, setting, clock)
     seconds = clock.now - start
@@ -134,6 +140,7 @@ def settings(options: argparse.Namespace) -> list[Row]:
         name: getattr(options, name)
         for name in ("images", "epochs", "batch_size", "rate", "ramp", "alpha", "reweight", "tau")
     }
+    common |= {"weight_decay": options.weight_decay}
     common |= {"shrink_every": options.shrink_every, "always": options.always}
     return [{**common, "how": how, "seed": seed} for seed in range(options.seeds) for how in HOW]
 
@@ -188,6 +195,7 @@ def main() -> None:
     parser.add_argument("--ramp", type=float, default=0.25, help="share over which alpha rises")
     parser.add_argument("--alpha", type=float, default=4e-3)
     parser.add_argument("--reweight", type=float, default=0.1)
+    parser.add_argument("--weight-decay", type=float, default=5e-4, help="of kernels")
     parser.add_argument("--tau", type=float, default=1e-3)
     parser.add_argument("--shrink-every", type=int, default=1)
     parser.add_argument("--always", action="store_true", help="cut where it does not pay, too")

@@ -1,4 +1,4 @@
-"""Fold batch normalisations into the convolutions beside them, for inference."""
+"""For inference: batch normalisations folded into convolutions beside them, no idle ReLUs."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Fold:
 
 
 def folded(model: keras.Model) -> keras.Model:
-    """The same network at inference, with fewer batch normalisations.
+    """The same network at inference, with fewer batch normalisations and activations.
 
-    One goes where it alone reads a convolution or dense layer without activation, or several of
-    them side by side, or where such a layer, with any activation, alone reads it and no border
-    makes a difference. Its gain
-    ``gamma / sqrt(variance + epsilon)`` goes into the kernel, the rest into the bias. Grouped,
-    transposed, depthwise and separable convolutions count, and so do layers that are called
-    several times, if all calls agree. Everything else stays as it is.
+    A normalisation goes where it alone reads a convolution or dense layer without activation, or
+    several of them side by side, or where such a layer, with any activation, alone reads it and no
+    border makes a difference. Its gain ``gamma / sqrt(variance + epsilon)`` goes into the kernel,
+    the rest into the bias. Grouped, transposed, depthwise and separable convolutions count, and so
+    do layers that are called several times, if all calls agree. A ReLU goes where it follows
+    another one, as behind a residual branch that surgery has removed. Everything else stays.
 
     Args:
         model: A functional or built Sequential model; it is not changed.
@@ -64,12 +64,12 @@ def folded(model: keras.Model) -> keras.Model:
         ['InputLayer', 'Conv2D', 'ReLU']
     """
     network = graphs.read(model)
-    folds = find_folds(network)
-    if not folds:
+    folds, idle = find_folds(network), find_idle(network)
+    if not folds and not idle:
         return copy_model(model)
-    while folds:  # in a row of normalisations, each round takes one
-        network = graphs.read(graphs.rebuild(network, _Builder(network.calls, folds)))
-        folds = find_folds(network)
+    while folds or idle:  # in a row of normalisations, each round takes one
+        network = graphs.read(graphs.rebuild(network, _Builder(network.calls, folds, idle)))
+        folds, idle = find_folds(network), find_idle(network)
     return network.model
 
 
@@ -90,6 +90,39 @@ def find_folds(network: Graph) -> list[Fold]:
             if not any(id(fold.layer) in found for fold in folds):
                 found |= {id(fold.layer): fold for fold in folds}
     return list(found.values())
+
+
+def find_idle(network: Graph) -> list[keras.Operation]:
+    """The ReLUs whose inputs have none below zero, since a ReLU made them.
+
+    Args:
+        network: The graph.
+
+    Returns:
+        The layers; where one is called several times, this holds for all calls.
+    """
+    makers = {output: call.operation for call in network.calls for output in call.outputs}
+
+    def is_idle(call: Call) -> bool:
+        tensors = call.inputs[0], call.outputs[0]
+        kept = network.dtypes[tensors[0]] == network.dtypes[tensors[1]]
+        return kept and _is_simple(call) and _rectifies(makers.get(tensors[0]))
+
+    relus = {id(call.operation): call.operation for call in network.layers() if _is_relu(call)}
+    return [relu for key, relu in relus.items() if all(map(is_idle, network.calls_of[key]))]
+
+
+def _is_relu(call: Call) -> bool:
+    """Whether a call does nothing but cut off what is below zero."""
+    return not isinstance(call.operation, tuple(KERNELS)) and _rectifies(call.operation)
+
+
+def _rectifies(layer: Any) -> bool:
+    """Whether the last thing that a layer does is to cut off what is below zero."""
+    if type(layer) is layers.ReLU:
+        return (layer.max_value, layer.negative_slope, layer.threshold) == (None, 0.0, 0.0)
+    known = layers.Activation, *KERNELS
+    return type(layer) in known and layer.activation is activations.relu
 
 
 def _folds(network: Graph, makers: Mapping[int, Call], norm: Call) -> Sequence[Fold]:
@@ -227,8 +260,10 @@ def _is_simple(call: Call) -> bool:
 class _Builder:
     """Makes the outputs of each call anew; remembers copies of layers that are shared."""
 
-    def __init__(self, calls: Sequence[Call], folds: Sequence[Fold]) -> None:
-        self.gone = {id(fold.norm) for fold in folds}
+    def __init__(
+        self, calls: Sequence[Call], folds: Sequence[Fold], idle: Sequence[keras.Operation]
+    ) -> None:
+        self.gone = {id(layer) for layer in (*(fold.norm for fold in folds), *idle)}
         self.weights = {id(fold.layer): fold.weights for fold in folds}
         self.names = _names(call for call in calls if id(call.operation) not in self.gone)
         self.copies: dict[int, keras.Operation] = {}

@@ -8,8 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from helpers_folding import BACKEND, FIRST, Graph, assert_folded, graph, norms
-from helpers_models import chain, types, use_float64
+from helpers_folding import (
+    BACKEND,
+    FIRST,
+    Graph,
+    assert_folded,
+    assert_same_function,
+    graph,
+    norms,
+)
+from helpers_models import chain, random_batch, types, use_float64
 from keras import layers as L
 
 from keras_structsparse.folding import folded
@@ -228,3 +236,53 @@ def test_what_others_see_stays(make: Graph) -> None:
 def test_what_normalises_a_batch_stays() -> None:
     """Not compared: each run changes the statistics."""
     assert norms(folded(graph(in_training))) == 1
+
+
+# --- ReLUs behind ReLUs ---
+
+
+def relus(model: keras.Model) -> int:
+    return sum(isinstance(layer, L.ReLU) for layer in folded(model).layers)
+
+
+@pytest.mark.parametrize(
+    "first", [L.ReLU, lambda: L.Activation("relu"), lambda: L.Conv2D(4, 3, activation="relu")]
+)
+def test_a_relu_behind_another_goes(first: Callable[[], keras.Layer]) -> None:
+    model = chain(L.Conv2D(4, 3), first(), L.ReLU(name="idle"), L.Activation("relu", name="too"))
+    kept = {layer.name for layer in folded(model).layers}
+    assert not kept & {"idle", "too"}
+    assert len(kept) == len(model.layers) - 1
+    assert_same_function(model, folded(model), random_batch(model))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        *(lambda: L.Conv2D(4, 3), lambda: L.ReLU(negative_slope=0.1)),
+        *(lambda: L.ReLU(max_value=6.0), lambda: L.Activation("tanh"), L.ZeroPadding2D),
+    ],
+)
+def test_behind_anything_else_it_stays(first: Callable[[], keras.Layer]) -> None:
+    model = chain(L.Conv2D(4, 3), first(), L.ReLU(name="relu"))
+    assert "relu" in {layer.name for layer in folded(model).layers}
+
+
+@pytest.mark.parametrize("options", [{"max_value": 6.0}, {"threshold": 0.5}])
+def test_what_cuts_off_more_stays(options: Any) -> None:
+    assert relus(chain(L.Conv2D(4, 3), L.ReLU(), L.ReLU(**options))) == 2
+
+
+def test_a_relu_that_is_idle_in_one_of_its_calls_stays() -> None:
+    def twice(x: Any, conv: Any, norm: Any) -> Any:
+        relu = L.ReLU()
+        return L.Add()([relu(L.Activation("relu")(conv(x))), relu(norm(x))])
+
+    model = graph(twice)
+    assert_same_function(model, folded(model), random_batch(model))
+    assert relus(model) == 1
+
+
+def test_a_relu_that_widens_numbers_stays() -> None:
+    first, second = L.ReLU(dtype="float32"), L.ReLU(dtype="float64")
+    assert relus(chain(L.Conv2D(4, 3, dtype="float32"), first, second)) == 2
