@@ -37,8 +37,8 @@ from keras_structsparse.sweeps import Settings, Trial
 from keras_structsparse.sweeps.trial import State, cut, evaluate, train
 from keras_structsparse.training import Recipe
 
-ALPHAS = [float(alpha) for alpha in np.geomspace(1e-3, 3e-2, 8).round(5)]
-TAUS = [0.0, 1e-3, 1e-2, 0.1]
+ALPHAS = [float(alpha) for alpha in np.geomspace(4e-3, 4e-2, 8).round(5)]
+TAUS = [1e-3, 0.1]
 DENSE, PATH, INDEPENDENT = "dense", "path", "independent"
 COLOURS = {PATH: BLUE, INDEPENDENT: ORANGE, DENSE: GREY}
 
@@ -161,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", help="where fashion_mnist lies or will be built by TFDS")
     parser.add_argument("--images", type=int, default=50_000, help="training images to use")
-    parser.add_argument("--epochs", type=int, default=8, help="of the dense and the first training")
+    parser.add_argument("--epochs", type=int, default=12, help="of the dense and the first training")
     parser.add_argument("--path-epochs", type=int, default=2, help="of every alpha but the first")
     parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS)
     parser.add_argument("--taus", type=float, nargs="+", default=TAUS)
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--path-rate", type=float, default=0.05, help="that of a later alpha")
     parser.add_argument("--reweight", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="of kernels")
-    parser.add_argument("--shrink-every", type=int, default=1)
+    parser.add_argument("--shrink-every", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--independent", action="store_true", help="each alpha by itself, too")
     parser.add_argument("--out", type=Path, default=RESULTS / "path.jsonl", help="where to write")

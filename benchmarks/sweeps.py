@@ -41,7 +41,7 @@ COMMON = (
 )
 PENALTIES: Mapping[str, str] = {
     "kernel-count": "--regularizer kernel-count --weights multiply_adds --reweight 0.1 "
-    "--alphas 2e-2:4e-1:8",
+    "--alphas 2e-2:8e-1:8",
     "kernel-size": "--regularizer kernel-size --weights multiply_adds --reweight 0.1 "
     "--alphas 2e-3:4e-2:8",
     "multiply-adds": "--regularizer multiply-adds --alphas 1e-9:2e-8:8",
