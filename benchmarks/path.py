@@ -161,7 +161,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", help="where fashion_mnist lies or will be built by TFDS")
     parser.add_argument("--images", type=int, default=50_000, help="training images to use")
-    parser.add_argument("--epochs", type=int, default=12, help="of the dense and the first training")
+    parser.add_argument(
+        "--epochs", type=int, default=12, help="of the dense and the first training"
+    )
     parser.add_argument("--path-epochs", type=int, default=2, help="of every alpha but the first")
     parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS)
     parser.add_argument("--taus", type=float, nargs="+", default=TAUS)
