@@ -193,7 +193,8 @@ def table(rows: Sequence[Row]) -> None:
     """The figure's numbers."""
     heads = "".join(f"{head:>15}" for head in ("multiply-adds", "at surgery", "tuned"))
     print(f"decay   {'form':<25} target {heads}  seconds seeds")
-    for (decay, form, target), own in groups(rows, "decay", "form", "target").items():
+    found = groups(sorted(rows, key=lambda row: -row["target"]), "decay", "form", "target")
+    for (decay, form, target), own in found.items():
         cells = [mean_std(own, key) for key in FIELDS[:3]]
         numbers = " ".join(f"{mean:>7.2f} ± {std:.2f}" for mean, std in cells)
         seconds = np.mean([row["seconds"] for row in own])
