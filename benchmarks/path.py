@@ -25,7 +25,7 @@ from typing import Any
 import keras
 import matplotlib
 import numpy as np
-from runs import MODEL, RESULTS, Results, Row, best_within, load, machine
+from runs import MODEL, RESULTS, Results, Row, best_within, load, machine, recipe_of
 from training import PASSES, warm_up
 
 import keras_structsparse as kss
@@ -35,7 +35,6 @@ from keras_structsparse.plots.style import BLUE, GREY, ORANGE, STYLE, new_figure
 from keras_structsparse.results import Point
 from keras_structsparse.sweeps import Settings, Trial
 from keras_structsparse.sweeps.trial import State, cut, evaluate, train
-from keras_structsparse.training import Recipe
 
 ALPHAS = [float(alpha) for alpha in np.geomspace(4e-3, 4e-2, 8).round(5)]
 TAUS = [1e-3, 0.1]
@@ -87,12 +86,7 @@ def shown(point: Point) -> Row:
 
 def settings(setting: Row) -> Settings:
     """What the library is to do."""
-    recipe = Recipe(
-        setting["epochs"],
-        setting["batch_size"],
-        setting["rate"],
-        weight_decay=setting["weight_decay"],
-    )
+    recipe = recipe_of(setting)
     later = replace(
         recipe, epochs=setting["path_epochs"], learning_rate=setting["path_rate"], ramp=0.0
     )

@@ -46,6 +46,12 @@ def budget(options: argparse.Namespace) -> Budget:
     )
 
 
+def recipe_of(setting: Row, **changes: Any) -> Recipe:
+    """How the network of a run is trained."""
+    own = setting["epochs"], setting["batch_size"], setting["rate"]
+    return Recipe(*own, weight_decay=setting["weight_decay"], **changes)
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that all benchmarks take."""
     made = argparse.ArgumentParser(description=description)

@@ -21,7 +21,18 @@ from typing import Any
 
 import keras
 import numpy as np
-from runs import MODEL, RESULTS, Results, Row, groups, load, machine, mean_std, split
+from runs import (
+    MODEL,
+    RESULTS,
+    Results,
+    Row,
+    groups,
+    load,
+    machine,
+    mean_std,
+    recipe_of,
+    split,
+)
 
 import keras_structsparse as kss
 from keras_structsparse import datasets, models
@@ -101,13 +112,7 @@ def train(setting: Row, data: datasets.Dataset) -> Row:
     keras.utils.set_random_seed(setting["seed"])
     model = models.build(MODEL)
     whole = kss.profile(model).multiply_adds
-    recipe = Recipe(
-        setting["epochs"],
-        setting["batch_size"],
-        setting["rate"],
-        ramp=setting["ramp"],
-        weight_decay=setting["weight_decay"],
-    )
+    recipe = recipe_of(setting, ramp=setting["ramp"])
     clock, start = Clock(), time.perf_counter()
     trained, sizes, more = HOW[setting["how"]](model, data, recipe, setting, clock)
     seconds = clock.now - start
