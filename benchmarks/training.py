@@ -145,8 +145,8 @@ def settings(options: argparse.Namespace) -> list[Row]:
         name: getattr(options, name)
         for name in ("images", "epochs", "batch_size", "rate", "ramp", "alpha", "reweight", "tau")
     }
-    common |= {"weight_decay": options.weight_decay}
-    common |= {"shrink_every": options.shrink_every, "always": options.always}
+    for name in ("weight_decay", "shrink_every", "always"):
+        common[name] = getattr(options, name)
     return [{**common, "how": how, "seed": seed} for seed in range(options.seeds) for how in HOW]
 
 

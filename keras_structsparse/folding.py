@@ -82,7 +82,7 @@ def find_folds(network: Graph) -> list[Fold]:
     Returns:
         One fold for each, in topological order; no layer takes part in two.
     """
-    makers = {output: call for call in network.calls for output in call.outputs}
+    makers = _makers(network)
     found: dict[int, Fold] = {}
     for call in network.layers():
         if type(call.operation) is layers.BatchNormalization and len(call.inputs) == 1:
@@ -101,23 +101,28 @@ def find_idle(network: Graph) -> list[keras.Operation]:
     Returns:
         The layers; where one is called several times, this holds for all calls.
     """
-    makers = {output: call.operation for call in network.calls for output in call.outputs}
+    makers = _makers(network)
 
     def is_idle(call: Call) -> bool:
-        tensors = call.inputs[0], call.outputs[0]
-        kept = network.dtypes[tensors[0]] == network.dtypes[tensors[1]]
-        return kept and _is_simple(call) and _rectifies(makers.get(tensors[0]))
+        maker = makers.get(call.inputs[0])
+        kept = network.dtypes[call.inputs[0]] == network.dtypes[call.outputs[0]]
+        return maker is not None and kept and _is_simple(call) and _rectifies(maker.operation)
 
     relus = {id(call.operation): call.operation for call in network.layers() if _is_relu(call)}
     return [relu for key, relu in relus.items() if all(map(is_idle, network.calls_of[key]))]
 
 
+def _makers(network: Graph) -> dict[int, Call]:
+    """The call that makes each tensor."""
+    return {output: call for call in network.calls for output in call.outputs}
+
+
 def _is_relu(call: Call) -> bool:
     """Whether a call does nothing but cut off what is below zero."""
-    return not isinstance(call.operation, tuple(KERNELS)) and _rectifies(call.operation)
+    return type(call.operation) not in KERNELS and _rectifies(call.operation)
 
 
-def _rectifies(layer: Any) -> bool:
+def _rectifies(layer: keras.Operation) -> bool:
     """Whether the last thing that a layer does is to cut off what is below zero."""
     if type(layer) is layers.ReLU:
         return (layer.max_value, layer.negative_slope, layer.threshold) == (None, 0.0, 0.0)
@@ -260,9 +265,7 @@ def _is_simple(call: Call) -> bool:
 class _Builder:
     """Makes the outputs of each call anew; remembers copies of layers that are shared."""
 
-    def __init__(
-        self, calls: Sequence[Call], folds: Sequence[Fold], idle: Sequence[keras.Operation]
-    ) -> None:
+    def __init__(self, calls: Sequence[Call], folds: Sequence[Fold], idle: Sequence[Any]) -> None:
         self.gone = {id(layer) for layer in (*(fold.norm for fold in folds), *idle)}
         self.weights = {id(fold.layer): fold.weights for fold in folds}
         self.names = _names(call for call in calls if id(call.operation) not in self.gone)
