@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--path-epochs", type=int, default=2, help="of every alpha but the first")
     parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS)
     parser.add_argument("--taus", type=float, nargs="+", default=TAUS)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=125)
     parser.add_argument("--rate", type=float, default=0.1, help="learning rate at the start")
     parser.add_argument("--path-rate", type=float, default=0.05, help="that of a later alpha")
     parser.add_argument("--reweight", type=float, default=0.1)

@@ -10,6 +10,9 @@ from typing import Any
 
 import keras
 
+LONG = 10.0
+"""Steps that take so many times longer than usual were compiled."""
+
 
 @dataclass
 class Section:
@@ -34,8 +37,13 @@ class Section:
 
     @property
     def cost(self) -> float:
-        """Seconds that it took until the network was trained at its usual pace."""
-        return self.surgery + max(self.steps[0] - self.step, 0.0) if self.steps else 0.0
+        """Seconds that it took beyond the usual steps: for surgery, tracing and compiling.
+
+        A smaller last batch, which JAX compiles a step of its own for, shows as a long step too.
+        """
+        first, later = self.steps[:1], self.steps[1:]
+        long = [*first, *(step for step in later if step > LONG * self.step)]
+        return self.surgery + sum(max(step - self.step, 0.0) for step in long)
 
 
 def saving(sections: Sequence[Section], multiply_adds: int, steps: float) -> float:

@@ -50,6 +50,13 @@ def test_a_step_is_traced_once_in_place_of_twice() -> None:
     assert counts == [1, 2]
 
 
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="pays on TensorFlow")
+def test_other_backends_are_left_to_their_first_step() -> None:
+    model = network()
+    build_for_training(model, X, Y)
+    assert not model.optimizer.built
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a strategy of TensorFlow")
 @pytest.mark.parametrize("penalised", [True, False])
 def test_one_device_under_a_strategy_is_built_in_its_scope(penalised: bool) -> None:

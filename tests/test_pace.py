@@ -30,6 +30,12 @@ def test_later_cuts_are_measured_against_what_earlier_ones_have_brought() -> Non
     assert saving([whole, faster], 25, 100) == pytest.approx(100 * 0.1 * 0.5 - 1.9)
 
 
+def test_a_last_batch_that_is_compiled_by_itself_counts() -> None:
+    steps = [4.5, 0.5, 0.5, 0.5, 0.6, 3.0, 0.5, 0.5]
+    assert Section(100, steps=[*steps[:5], 5.5, 0.5, 0.5]).cost == pytest.approx(4.0 + 5.0)
+    assert Section(100, steps=steps).cost == pytest.approx(4.0)  # slow, but nothing was compiled
+
+
 def test_a_network_that_was_not_trained_yet_costs_nothing_known() -> None:
     assert Section(10).step == 0.0
     assert Section(10).cost == 0.0
