@@ -19,6 +19,7 @@ from keras_structsparse.surgery.costs import Cut, Price, whole
 from keras_structsparse.surgery.lineage import Taken
 from keras_structsparse.surgery.registry import register
 from keras_structsparse.surgery.rules.slicing import pick
+from keras_structsparse.surgery.strides import overflows, picked
 
 Array = Any
 Tensor = Any
@@ -114,7 +115,10 @@ def _convolution(
     pads = _explicit_pads(site, size)
     for axis, part in enumerate(groups.support(kernel.values.shape[:-2], size)):
         kernel = kernel.along(axis, part)
-    changes = {} if pads is None else {"padding": "valid"}
+    changes: dict[str, Any] = {} if pads is None else {"padding": "valid"}
+    tensor = tensor if pads is None else _padded(site, tensor, pads)
+    if _overflows_now(site, kernel.values.shape):
+        tensor, changes = picked(site, tensor), {**changes, "strides": 1}
     layer = clone(
         site.operation,
         name=name,
@@ -124,8 +128,13 @@ def _convolution(
         use_bias=bias is not None,
         **changes,
     )
-    tensor = tensor if pads is None else _padded(site, tensor, pads)
     return emit(layer, tensor, [kernel] if bias is None else [kernel, bias])
+
+
+def _overflows_now(site: Site, kernel: Sequence[int]) -> bool:
+    """Whether the kernel's gradient would be written past its memory, as before it was not."""
+    strides = site.operation.strides
+    return overflows(kernel, strides) and not overflows(site.weights["kernel"].shape, strides)
 
 
 def _window(site: Site, kernel: Array) -> int:
