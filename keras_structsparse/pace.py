@@ -13,6 +13,9 @@ import keras
 LONG = 10.0
 """Steps that take so many times longer than usual were compiled."""
 
+TRUST = 0.1
+"""In the promise: as if so large a share of the network had been cut, and all of it been saved."""
+
 
 @dataclass
 class Section:
@@ -50,8 +53,8 @@ def saving(sections: Sequence[Section], multiply_adds: int, steps: float) -> flo
     """Seconds that a smaller network is expected to save, less those of one more recompilation.
 
     The recompilation is expected to cost what the last one did; before there was any, what the
-    first step of the training did. A step is expected to get shorter by the share of the
-    multiply-adds that goes, less what earlier cuts have missed of that.
+    first step of the training did. A step is expected to get shorter in proportion to the
+    multiply-adds that go: at first as if it consisted of nothing else, later as cuts have shown.
 
     Args:
         sections: What was trained so far.
@@ -65,20 +68,23 @@ def saving(sections: Sequence[Section], multiply_adds: int, steps: float) -> flo
         >>> round(saving([Section(100, steps=[3.0, 0.5, 0.5])], 40, 100), 1)
         27.5
     """
-    now = sections[-1]
-    share = 1.0 - multiply_adds / now.multiply_adds
-    return steps * now.step * share * _worth(sections) - now.cost
-
-
-def _worth(sections: Sequence[Section]) -> float:
-    """1 less what is missing of the promised saving, from the first network to now.
-
-    Not their ratio: a step that got a little longer by chance would forbid all later cuts.
-    """
     first, now = sections[0], sections[-1]
+    less = now.multiply_adds - multiply_adds
+    promised = first.step * less / first.multiply_adds
+    at_most = now.step * less / now.multiply_adds
+    return steps * min(promised * _worth(first, now), at_most) - now.cost
+
+
+def _worth(first: Section, now: Section) -> float:
+    """The share of a promise that is kept, from the first network to now.
+
+    Of what does not shrink with the multiply-adds, nothing is saved. After a small cut, whose gain
+    is lost in the noise, it is nearly 1: a step that got a little longer by chance must not forbid
+    all later cuts.
+    """
     promised = 1.0 - now.multiply_adds / first.multiply_adds
     saved = 1.0 - now.step / first.step if first.step else promised
-    return min(max(1.0 - (promised - saved), 0.0), 1.0)
+    return min(max((saved + TRUST) / (promised + TRUST), 0.0), 1.0)
 
 
 class Course(keras.callbacks.CallbackList):
