@@ -1,12 +1,14 @@
 """What a path of eight alphas costs, against training the whole network once, on Fashion-MNIST.
 
+    export KERAS_BACKEND=jax
     python benchmarks/path.py --data-dir DIR                # the dense training and the path
     python benchmarks/path.py --data-dir DIR --independent  # and every alpha from the beginning
 
 On the path each alpha starts from the network that the one before has left, cut to its size. All
-networks with a penalty are cut further while they are trained, those by themselves too. Seconds
-hold tracing, compiling and surgery, not the evaluation, which is the same for all. The work of a
-training is 3 x the multiply-adds of every image that is seen, for the network as it was then.
+networks with a penalty are cut further while they are trained, those by themselves too. The
+trainings take turns, an epoch each (turns.py), so that a machine that gets slower does so for all.
+Seconds hold tracing, compiling and surgery, not the evaluation, which is the same for all. The work
+of a training is 3 x the multiply-adds of every image that is seen, for the network as it was then.
 Results go to benchmarks/results/path.jsonl, the two frontiers to path.png; finished runs are not
 repeated. Thresholds are chosen on the validation split; the figure shows the test split.
 """
@@ -15,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,9 +28,10 @@ import matplotlib
 import numpy as np
 from runs import MODEL, RESULTS, Results, Row, best_within, load, machine, recipe_of
 from training import PASSES, warm_up
+from turns import Clock, take_turns
 
 import keras_structsparse as kss
-from keras_structsparse import datasets, models
+from keras_structsparse import models
 from keras_structsparse.forms import Form
 from keras_structsparse.plots.style import BLUE, GREY, ORANGE, STYLE, new_figure, save
 from keras_structsparse.results import Point
@@ -54,24 +56,28 @@ class Work(keras.callbacks.Callback):
         self.done += PASSES * self.images * kss.profile(self.model).multiply_adds
 
 
-def run(setting: Row, data: datasets.Dataset) -> Row:
+def run(job: tuple[Row, argparse.Namespace], clock: Clock) -> Row:
     """One dense training, one path, or the trainings of all alphas one by one."""
+    setting, options = job
+    data = load(options)
+    warm_up(data)
     how, wanted = setting["how"], settings(setting)
-    work, seconds, points = Work(len(data.train)), 0.0, []
+    work, points = Work(len(data.train)), []
     start: State | None = None
     for alpha in (0.0,) if how == DENSE else wanted.alphas:
-        trial, began = Trial(alpha, setting["seed"]), time.perf_counter()
-        build = partial(models.build, MODEL)
-        trained = train(build, data, wanted, trial, lambda name, epochs: [work], start=start)
-        start = cut(trained) if how == PATH else None
-        seconds += time.perf_counter() - began
+        trial, build = Trial(alpha, setting["seed"]), partial(models.build, MODEL)
+        with clock.running():
+            trained = train(
+                build, data, wanted, trial, lambda name, epochs: [work, clock], start=start
+            )
+            start = cut(trained) if how == PATH else None
         points += [shown(point) for point, _ in evaluate(trained, data, wanted, trial)]
         keras.utils.clear_session()
         gc.collect()
         if how == PATH and start is None:
             break
     return {
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(clock.seconds), 1),
         "training_multiply_adds": work.done,
         "points": points,
         "machine": machine(),
@@ -180,12 +186,9 @@ def main() -> None:
         hows = (DENSE, PATH, INDEPENDENT)[: 3 if options.independent else 2]
         every = [{**common, "how": how, "seed": s} for s in range(options.seeds) for how in hows]
         missing = list(results.missing(every))
-        data = load(options) if missing else None
-        for setting in missing:
-            assert data is not None
-            if setting is missing[0]:
-                warm_up(data)
-            results.add({**setting, **run(setting, data)})
+        jobs = [(setting, options) for setting in missing]
+        for setting, row in zip(missing, take_turns(run, jobs), strict=True):
+            results.add({**setting, **row})
     with matplotlib.rc_context(STYLE):
         draw(results.rows, options.out.with_suffix(".png"))
     table(results.rows)

@@ -1,21 +1,20 @@
 """What it costs to find a small network, against training the whole one once, on Fashion-MNIST.
 
-    python benchmarks/training.py --data-dir DIR
+    KERAS_BACKEND=jax python benchmarks/training.py --data-dir DIR
 
-Three trainings of the residual network from the start of one seed, for the same number of epochs
-and in turns in one process: without a penalty, with one, and with one while what has gone to zero
-is cut out on the way. Seconds hold tracing, compiling and surgery as well, up to the end of the
-last epoch: behind it TensorFlow's pipeline for arrays may wait for its own tuning thread. The work
-of a training is 3 x the multiply-adds of every image that is seen, for the network as it was then.
+Three trainings of the residual network from the start of one seed, for the same number of epochs:
+without a penalty, with one, and with one while what has gone to zero is cut out on the way. They
+take turns, an epoch each (turns.py), so that a machine that gets slower does so for all. Seconds
+hold building, tracing, compiling and surgery as well. The batch size divides the number of images:
+JAX would compile a step of its own for a smaller last batch, after every cut. The work of a
+training is 3 x the multiply-adds of every image that is seen, for the network as it was then.
 Afterwards the sparse networks are cut at tau. Nothing is chosen on the validation or the test
-split. Results go to benchmarks/results/training.jsonl; finished runs are not repeated.
+split. Results go to benchmarks/results/training.jsonl; finished seeds are not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +32,7 @@ from runs import (
     recipe_of,
     split,
 )
+from turns import Clock, take_turns
 
 import keras_structsparse as kss
 from keras_structsparse import datasets, models
@@ -47,14 +47,6 @@ from keras_structsparse.training import (
 
 PASSES = 3
 """A forward pass, and a backward pass that takes twice as much."""
-
-
-class Clock(keras.callbacks.Callback):
-    """Knows when the last epoch has ended."""
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Take the time."""
-        self.now = time.perf_counter()
 
 
 Trained = tuple[keras.Model, list[tuple[int, int]], dict[str, Any]]
@@ -104,21 +96,26 @@ HOW: Mapping[str, Callable[[keras.Model, datasets.Dataset, Recipe, Row, Clock], 
 
 def penalize(model: keras.Model, data: datasets.Dataset, recipe: Recipe, setting: Row) -> None:
     regularizer = kss.KernelSize(setting["alpha"], reweight=setting["reweight"])
-    compile_for(model, recipe, len(data.train), regularizer, "multiply_adds")
+    compile_for(
+        model, recipe, len(data.train), regularizer, "multiply_adds", coupled=setting["coupled"]
+    )
 
 
-def train(setting: Row, data: datasets.Dataset) -> Row:
-    """One training, with its time, and what surgery makes of its network."""
-    keras.utils.set_random_seed(setting["seed"])
-    model = models.build(MODEL)
-    whole = kss.profile(model).multiply_adds
-    recipe = recipe_of(setting, ramp=setting["ramp"])
-    clock, start = Clock(), time.perf_counter()
-    trained, sizes, more = HOW[setting["how"]](model, data, recipe, setting, clock)
-    seconds = clock.now - start
+def train(job: tuple[Row, argparse.Namespace], clock: Clock) -> Row:
+    """One training, with the time of its turns, and what surgery makes of its network."""
+    setting, options = job
+    data = load(options)
+    warm_up(data)
+    with clock.running():
+        keras.utils.set_random_seed(setting["seed"])
+        model = models.build(MODEL)
+        whole = kss.profile(model).multiply_adds
+        recipe = recipe_of(setting, ramp=setting["ramp"])
+        trained, sizes, more = HOW[setting["how"]](model, data, recipe, setting, clock)
     pruned = trained if setting["how"] == "dense" else kss.prune(trained, tau=setting["tau"])
-    row = {
-        "seconds": round(seconds, 1),
+    return {
+        "seconds": round(sum(clock.seconds), 1),
+        "epoch_seconds": clock.seconds,
         "training_multiply_adds": work(sizes, setting["epochs"], len(data.train)),
         "multiply_adds": kss.profile(pruned).multiply_adds / whole,
         "validation": accuracy(pruned, split(data.validation)),
@@ -126,10 +123,6 @@ def train(setting: Row, data: datasets.Dataset) -> Row:
         **more,
         "machine": machine(),
     }
-    del model, trained, pruned
-    keras.utils.clear_session()
-    gc.collect()
-    return row
 
 
 def work(sizes: Sequence[tuple[int, int]], epochs: int, images: int) -> float:
@@ -139,15 +132,12 @@ def work(sizes: Sequence[tuple[int, int]], epochs: int, images: int) -> float:
     return float(PASSES * images * np.dot(lengths, [size for _, size in sizes]))
 
 
-def settings(options: argparse.Namespace) -> list[Row]:
-    """All runs, in turns: the three ways of one seed follow each other."""
-    common = {
-        name: getattr(options, name)
-        for name in ("images", "epochs", "batch_size", "rate", "ramp", "alpha", "reweight", "tau")
-    }
-    for name in ("weight_decay", "shrink_every", "always"):
-        common[name] = getattr(options, name)
-    return [{**common, "how": how, "seed": seed} for seed in range(options.seeds) for how in HOW]
+def settings(options: argparse.Namespace, seed: int) -> list[Row]:
+    """The three ways of one seed."""
+    names = ("images", "epochs", "batch_size", "rate", "ramp", "alpha", "reweight", "coupled")
+    names += ("tau", "weight_decay", "shrink_every", "always")
+    common = {name: getattr(options, name) for name in names}
+    return [{**common, "how": how, "seed": seed} for how in HOW]
 
 
 def warm_up(data: datasets.Dataset) -> None:
@@ -158,14 +148,13 @@ def warm_up(data: datasets.Dataset) -> None:
 
 
 def run(results: Results, options: argparse.Namespace) -> None:
-    """All runs that are missing."""
-    missing = list(results.missing(settings(options)))
-    data = load(options) if missing else None
-    if data is not None:
-        warm_up(data)
-    for setting in missing:
-        assert data is not None
-        results.add({**setting, **train(setting, data)})
+    """All seeds that are missing."""
+    for seed in range(options.seeds):
+        every = settings(options, seed)
+        if list(results.missing(every)):
+            jobs = [(setting, options) for setting in every]
+            for setting, row in zip(every, take_turns(train, jobs), strict=True):
+                results.add({**setting, **row})
 
 
 def table(results: Results) -> None:
@@ -197,9 +186,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=125)
     parser.add_argument("--rate", type=float, default=0.1, help="learning rate at the start")
-    parser.add_argument("--ramp", type=float, default=0.1, help="share over which alpha rises")
+    parser.add_argument("--ramp", type=float, default=0.05, help="share over which alpha rises")
     parser.add_argument("--alpha", type=float, default=2e-2)
     parser.add_argument("--reweight", type=float, default=0.1)
+    parser.add_argument("--coupled", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="of kernels")
     parser.add_argument("--tau", type=float, default=1e-3)
     parser.add_argument("--shrink-every", type=int, default=1)
