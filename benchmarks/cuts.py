@@ -4,7 +4,8 @@
 
 The residual network learns with the penalty of training.py, and is cut after every epoch. At each
 cut the mean loss over the validation split, and the largest difference between the two networks'
-class probabilities, are printed. The control is the network with one kernel less than it may lose.
+class probabilities, are printed; as a control, the difference that the largest kernel of the last
+convolution makes. The committed table: `--epochs 3 > benchmarks/results/cuts.txt`.
 """
 
 from __future__ import annotations
