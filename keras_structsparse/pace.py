@@ -44,9 +44,9 @@ class Section:
 
         A smaller last batch, which JAX compiles a step of its own for, shows as a long step too.
         """
-        first, later = self.steps[:1], self.steps[1:]
-        long = [*first, *(step for step in later if step > LONG * self.step)]
-        return self.surgery + sum(max(step - self.step, 0.0) for step in long)
+        usual, first, later = self.step, self.steps[:1], self.steps[1:]
+        long = [*first, *(step for step in later if step > LONG * usual)]
+        return self.surgery + sum(max(step - usual, 0.0) for step in long)
 
 
 def saving(sections: Sequence[Section], multiply_adds: int, steps: float) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import numpy as np
 import pytest
 
 from keras_structsparse.pace import TRUST, Section, saving
@@ -52,3 +55,10 @@ def test_a_network_that_was_not_trained_yet_costs_nothing_known() -> None:
     assert Section(10).step == 0.0
     assert Section(10).cost == 0.0
     assert Section(10, steps=[2.0]).cost == 0.0
+
+
+def test_the_cost_of_a_long_training_is_known_at_once() -> None:
+    section = Section(100, steps=[3.0, *np.linspace(0.4, 0.6, 50_000)])
+    start = time.perf_counter()
+    assert section.cost == pytest.approx(2.5)
+    assert time.perf_counter() - start < 5.0  # A median for every step would take minutes.
