@@ -7,8 +7,9 @@
 On the path each alpha starts from the network that the one before has left, cut to its size. All
 networks with a penalty are cut further while they are trained, those by themselves too. The
 trainings take turns, an epoch each (turns.py), so that a machine that gets slower does so for all.
-Seconds hold tracing, compiling and surgery, not the evaluation, which is the same for all. The work
-of a training is 3 x the multiply-adds of every image that is seen, for the network as it was then.
+Every network is fine-tuned without penalty after it was cut. Seconds hold tracing, compiling, cuts
+and fine-tuning, not the evaluation. The work of a training is 3 x the multiply-adds of every image
+that is seen, for the network as it was then.
 Results go to benchmarks/results/path.jsonl, the two frontiers to path.png; finished runs are not
 repeated. Thresholds are chosen on the validation split; the figure shows the test split.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,10 +40,30 @@ from keras_structsparse.results import Point
 from keras_structsparse.sweeps import Settings, Trial
 from keras_structsparse.sweeps.trial import State, cut, evaluate, train
 
-ALPHAS = [float(alpha) for alpha in np.geomspace(4e-3, 4e-2, 8).round(5)]
-TAUS = [1e-3, 0.1]
+ALPHAS = [float(alpha) for alpha in np.geomspace(3e-3, 2e-2, 8).round(5)]
+TAUS = [1e-3]
 DENSE, PATH, INDEPENDENT = "dense", "path", "independent"
 COLOURS = {PATH: BLUE, INDEPENDENT: ORANGE, DENSE: GREY}
+
+
+class Counted(keras.callbacks.Callback):
+    """Lets a clock run while a network is fitted, where evaluations come before and after.
+
+    Args:
+        clock: The clock, which stands still.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock, self._stack = clock, ExitStack()
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Start the clock."""
+        self._stack.enter_context(self._clock.running())
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Stop it."""
+        self._stack.close()
 
 
 class Work(keras.callbacks.Callback):
@@ -71,7 +93,10 @@ def run(job: tuple[Row, argparse.Namespace], clock: Clock) -> Row:
                 build, data, wanted, trial, lambda name, epochs: [work, clock], start=start
             )
             start = cut(trained) if how == PATH else None
-        points += [shown(point) for point, _ in evaluate(trained, data, wanted, trial)]
+        evaluated = evaluate(
+            trained, data, wanted, trial, lambda name, epochs: [work, Counted(clock), clock]
+        )
+        points += [shown(point) for point, _ in evaluated]
         keras.utils.clear_session()
         gc.collect()
         if how == PATH and start is None:
@@ -93,17 +118,20 @@ def shown(point: Point) -> Row:
 def settings(setting: Row) -> Settings:
     """What the library is to do."""
     recipe = recipe_of(setting)
-    later = replace(
-        recipe, epochs=setting["path_epochs"], learning_rate=setting["path_rate"], ramp=0.0
+    later, tuning = (
+        replace(recipe, epochs=setting[epochs], learning_rate=setting[rate], ramp=0.0)
+        for epochs, rate in (("path_epochs", "path_rate"), ("tuning_epochs", "tuning_rate"))
     )
     return Settings(
         model=MODEL,
         dataset="fashion_mnist",
         alphas=tuple(setting["alphas"]),
         taus=tuple(setting["taus"]),
-        form=Form("kernel-size", weights="multiply_adds", reweight=setting["reweight"]),
+        form=Form(setting["regularizer"], weights="multiply_adds", reweight=setting["reweight"]),
         recipe=recipe,
         path=later if setting["how"] == PATH else None,
+        tuning=tuning,
+        realize=setting["realize"],
         shrink_every=setting["shrink_every"],
     )
 
@@ -162,17 +190,21 @@ def main() -> None:
     parser.add_argument("--data-dir", help="where fashion_mnist lies or will be built by TFDS")
     parser.add_argument("--images", type=int, default=50_000, help="training images to use")
     parser.add_argument(
-        "--epochs", type=int, default=12, help="of the dense and the first training"
+        "--epochs", type=int, default=24, help="of the dense and the first training"
     )
     parser.add_argument("--path-epochs", type=int, default=2, help="of every alpha but the first")
+    parser.add_argument("--tuning-epochs", type=int, default=1, help="after every cut")
+    parser.add_argument("--regularizer", default="kernel-size")
+    parser.add_argument("--realize", default="split", help="layers of several kernel sizes")
     parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS)
     parser.add_argument("--taus", type=float, nargs="+", default=TAUS)
     parser.add_argument("--batch-size", type=int, default=125)
     parser.add_argument("--rate", type=float, default=0.1, help="learning rate at the start")
     parser.add_argument("--path-rate", type=float, default=0.05, help="that of a later alpha")
+    parser.add_argument("--tuning-rate", type=float, default=0.02, help="that of fine-tuning")
     parser.add_argument("--reweight", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="of kernels")
-    parser.add_argument("--shrink-every", type=int, default=3)
+    parser.add_argument("--shrink-every", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--independent", action="store_true", help="each alpha by itself, too")
     parser.add_argument("--out", type=Path, default=RESULTS / "path.jsonl", help="where to write")
@@ -181,7 +213,16 @@ def main() -> None:
     results = Results(options.out)
     if not options.table_only:
         names = ("images", "epochs", "path_epochs", "alphas", "taus", "batch_size", "rate")
-        names += ("path_rate", "reweight", "weight_decay", "shrink_every")
+        names += (
+            "path_rate",
+            "tuning_epochs",
+            "tuning_rate",
+            "regularizer",
+            "realize",
+            "reweight",
+            "weight_decay",
+            "shrink_every",
+        )
         common = {name: getattr(options, name) for name in names}
         hows = (DENSE, PATH, INDEPENDENT)[: 3 if options.independent else 2]
         every = [{**common, "how": how, "seed": s} for s in range(options.seeds) for how in hows]

@@ -90,7 +90,7 @@ def _turn(link: Connection) -> tuple[bool, Any]:
     try:
         link.send(None)
         ended, result = link.recv()
-    except (EOFError, BrokenPipeError) as error:
+    except (EOFError, ConnectionError) as error:
         raise RuntimeError("a training has ended before it had a result, see above") from error
     return ended, result
 
