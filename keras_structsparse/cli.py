@@ -337,6 +337,8 @@ def profile(
     if figure is not None:
         jobs.draw(found, figure)
     typer.echo(found.to_json().rstrip() if json else str(found))
+    if figure is not None and not json:
+        typer.echo(f"wrote {figure}")
 
 
 @app.command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,9 +59,11 @@ def source(name: str) -> Source:
     if is_spec(name):
         find(name)  # Its errors come now.
     elif name not in REGISTRY:
+        known = [*REGISTRY, *cards()]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         raise ModelError(
             f"model: expected a {exporting.SUFFIX} file, a base such as (64,5)x18, or one of "
-            f"{', '.join((*REGISTRY, *cards()))}. Received: {name!r}"
+            f"{', '.join(near or known)}. Received: {name!r}"
         )
     return lambda shape, classes: _built(name, shape, classes)
 

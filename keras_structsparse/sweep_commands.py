@@ -209,6 +209,15 @@ def choose(
     ] = None,
 ) -> None:
     """Choose a network of a sweep by its validation accuracy; write it with a model card."""
+    wishes = {
+        "--max-drop": max_drop,
+        "--max-multiply-adds": max_multiply_adds,
+        "--max-latency": max_latency,
+    }
+    given = [name for name, value in wishes.items() if value is not None]
+    if len(given) != 1:
+        received = " and ".join(given) or "none"
+        raise typer.BadParameter(f"expected one of {', '.join(wishes)}. Received: {received}")
     from keras_structsparse import sweep_jobs
     from keras_structsparse.sweeps.choosing import Wish
 

@@ -112,6 +112,8 @@ def fit(
         typer.echo(f"multiply-adds: {budget.target:.1%} wanted, {budget.reached:.1%} reached")
     if shrinking is None:
         return model, Ancestry.of(model)
+    if len(shrunk.sections) == 1:
+        typer.echo("not shrunk: there was nothing to cut that would have saved time")
     for section in shrunk.sections[1:]:
         share = section.multiply_adds / shrunk.sections[0].multiply_adds
         typer.echo(f"shrunk to {share:.1%} of the multiply-adds after {section.epoch} epochs")

@@ -254,7 +254,7 @@ def test_a_comparison_can_be_drawn(run: Run) -> None:
     assert_refused(run(*words, "drawn.pdf"), ".png or .svg", "drawn.pdf")
     refused = run("profile", "model.keras", "--figure", "drawn.png")
     assert_refused(refused, "expected --compare with --figure")
-    assert_done(run(*words, "drawn.png"))
+    assert "wrote drawn.png" in assert_done(run(*words, "drawn.png"))
     assert Path("drawn.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -651,3 +651,9 @@ def test_the_command_builds_its_data_and_reads_what_it_has_written(tmp_path: Pat
     assert regularizers_of(load_model(tmp_path / "out.keras"))
     said = alone(tmp_path, "prune", "out.keras", "--tau", "1e-3", "--out", "pruned.keras")
     assert "equal (relative difference" in said
+
+
+def test_a_mistyped_network_is_answered_with_those_of_like_names(run: Run) -> None:
+    refused = run(*TRAIN, "--model", "digits-residul", "--out", "out.keras")
+    assert_refused(refused, "digits-residual", "Received: 'digits-residul'")
+    assert "resnet" not in refused.stderr

@@ -104,7 +104,9 @@ def test_choose_writes_a_network_with_its_card(run: Run) -> None:
     assert "expected a point that costs at most 1" in refused.output
     both = run("choose", "run", "--max-drop", "1", "--max-latency", "1", "--out", "other")
     assert both.exit_code == 2
-    assert "expected one of max_drop" in both.output
+    assert "expected one of --max-drop" in both.output
+    assert "Received: --max-drop and --max-latency" in both.output
+    assert "Received: none" in run("choose", "run", "--out", "other").output
     assert not Path("other").exists()
 
 

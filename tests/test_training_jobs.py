@@ -79,3 +79,11 @@ def test_it_says_when_it_has_shrunk(capsys: Any) -> None:
     assert "of the multiply-adds after" not in capsys.readouterr().out
     assert whole is same
     assert isinstance(whole, keras.Model)
+
+
+def test_it_says_when_no_cut_was_worth_it(capsys: Any) -> None:
+    base = build()
+    arguments = dataset(), Recipe(epochs=2, batch_size=16), Form(), 1e-9, None
+    model, _ = training_jobs.fit(base, *arguments, Shrinking(1))
+    assert "not shrunk" in capsys.readouterr().out
+    assert model.count_params() == base.count_params()
