@@ -100,8 +100,9 @@ class Network:
         """The streams that layers read: (reader, norm, stream, what each of its norms weighs)."""
         for target, norms in self._norms:
             norm, scaled = target.regularizer.norm, norms * constant(norm_factors(target), norms)
-            for stream, weight in target.regularizer.read_weights(scaled):
-                yield target, norm, stream, weight
+            norm_of = self._norm_of(target, norm)
+            for stream, weights in target.regularizer.read_weights(scaled, norm_of):
+                yield target, norm, stream, weights
 
     def _joint(self) -> Iterator[tuple[Target, str, Stream, Tensor]]:
         """The streams with a joint penalty: (payer, norm, stream, the weights of its norms)."""

@@ -16,7 +16,7 @@ class Form:
         kind: "kernel-size", "kernel-count", "multiply-adds" or "none".
         norm: The norm of a group.
         groups: The groups of kernel-size and multiply-adds: "half_ring" or "ring".
-        reweight: As for :class:`KernelSize`; 0 is the convex penalty. Not for multiply-adds.
+        reweight: As for :class:`KernelSize`; 0 is the penalty of the draft.
         weights: The layers' shares of alpha, as for :func:`attach`.
         coupled: Whether the kernels that write one residual stream are one group.
 
@@ -54,8 +54,10 @@ MAKE: Mapping[str, Callable[[float, Form], Structured | None]] = {
         alpha, form.norm, form.groups, reweight=form.reweight
     ),
     "kernel-count": lambda alpha, form: KernelCount(alpha, form.norm, reweight=form.reweight),
-    "multiply-adds": lambda alpha, form: MultiplyAdds(alpha, form.norm, form.groups),
+    "multiply-adds": lambda alpha, form: MultiplyAdds(
+        alpha, form.norm, form.groups, reweight=form.reweight
+    ),
     "none": lambda alpha, form: None,
 }
 
-REWEIGHTED = ("kernel-size", "kernel-count")
+REWEIGHTED = ("kernel-size", "kernel-count", "multiply-adds")

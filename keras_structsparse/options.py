@@ -212,8 +212,8 @@ def check_reweight(regularizer: Regularizer, reweight: float) -> None:
     Raises:
         typer.BadParameter: It cannot.
     """
-    if reweight and regularizer not in (Regularizer.KERNEL_SIZE, Regularizer.KERNEL_COUNT):
+    if reweight and regularizer is Regularizer.NONE:
         raise typer.BadParameter(
-            "expected --reweight with kernel-size or kernel-count. "
+            "expected a --regularizer for --reweight to change. "
             f"Received: --reweight {reweight:g} --regularizer {regularizer.value}"
         )

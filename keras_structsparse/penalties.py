@@ -115,7 +115,36 @@ def reweighting(norms: Tensor, eps: float) -> Tensor:
         return ops.ones_like(norms)
     norms = ops.stop_gradient(ops.convert_to_tensor(norms))
     # Not `ops.mean`, which rounds to float32 on JAX.
-    scale = eps * ops.sum(norms[-1]) / norms.shape[-1]
+    return _sparing(norms, eps * ops.sum(norms[-1]) / norms.shape[-1])
+
+
+def counting(norms: Tensor, eps: float) -> Tensor:
+    """Group weights that make norms count alike: `(1 + eps) m / (norm + eps m)`.
+
+    A weighted norm is 0 where the norm is, m where it is m, and at most `(1 + eps) m`. The scale m
+    is `sum |k|^2 / sum |k|` over the kernels, their mean norm where they are equally long; kernels
+    of zeros have no part in it. Weights are constants: no gradient flows through them.
+
+    Args:
+        norms: Group norms (groups, kernels).
+        eps: Positive number without unit; 0 switches the weights off (all are 1).
+
+    Returns:
+        Tensor (groups, kernels) of positive numbers.
+
+    Examples:
+        >>> np.array(counting(ops.array([[0.0, 2.0, 2.0]]), eps=0.5)).tolist()
+        [[3.0, 1.0, 1.0]]
+    """
+    if eps == 0:
+        return ops.ones_like(norms)
+    norms = ops.stop_gradient(ops.convert_to_tensor(norms))
+    scale = ops.sum(ops.square(norms[-1])) / nonzero(ops.sum(norms[-1]))
+    return (1 + 1 / eps) * _sparing(norms, eps * scale)
+
+
+def _sparing(norms: Tensor, scale: Tensor) -> Tensor:
+    """`scale / (norm + scale)`."""
     # A layer of zeros has scale 0: its groups weigh 1 like every group of zeros.
     zero = ops.equal(norms + scale, 0)
     return ops.where(zero, 1.0, scale / ops.where(zero, 1.0, norms + scale))

@@ -119,8 +119,5 @@ def _links(old: Mapping[str, Structured]) -> Callable[[Site], dict[str, Links]]:
 
 
 def _spread(regularizer: Structured, name: str, ancestry: Ancestry) -> Structured:
-    """With an eps for the mean over the kernels that are left."""
     base, numbers = ancestry.layers[name]
-    twin = regularizer.bound()
-    twin.reweight = regularizer.reweight * len(numbers) / ancestry.widths[base]
-    return twin
+    return regularizer.cut_to(len(numbers) / ancestry.widths[base])

@@ -234,6 +234,26 @@ class Structured(Linked):
         twin.weight = nonnegative("weight", weight)
         return twin
 
+    def cut_to(self, share: float) -> Self:
+        """A copy for a layer that has lost kernels of zeros, with the same `alpha` variable.
+
+        `reweight` compares with a mean over the kernels: here over those of the whole layer.
+
+        Args:
+            share: The kernels that are left, over those of the whole layer.
+
+        Returns:
+            A regularizer of the same class, to be bound to its layer.
+
+        Examples:
+            >>> from keras_structsparse.regularizers import KernelSize
+            >>> KernelSize(1e-3, reweight=0.2).cut_to(0.5).reweight
+            0.1
+        """
+        twin = self.bound()
+        twin.reweight = self.reweight * share
+        return twin
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, with the current value of alpha.
 
@@ -263,14 +283,15 @@ class Structured(Linked):
         """
         return self._weights(norms) * self._strength(norms)
 
-    def read_weights(self, norms: Tensor) -> list[tuple[Stream, Tensor]]:
+    def read_weights(self, norms: Tensor, norm_of: NormOf) -> list[tuple[Stream, Tensor]]:
         """The streams whose norms the penalty multiplies, and the derivative in each norm.
 
         Args:
             norms: Group norms (groups, kernels).
+            norm_of: Gives the norms of other kernels.
 
         Returns:
-            Pairs of a stream and a scalar.
+            Pairs of a stream and a tensor (channels,).
         """
         return []
 

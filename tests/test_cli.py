@@ -215,12 +215,16 @@ def test_the_form_of_the_penalty_reaches_the_regularizer(run: Run) -> None:
 def test_multiply_adds_are_a_penalty_with_an_alpha_of_their_own(run: Run) -> None:
     stored(network())
     words = (*TRAIN, "--model", "model.keras", "--regularizer", "multiply-adds")
-    refused = run(*words, "--out", "out.keras", "--reweight", "0.1")
-    assert_refused(refused, "--reweight", "kernel-size or kernel-count", "multiply-adds")
-    assert_done(run(*words, "--out", "out.keras"))
+    assert_done(run(*words, "--out", "out.keras", "--reweight", "0.1"))
     found = list(regularizers_of(load_model("out.keras")).values())
     assert {type(regularizer) for regularizer in found} == {MultiplyAdds}
+    assert {regularizer.reweight for regularizer in found} == {0.1}
     assert float(found[0].alpha) == pytest.approx(1e-9)
+
+
+def test_no_penalty_cannot_be_reweighted(run: Run) -> None:
+    words = (*TRAIN, "--model", "digits-residual", "--out", "out.keras", "--regularizer", "none")
+    assert_refused(run(*words, "--reweight", "0.1"), "--reweight 0.1", "--regularizer none")
 
 
 @pytest.mark.slow

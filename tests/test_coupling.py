@@ -24,7 +24,7 @@ from helpers_prox import Array, gradient, numpy
 
 from keras_structsparse import groups
 from keras_structsparse.joint import Target, proximal_steps, subgradients
-from keras_structsparse.links import Links
+from keras_structsparse.links import Links, Stream
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds, Structured
 
 JOINED: list[tuple[Structured, Mapping[str, Links]]] = [
@@ -39,6 +39,7 @@ READING: list[tuple[Structured, Mapping[str, Links]]] = [
     (MultiplyAdds(1e-3), reading_links()),
     (MultiplyAdds(1e-4, norm="group_scaled", groups="ring"), reading_links()),
     (MultiplyAdds(1e-2, norm="group_normalized", groups="kernel"), reading_links()),
+    (MultiplyAdds(1e-3, reweight=0.1), reading_links()),
 ]
 
 
@@ -97,7 +98,7 @@ def group_masks(name: str, regularizer: Structured) -> Array:
 def norm_slopes(
     regularizer: Structured, links: Mapping[str, Links], v: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Central differences of Omega3 in every l2 norm, all other norms fixed."""
+    """Central differences of Omega3 in every l2 norm, all other norms and the weights fixed."""
     norms, factors = {}, {}
     for name, kernel in v.items():
         masks = group_masks(name, regularizer)
@@ -107,6 +108,7 @@ def norm_slopes(
             m.astype(float)
             ** ({"l2": 0.0, "group_scaled": 0.5, "group_normalized": -0.5}[regularizer.norm])
         )
+    scaled = {name: norms[name] * factors[name] for name in v}
     alpha, h, found = float(regularizer.alpha.numpy()), 1e-4, {}
     for name in v:
         found[name] = np.zeros_like(norms[name])
@@ -115,21 +117,37 @@ def norm_slopes(
             for sign in (1, -1):
                 moved = {**norms, name: norms[name].copy()}
                 moved[name][place] += sign * h
-                ends.append(omega3(links, {n: moved[n] * factors[n] for n in v}))
+                now = {n: moved[n] * factors[n] for n in v}
+                ends.append(omega3(links, now, scaled, regularizer.reweight))
             found[name][place] = alpha * (ends[0] - ends[1]) / (2 * h)
     return found
 
 
-def omega3(links: Mapping[str, Links], norms: Mapping[str, Array]) -> float:
-    """Equation (34) from group norms, layer by layer."""
+def omega3(
+    links: Mapping[str, Links], norms: Mapping[str, Array], at: Mapping[str, Array], eps: float
+) -> float:
+    """Equation (34) from group norms, layer by layer, with the weights that norms ``at`` have."""
     result = 0.0
     for name, own in norms.items():
         width = links[name].constant
         for stream in links[name].reads:
-            parts = [norms[w.kernel][-1][w.first : w.first + stream.width] for w in stream.writers]
-            width += stream.weight * np.sqrt(np.sum(np.square(parts), axis=0)).sum()
-        result += SHARES[name] * width * (own.sum(axis=0) ** 2).sum()
+            joint, before = (stream_norms(stream, given) for given in (norms, at))
+            width += stream.weight * (counting_weights(before[None], eps) * joint).sum()
+        sizes = (counting_weights(at[name], eps) * own).sum(axis=0)
+        result += SHARES[name] * width * (sizes**2).sum()
     return float(result)
+
+
+def stream_norms(stream: Stream, norms: Mapping[str, Array]) -> Array:
+    parts = [norms[w.kernel][-1][w.first : w.first + stream.width] for w in stream.writers]
+    return np.sqrt(np.sum(np.square(parts), axis=0))
+
+
+def counting_weights(norms: Array, eps: float) -> Array:
+    if not eps:
+        return np.ones_like(norms)
+    m = (norms[-1] ** 2).sum() / norms[-1].sum()
+    return (1 + eps) * m / (norms + eps * m)
 
 
 def definition(

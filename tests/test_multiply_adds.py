@@ -50,10 +50,12 @@ def convolutions(profile: kss.Profile) -> int:
     return sum(layer.multiply_adds for layer in profile.layers if layer.name != "classes")
 
 
-def test_the_penalty_is_the_multiply_adds_of_the_pruned_stream_network() -> None:
+@pytest.mark.parametrize("reweight", [0.0, 0.1])
+def test_the_penalty_is_the_multiply_adds_of_the_pruned_stream_network(reweight: float) -> None:
     """Where norms are 1 or 0, relaxed widths and sizes are widths and sizes: (34) is (10)."""
     use_float64()
-    model = kss.attach(with_sizes(stream_network(), SIZES), kss.MultiplyAdds(1.0))
+    penalty_on = kss.MultiplyAdds(1.0, reweight=reweight)
+    model = kss.attach(with_sizes(stream_network(), SIZES), penalty_on)
     penalty = float(sum(model.losses))
     pruned = kss.prune(model, kss.plan(model, tau=0))
     assert penalty == pytest.approx(convolutions(kss.profile(pruned)), rel=1e-12)
@@ -99,7 +101,7 @@ def test_what_does_not_go_with_it_is_refused() -> None:
 
 
 def test_the_config_round_trip() -> None:
-    model = kss.attach(stream_network(), kss.MultiplyAdds(1e-7, groups="ring"))
+    model = kss.attach(stream_network(), kss.MultiplyAdds(1e-7, groups="ring", reweight=0.1))
     for regularizer in kss.regularizers_of(model).values():
         serialized = keras.regularizers.serialize(regularizer)
         assert serialized["registered_name"] == "keras_structsparse>MultiplyAdds"

@@ -215,3 +215,19 @@ def test_reweighting_spares_large_groups_and_is_a_constant() -> None:
     np.testing.assert_array_equal(numpy(penalties.reweighting(0 * values, 0.1)), 1.0)
     (slope,) = gradient(lambda x: keras.ops.sum(penalties.reweighting(x, 0.1) * x), values)
     np.testing.assert_allclose(slope, weights)
+
+
+def test_counting_weights_make_norms_count_alike_and_are_constants() -> None:
+    """A weighted norm is 0 at 0, m at m, and at most (1 + eps) m; zeros have no part in m."""
+    values = np.array([[0.0, 1.0, 8.0], [2.0, 3.0, 30.0]])
+    m = (4 + 9 + 900) / 35
+    weights = numpy(penalties.counting(values, 0.1))
+    np.testing.assert_allclose(weights * values, 1.1 * m * values / (values + 0.1 * m))
+    more = np.concatenate([values, np.zeros((2, 5))], axis=1)
+    np.testing.assert_allclose(numpy(penalties.counting(more, 0.1))[:, :3], weights)
+    assert not np.allclose(numpy(penalties.reweighting(more, 0.1))[:, :3], weights, rtol=0.1)
+    np.testing.assert_allclose(numpy(penalties.counting(values * 0 + 5, 0.1)), 1.0)
+    np.testing.assert_array_equal(numpy(penalties.counting(values, 0.0)), 1.0)
+    np.testing.assert_allclose(numpy(penalties.counting(0 * values, 0.1)), 11.0)
+    (slope,) = gradient(lambda x: keras.ops.sum(penalties.counting(x, 0.1) * x), values)
+    np.testing.assert_allclose(slope, weights)

@@ -112,6 +112,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "size, rings": (lambda a: KernelSize(a, groups="ring", reweight=0.2), {}),
     "coupled": (lambda a: KernelSize(a, reweight=0.2), {"coupled": True}),
     "multiply-adds": (lambda a: MultiplyAdds(a / 100), {}),
+    "multiply-adds, reweighted": (lambda a: MultiplyAdds(a / 1000, reweight=0.2), {}),
 }
 
 

@@ -217,10 +217,13 @@ def test_forms_are_checked() -> None:
     with pytest.raises(ValueError, match=r"kind: expected one of .* Received: 'kernels'"):
         Form("kernels")
     with pytest.raises(ValueError, match="reweight: expected"):
-        Form("multiply-adds", reweight=0.1)
+        Form("none", reweight=0.1)
     made = Form("kernel-size", "linf", "ring", 0.1).regularizer(0.5)
     assert isinstance(made, kss.KernelSize)
     assert (float(made.alpha), made.norm, made.groups, made.reweight) == (0.5, "linf", "ring", 0.1)
+    made = Form("multiply-adds", "group_scaled", "ring", 0.1).regularizer(0.5)
+    assert isinstance(made, kss.MultiplyAdds)
+    assert (made.norm, made.groups, made.reweight) == ("group_scaled", "ring", 0.1)
 
 
 # --- choosing ---
