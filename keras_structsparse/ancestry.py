@@ -59,7 +59,7 @@ class Ancestry:
     def between(cls, model: keras.Model, pruned: keras.Model) -> Ancestry:
         """That of what surgery made of a model, with the model as the base architecture.
 
-        Layers that surgery added, or split, come from no layer.
+        The parts of a layer that surgery split come from that layer; what it added comes from none.
 
         Args:
             model: The model before.
@@ -97,6 +97,27 @@ class Ancestry:
                 base, own = self.layers[middle]
                 layers[name] = base, tuple(own[number] for number in numbers)
         return Ancestry(layers, self.widths)
+
+    def left_of(self, plan: Plan) -> Plan:
+        """What the network has of a plan for the base architecture that it was cut by.
+
+        Surgery also removes kernels that the plan keeps: those that nothing reads any more.
+
+        Args:
+            plan: A plan for all layers of the base architecture.
+
+        Returns:
+            The plan with size 0 for every kernel that the network has no more.
+
+        Examples:
+            >>> left = Ancestry({"conv": ("conv", (0, 1, 3))}, {"conv": 4, "branch": 2})
+            >>> dict(left.left_of(Plan({"conv": (3, 0, 0, 1), "branch": (3, 3)})).sizes)
+            {'conv': (3, 0, 0, 1), 'branch': (0, 0)}
+        """
+        kept = {name: np.zeros(width, int) for name, width in self.widths.items()}
+        for base, numbers in self.layers.values():
+            kept[base][list(numbers)] = 1
+        return Plan({name: (kept[name] * own).tolist() for name, own in plan.sizes.items()})
 
     def of_base(self, plan: Plan) -> Plan:
         """The plan of the network as one of the base architecture.

@@ -29,7 +29,7 @@ def kernel_drawings(contents: Contents) -> Iterator[Drawing]:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    chosen, dense = contents.front[len(contents.front) // 2], contents.dense[0]
+    chosen, dense = contents.middle, contents.dense[0]
     before, after = (load_model(found.model) for found in (dense, chosen))
     layers = {
         name: (kernels, shades(after, name))

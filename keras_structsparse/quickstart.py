@@ -14,6 +14,7 @@ from rich.console import Console
 
 from keras_structsparse import datasets, models
 from keras_structsparse._files import new_directory, write_text
+from keras_structsparse.ancestry import Ancestry
 from keras_structsparse.console import Advance, stage_progress
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.export import export, save_model
@@ -184,6 +185,7 @@ def _tune(
     validation = (data.validation.x, data.validation.y)
     test = (data.test.x, data.test.y)
     size = profile(pruned)
+    left = Ancestry.between(base, pruned).left_of(candidate.plan)
     point = Point(
         alpha=candidate.alpha,
         tau=candidate.tau,
@@ -194,7 +196,7 @@ def _tune(
         validation_finetuned=0.0,
         accuracy_at_surgery=accuracy(pruned, test),
         accuracy_finetuned=0.0,
-        sizes={name: tuple(sizes) for name, sizes in candidate.plan.sizes.items()},
+        sizes={name: tuple(sizes) for name, sizes in left.sizes.items()},
     )
     compile_for(pruned, TUNING, len(data.train))
     ticks = advance(f"fine-tuning, alpha {candidate.alpha:g}")

@@ -40,7 +40,7 @@ class Point:
         validation_finetuned: And after it; what choices are made by.
         accuracy_at_surgery: Accuracy on the test split before fine-tuning.
         accuracy_finetuned: And after it.
-        sizes: Kernel sizes by layer.
+        sizes: Kernel sizes by layer of the base architecture, 0 where the pruned network has none.
     """
 
     alpha: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from helpers_models import random_plan, residual_network
+from helpers_models import assert_same_function, random_batch, random_plan, residual_network
 
 from keras_structsparse.ancestry import Ancestry
 from keras_structsparse.errors import PlanError
@@ -78,3 +78,23 @@ def test_it_can_be_written_down() -> None:
     for text in ("{", "[]", '{"format": "other", "layers": {}, "widths": {}}', "{}"):
         with pytest.raises(PlanError, match="ancestry: expected"):
             Ancestry.from_json(text)
+
+
+@pytest.mark.parametrize("realize", ["crop", "split"])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_left_of_a_plan_is_what_the_network_has(realize: str, seed: int) -> None:
+    """A layer without kernels takes those ahead of it along; the control is the plan itself."""
+    base = residual_network(seed=seed)
+    wanted = Plan({**random_plan(base, seed).sizes, "b1b": (0,) * 8})
+    pruned = prune(base, wanted, realize=realize)
+    found = Ancestry.between(base, pruned)
+    left = found.left_of(wanted)
+    assert not any(left.sizes["b1a"])
+    assert any(wanted.sizes["b1a"]), "the control does not fail"
+    alive = dict.fromkeys(wanted.sizes, 0)
+    for name, (layer, _) in found.layers.items():
+        kernel = np.asarray(pruned.get_layer(name).kernel)
+        if layer in alive:
+            alive[layer] += int(kernel.any(axis=tuple(range(kernel.ndim - 1))).sum())
+    assert {name: np.count_nonzero(own) for name, own in left.sizes.items()} == alive
+    assert_same_function(pruned, prune(base, left, realize=realize), random_batch(base))

@@ -62,13 +62,15 @@ def choose_network(run: Run, wish: Wish) -> Found:
     """
     dense, sparse = run.dense_and_sparse()
     reference = fmean(f.point.validation_finetuned for f in dense)
-    if wish.max_latency is None:
-        points = [_point(f) for f in sparse]
-        return sparse[choose(points, wish.max_drop, reference, wish.max_multiply_adds)]
-    front = [sparse[i] for i in pareto([_point(f) for f in sparse])]
+    points = [_point(f) for f in sparse]
+    if wish.max_drop is not None:
+        return sparse[choose(points, wish.max_drop, reference)]
+    if wish.max_multiply_adds is not None:
+        return sparse[_best_within(points, "max_multiply_adds", wish.max_multiply_adds)]
+    front = [sparse[i] for i in pareto(points)]
     times = _milliseconds(front)
     points = [(t, f.point.validation_finetuned) for t, f in zip(times, front, strict=True)]
-    return front[choose(points, max_cost=wish.max_latency)]
+    return front[_best_within(points, "max_latency", wish.max_latency)]
 
 
 def hand_over(run: Run, chosen: Found, out: StrPath) -> Path:
@@ -135,6 +137,16 @@ def card(run: Run, chosen: Found, model: keras.Model, file: Path) -> Card:
         machine=f"{platform.machine()}, {os.cpu_count()} cores, {keras.backend.backend()}",
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
     )
+
+
+def _best_within(points: Sequence[Point], name: str, limit: float | None) -> int:
+    least = min(cost for cost, _ in points)
+    if limit is not None and limit < least:
+        raise ValueError(
+            f"{name}: expected at least {least:g}, which the smallest network of the run has. "
+            f"Received: {limit:g}"
+        )
+    return choose(points, max_cost=limit)
 
 
 def _point(found: Found) -> Point:

@@ -33,6 +33,11 @@ class Contents:
     base: Mapping[str, Shape]
     correlations: Mapping[Trial, Correlations]
 
+    @property
+    def middle(self) -> Found:
+        """The network in the middle of the frontier, to show where one stands for all."""
+        return self.front[len(self.front) // 2]
+
 
 def read_contents(run: Run) -> Contents:
     """Sort out what a run holds.

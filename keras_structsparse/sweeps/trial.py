@@ -223,7 +223,8 @@ def _dense(model: keras.Model, data: Dataset) -> Outcome:
 
 def _point(trial: Trial, candidate: Candidate, test: Split, trained: State) -> Point:
     at_surgery = accuracy(candidate.model, _pair(test))
-    sizes = trained.ancestry.of_base(candidate.plan).sizes
+    left = Ancestry.between(trained.model, candidate.model).left_of(candidate.plan)
+    sizes = trained.ancestry.of_base(left).sizes
     return Point(
         alpha=trial.alpha,
         tau=candidate.tau,
