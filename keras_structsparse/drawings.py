@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
@@ -11,7 +12,7 @@ from keras_structsparse.curves import Curve, envelope, tau_curves
 from keras_structsparse.drawing import Drawing, Row
 from keras_structsparse.kernel_drawings import kernel_drawings
 from keras_structsparse.marks import Mark
-from keras_structsparse.plots import curves_figure, widths_figure
+from keras_structsparse.plots import architecture_figure, curves_figure, widths_figure
 from keras_structsparse.sweeps.contents import Contents
 
 
@@ -31,6 +32,7 @@ def drawings(contents: Contents, marks: Sequence[Mark], title: str) -> Iterator[
     """
     yield _frontier(contents, marks, title)
     yield _widths(contents, title)
+    yield _sizes(contents, title)
     yield from kernel_drawings(contents)
     yield from correlation_drawings(contents.correlations)
 
@@ -108,3 +110,28 @@ def _learned(contents: Contents) -> dict[float, dict[str, int]]:
         widths = {name: sum(size > 0 for size in kernels) for name, kernels in sizes.items()}
         found.setdefault(each.trial.alpha, widths)
     return found
+
+
+# --- kernels of every size ---
+
+
+def _sizes(contents: Contents, title: str) -> Drawing:
+    """Those of one network; the numbers are of all on the frontier."""
+    shown = contents.middle.point
+    base = {name: shape for name, shape in contents.base.items() if name in shown.sizes}
+    caption = (
+        "Kernels of every size in each layer of one network on the frontier "
+        f"(alpha {shown.alpha:g}, tau {shown.tau:g}, seed {contents.middle.trial.seed}): "
+        f"{shown.multiply_adds_fraction:.1%} of the multiply-adds, test accuracy "
+        f"{shown.accuracy_finetuned:.2%}. The dashed outline is the base architecture."
+    )
+    rows = [
+        {"alpha": each.point.alpha, "tau": each.point.tau, "seed": each.trial.seed}
+        | {"layer": name, "size": size, "kernels": count}
+        for each in contents.front
+        for name, sizes in each.point.sizes.items()
+        for size, count in sorted(Counter(sizes).items())
+        if size
+    ]
+    figure = architecture_figure(base, shown.sizes, f"Kernels of every size,\n{title}")
+    return Drawing("sizes", figure, caption, rows)

@@ -85,10 +85,7 @@ def _page(run: Run, contents: Contents, found: Sequence[Drawing], title: str) ->
             headings=[heading for heading, _ in COLUMNS.values()],
             rows=[_row(f, f in contents.front) for f in (*contents.dense, *contents.sparse)],
             front=len(contents.front),
-            architectures=[
-                {**_architecture(f, contents.base), "open": f is contents.middle}
-                for f in contents.front
-            ],
+            architectures=[_architecture(f, contents.base) for f in contents.front],
             settings=[(name, _text(value)) for name, value in run.settings.items()],
         )
     )

@@ -27,7 +27,7 @@ from keras_structsparse.sweeps import Run, Trial, open_run
 
 SIZES = {"conv1": (3, 3, 1, 0, 0, 0), "conv2": (3, 2, 0, 0, 0, 0)}
 FIGURES = (
-    *("frontier", "widths", "kernels"),
+    *("frontier", "widths", "sizes", "kernels"),
     *("correlation", "correlation_dense", "correlation_sparse"),
 )
 NAN = float("nan")
@@ -116,6 +116,12 @@ def test_what_a_figure_shows_is_beside_it(run: Run) -> None:
         *[(second, "conv1", "3"), (second, "conv2", "2")],
     ]
     assert {row["base"] for row in table(run, "widths")} == {"6"}
+    sizes = [[row[n] for n in ("tau", "layer", "size", "kernels")] for row in table(run, "sizes")]
+    assert sizes == [
+        *[["0.1", "conv1", "1", "1"], ["0.1", "conv1", "3", "2"]],
+        *[["0.1", "conv2", "2", "1"], ["0.1", "conv2", "3", "1"]],
+        *[["0.0", "conv1", "3", "6"], ["0.0", "conv2", "3", "6"]],
+    ]
 
 
 def test_correlations_are_drawn_over_alpha_and_over_two_trainings(run: Run) -> None:
@@ -146,7 +152,7 @@ def test_records_without_correlations_are_read_and_have_no_such_figures(run: Run
         del record["correlations"]
         file.write_text(json.dumps(record))
     assert run.correlations() == {}
-    assert write_report(run).read_text().count("<svg") == 5
+    assert write_report(run).read_text().count("<svg") == 6
     assert not (run.folder / "correlation.png").exists()
 
 
