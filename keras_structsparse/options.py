@@ -146,6 +146,16 @@ def positive(text: str | float) -> float:
     return value
 
 
+def milliseconds(text: str | float) -> float:
+    """Parse a time such as "2ms" or "2".
+
+    Examples:
+        >>> milliseconds("2ms"), milliseconds("0.5")
+        (2.0, 0.5)
+    """
+    return positive(str(text).removesuffix("ms").strip())
+
+
 def floating(help: str, parser: Callable[[str | float], float] = number) -> Any:
     """An option that takes a number."""
     return typer.Option(parser=parser, metavar="FLOAT", help=help)

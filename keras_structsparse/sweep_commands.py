@@ -36,6 +36,7 @@ from keras_structsparse.options import (
     floating,
     integer,
     interval,
+    milliseconds,
     positive,
     seeds,
     share,
@@ -205,7 +206,11 @@ def choose(
     ] = None,
     max_latency: Annotated[
         float | None,
-        floating("The best that takes at most so many milliseconds for one image.", positive),
+        typer.Option(
+            parser=milliseconds,
+            metavar="FLOAT[ms]",
+            help="The best that takes at most so many milliseconds for one image.",
+        ),
     ] = None,
 ) -> None:
     """Choose a network of a sweep by its validation accuracy; write it with a model card."""
