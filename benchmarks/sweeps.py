@@ -43,8 +43,9 @@ PENALTIES: Mapping[str, str] = {
     "kernel-count": "--regularizer kernel-count --weights multiply_adds --reweight 0.1 "
     "--alphas 2e-2:8e-1:8",
     "kernel-size": "--regularizer kernel-size --weights multiply_adds --reweight 0.1 "
-    "--alphas 2e-3:4e-2:8",
-    "multiply-adds": "--regularizer multiply-adds --alphas 5e-7:2e-5:8",
+    "--realize split --alphas 2e-3:4e-2:8",
+    "multiply-adds": "--regularizer multiply-adds --reweight 0.1 --realize split "
+    "--alphas 1e-7:5e-6:8",
 }
 BASES = ("residual", "plain")
 SEVERAL_SEEDS = "residual-kernel-size"
