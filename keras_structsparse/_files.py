@@ -98,7 +98,7 @@ def new_directory(path: StrPath, argument: str = "path") -> Path:
             raise OutputError(f"{expected}. Received: {directory}, which holds '{held}'")
         directory.mkdir(parents=True, exist_ok=True)
         if not is_ours(directory):
-            (directory / MARKER).write_text(MARK, encoding="utf-8")
+            write_text(directory / MARKER, MARK)
     except OutputError:
         raise
     except OSError as error:
@@ -113,7 +113,9 @@ def is_ours(directory: Path) -> bool:
 
 
 def _first_entry(directory: Path) -> str:
-    return min((entry.name for entry in directory.iterdir()), default="")
+    """Any name in a directory, but for what is left of a mark that was never finished."""
+    names = (entry.name for entry in directory.iterdir())
+    return min((name for name in names if not name.startswith(f".{MARKER}.")), default="")
 
 
 def _beside(target: Path) -> Path:

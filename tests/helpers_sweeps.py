@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ SETTINGS = Settings(
     recipe=Recipe(epochs=5, batch_size=16),
     max_drop=1.0,
 )
+LARGEST = 10_000
+"""Bytes: more than a record has, and less than a network."""
 
 
 def build() -> keras.Model:
@@ -55,25 +59,35 @@ def points(run: Run) -> list[tuple[Any, dict[str, Any]]]:
     return [(found.trial, asdict(found.point)) for found in run.found()]
 
 
-def started(folder: Path, *flags: str, **environment: str) -> subprocess.Popen[bytes]:
+def started(
+    folder: Path,
+    *flags: str,
+    stderr: int = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """The small sweep in a process of its own."""
     script = Path(__file__)
     path = os.pathsep.join([str(script.parent), *sys.path])
     return subprocess.Popen(
         [sys.executable, str(script), str(folder), *flags],
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env={**os.environ, "PYTHONPATH": path, **(environment or {})},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
     )
 
 
 def main(folder: str, *flags: str) -> None:
-    """Run the sweep in a process of its own; with three seeds if it is to be compared."""
+    """Run the sweep in a process of its own.
+
+    Flags: "seeds" for three of them, to be compared; "mirrored"; "full" for a disk without space.
+    """
     import tensorflow as tf
     from helpers_mirrored import two_devices
 
     strategy = two_devices() if "mirrored" in flags else None
     tf.config.experimental.enable_op_determinism()
+    if "full" in flags:  # No file can get larger than this, as on a disk without space.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST))
     settings = replace(SETTINGS, seeds=(0, 1, 2)) if "seeds" in flags else SETTINGS
     sweep(build, dataset(), settings, folder, strategy)
 

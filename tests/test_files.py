@@ -122,6 +122,22 @@ def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
 # --- directories of ours ---
 
 
+def test_a_mark_that_could_not_be_written_is_no_foreign_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, and a kill while the mark was written: the next call goes on."""
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OutputError, match="No space left"):
+            _files.new_directory(tmp_path / "runs")
+    (tmp_path / "runs" / f".{_files.MARKER}.0123456789ab").write_text("writ")
+    assert _files.is_ours(_files.new_directory(tmp_path / "runs"))
+
+
 def test_a_new_directory_is_marked_and_taken_again_with_its_content(tmp_path: Path) -> None:
     path = _files.new_directory(tmp_path / "a" / "runs")
     assert os.listdir(path) == [".structsparse"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,11 +21,17 @@ MINUTES = 10 * 60
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], float]:
-    """The points of a sweep that nobody killed, and its seconds."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The directory of a sweep that nobody killed, and its seconds."""
     folder, start = tmp_path_factory.mktemp("sweep") / "run", time.monotonic()
     assert started(folder).wait(MINUTES) == 0
-    return points(read_run(folder)), time.monotonic() - start
+    return folder, time.monotonic() - start
+
+
+@pytest.fixture(scope="module")
+def undisturbed(whole: tuple[Path, float]) -> tuple[list[Any], float]:
+    """The points of that sweep, and its seconds."""
+    return points(read_run(whole[0])), whole[1]
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_points(
@@ -47,6 +54,28 @@ def test_killed_at_random_moments_it_ends_with_the_same_points(
     assert points(read_run(folder)) == expected
 
 
+def test_a_full_disk_is_named_and_loses_nothing(
+    whole: tuple[Path, float], undisturbed: tuple[list[Any], float], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    lost = folder / "trials" / f"{SETTINGS.trials[-1].name}.json"
+    lost.unlink()
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    process = started(folder, "full", stderr=subprocess.PIPE)
+    _, said = process.communicate(timeout=MINUTES)
+    assert process.returncode == 1
+    last = said.decode().splitlines()[-1]
+    assert ".keras: expected a path that can be written. Received:" in last
+    assert "File too large" in last
+    after = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    files = [file for file in before if file.is_file()]
+    assert {file: after.get(file) for file in files} == {file: before[file] for file in files}
+    assert set(after) == set(before)
+    assert started(folder).wait(MINUTES) == 0
+    assert points(read_run(folder)) == undisturbed[0]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -61,7 +90,7 @@ def test_a_chief_and_two_workers_find_the_same_points(
     cluster = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free_port())}
 
     def member(name: str) -> subprocess.Popen[bytes]:
-        return started(folder, **cluster, KERASTUNER_TUNER_ID=name)
+        return started(folder, environment={**cluster, "KERASTUNER_TUNER_ID": name})
 
     chief = member("chief")
     workers = [member("worker-1"), member("worker-2")]
