@@ -45,7 +45,7 @@ PENALTIES: Mapping[str, str] = {
     "kernel-size": "--regularizer kernel-size --weights multiply_adds --reweight 0.1 "
     "--realize split --alphas 2e-3:4e-2:8",
     "multiply-adds": "--regularizer multiply-adds --reweight 0.1 --realize split "
-    "--alphas 1e-7:5e-6:8",
+    "--alphas 2e-8:2e-6:8",
 }
 BASES = ("residual", "plain")
 SEVERAL_SEEDS = "residual-kernel-size"
