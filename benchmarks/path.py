@@ -43,6 +43,12 @@ from keras_structsparse.sweeps.trial import State, cut, evaluate, train
 ALPHAS = [float(alpha) for alpha in np.geomspace(3e-3, 2e-2, 8).round(5)]
 TAUS = [1e-3]
 DENSE, PATH, INDEPENDENT = "dense", "path", "independent"
+NAMES = (
+    *("images", "epochs", "path_epochs", "alphas", "taus", "batch_size", "rate", "path_rate"),
+    *("tuning_epochs", "tuning_rate", "regularizer", "realize", "reweight", "weight_decay"),
+    "shrink_every",
+)
+"""The options that a row's results depend on."""
 COLOURS = {PATH: BLUE, INDEPENDENT: ORANGE, DENSE: GREY}
 
 
@@ -212,18 +218,7 @@ def main() -> None:
     options = parser.parse_args()
     results = Results(options.out)
     if not options.table_only:
-        names = ("images", "epochs", "path_epochs", "alphas", "taus", "batch_size", "rate")
-        names += (
-            "path_rate",
-            "tuning_epochs",
-            "tuning_rate",
-            "regularizer",
-            "realize",
-            "reweight",
-            "weight_decay",
-            "shrink_every",
-        )
-        common = {name: getattr(options, name) for name in names}
+        common = {name: getattr(options, name) for name in NAMES}
         hows = (DENSE, PATH, INDEPENDENT)[: 3 if options.independent else 2]
         every = [{**common, "how": how, "seed": s} for s in range(options.seeds) for how in hows]
         missing = list(results.missing(every))
