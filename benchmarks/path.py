@@ -3,6 +3,7 @@
     export KERAS_BACKEND=jax
     python benchmarks/path.py --data-dir DIR                # the dense training and the path
     python benchmarks/path.py --data-dir DIR --independent  # and every alpha from the beginning
+    python benchmarks/path.py --data-dir DIR --path-epochs 6 --path-rate 0.1  # a longer path
 
 On the path each alpha starts from the network that the one before has left, cut to its size. All
 networks with a penalty are cut further while they are trained, those by themselves too. The
@@ -35,7 +36,7 @@ from turns import Clock, take_turns
 import keras_structsparse as kss
 from keras_structsparse import models
 from keras_structsparse.forms import Form
-from keras_structsparse.plots.style import BLUE, GREY, ORANGE, STYLE, new_figure, save
+from keras_structsparse.plots.style import BLACK, BLUE, GREY, ORANGE, STYLE, new_figure, save
 from keras_structsparse.results import Point
 from keras_structsparse.sweeps import Settings, Trial
 from keras_structsparse.sweeps.trial import State, cut, evaluate, train
@@ -49,7 +50,8 @@ NAMES = (
     "shrink_every",
 )
 """The options that a row's results depend on."""
-COLOURS = {PATH: BLUE, INDEPENDENT: ORANGE, DENSE: GREY}
+COLOURS = {INDEPENDENT: ORANGE, DENSE: GREY}
+PATH_COLOURS = (BLUE, BLACK)
 
 
 class Counted(keras.callbacks.Callback):
@@ -152,18 +154,28 @@ def frontier(points: Sequence[Row]) -> list[Row]:
     return best
 
 
+def label(row: Row) -> str:
+    """What a row is called in the table and the figure."""
+    epochs = row["path_epochs"]
+    return f"path, {epochs} epochs each" if row["how"] == PATH else str(row["how"])
+
+
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """The frontier of every seed."""
+    """The frontier of every kind of training and seed."""
     figure = new_figure(6.0, 4.0)
     axes: Any = figure.add_subplot()
-    for row in rows:
+    paths = sorted({(row["path_epochs"], label(row)) for row in rows if row["how"] == PATH})
+    colours = dict(zip((name for _, name in paths), PATH_COLOURS, strict=False)) | COLOURS
+    kinds = {(row["seed"], label(row)): row for row in rows}
+    for (seed, name), row in sorted(kinds.items()):
         points = frontier(row["points"])
         x, y = (
             [100 * point[key] for point in points]
             for key in ("multiply_adds_fraction", "accuracy_finetuned")
         )
-        label = row["how"] if row["seed"] == 0 else None
-        axes.plot(x, y, "o-", color=COLOURS[row["how"]], markersize=3, label=label)
+        axes.semilogx(x, y, "o-", color=colours[name], ms=3, label=None if seed else name)
+    axes.set_xticks([5, 10, 20, 50, 100], labels=["5", "10", "20", "50", "100"])
+    axes.minorticks_off()
     axes.set_xlabel("multiply-adds (%)")
     axes.set_ylabel("test accuracy (%)")
     axes.legend(loc="lower right")
@@ -171,17 +183,23 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def table(rows: Sequence[Row]) -> None:
-    """Seconds and work over those of the dense training of the seed, and some of the frontier."""
-    dense = {row["seed"]: row for row in rows if row["how"] == DENSE}
-    print("training      seed  seconds  / dense  work / dense  accuracy at most at 60, 40, 20 %")
+    """Seconds and work over those of the dense training that took turns, and of the frontier."""
+
+    def turns(row: Row) -> tuple[Any, ...]:
+        return tuple(str(row[name]) for name in (*NAMES, "seed"))
+
+    dense = {turns(row): row for row in rows if row["how"] == DENSE}
+    print(
+        "training              seed  seconds  / dense  work / dense  accuracy within 20, 15, 10 %"
+    )
     for row in rows:
-        if row["seed"] not in dense:
+        if turns(row) not in dense:
             continue
         keys = ("seconds", "training_multiply_adds")
-        seconds, work = (row[key] / dense[row["seed"]][key] for key in keys)
-        best = [below(row["points"], share) for share in (0.6, 0.4, 0.2)]
+        seconds, work = (row[key] / dense[turns(row)][key] for key in keys)
+        best = [below(row["points"], share) for share in (0.2, 0.15, 0.1)]
         ratios = f"{row['seconds']:>8.0f} {seconds:>8.2f} {work:>13.2f}"
-        print(f"{row['how']:<12} {row['seed']:>5} {ratios}  {'  '.join(best)}")
+        print(f"{label(row):<20} {row['seed']:>5} {ratios}  {'  '.join(best)}")
 
 
 def below(points: Sequence[Row], share: float) -> str:
