@@ -48,7 +48,7 @@ def _frontier(contents: Contents, marks: Sequence[Mark], title: str) -> Drawing:
     caption = (
         "Test accuracy of every network against its multiply-adds: for each threshold tau the "
         "medians over seeds, one place for each alpha; the envelope goes through the networks that "
-        "no other beats on the validation split."
+        "no other beats on the validation split, at their test accuracy, so it can go down."
     )
     if marks:
         sources = "; ".join(f"{mark.name}: {mark.source}" for mark in marks)
@@ -89,7 +89,8 @@ def _widths(contents: Contents, title: str) -> Drawing:
     base = {name: width for name, (width, _) in contents.base.items() if name in named}
     learned = _learned(contents)
     caption = (
-        "Kernels left in every layer: for each alpha, the smallest threshold of the first seed."
+        "Kernels left in every layer: for each alpha, the smallest threshold of the first seed "
+        "that gave a network. Those that stay for a constant alone do not count."
     )
     rows = [
         {"alpha": alpha, "layer": name, "base": width, "left": widths[name]}
@@ -123,7 +124,9 @@ def _sizes(contents: Contents, title: str) -> Drawing:
         "Kernels of every size in each layer of one network on the frontier "
         f"(alpha {shown.alpha:g}, tau {shown.tau:g}, seed {contents.middle.trial.seed}): "
         f"{shown.multiply_adds_fraction:.1%} of the multiply-adds, test accuracy "
-        f"{shown.accuracy_finetuned:.2%}. The dashed outline is the base architecture."
+        f"{shown.accuracy_finetuned:.2%}. The dashed outline is the base architecture. Sizes are "
+        "those that the threshold leaves; the network, and its multiply-adds, have layers of "
+        "several sizes as one convolution of the largest where splitting them does not pay."
     )
     rows = [
         {"alpha": each.point.alpha, "tau": each.point.tau, "seed": each.trial.seed}

@@ -42,8 +42,8 @@ def kernel_drawings(contents: Contents) -> Iterator[Drawing]:
     caption = (
         "Norms over the input channels of the kernels of the dense network, and of one on the "
         f"frontier (alpha {point.alpha:g}, tau {point.tau:g}, seed {chosen.trial.seed}), which was "
-        "trained from the same start. A split layer has its kernels by size; one without an entry "
-        "stays for the constant that it gives."
+        "trained from the same start. Kernels that have gone leave no gap; those of a layer that "
+        "is split stand by size. An empty one stays for the constant that it gives."
     )
     rows = [
         {"layer": name, "network": network, "kernel": index, "size": max(own.shape)}

@@ -84,6 +84,8 @@ def _page(run: Run, contents: Contents, found: Sequence[Drawing], title: str) ->
             figures=shown,
             headings=[heading for heading, _ in COLUMNS.values()],
             rows=[_row(f, f in contents.front) for f in (*contents.dense, *contents.sparse)],
+            pruned=len(contents.sparse),
+            dense=len(contents.dense),
             front=len(contents.front),
             architectures=[_architecture(f, contents.base) for f in contents.front],
             settings=[(name, _text(value)) for name, value in run.settings.items()],

@@ -66,8 +66,8 @@ def choose(folder: Path, wish: Wish, out: Path) -> None:
     point = chosen.point
     typer.echo(
         f"alpha {point.alpha:g}, tau {point.tau:g}, seed {chosen.trial.seed}: "
-        f"{point.multiply_adds_fraction:.1%} of the multiply-adds, "
-        f"test accuracy {point.accuracy_finetuned:.2%}"
+        f"{point.multiply_adds_fraction:.1%} of the multiply-adds, validation accuracy "
+        f"{point.validation_finetuned:.2%}, test accuracy {point.accuracy_finetuned:.2%}"
     )
     typer.echo(f"saved {out}")
 

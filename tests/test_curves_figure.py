@@ -30,7 +30,15 @@ def test_curves_envelope_and_references_are_in_percent() -> None:
     assert drawn["envelope (by validation)"] == [[10, 79], [30, 88], [90, 87]]
     assert drawn["dense network"] == [[100, 93]]
     assert drawn["other networks"] == [[150, 92], [300, 90]]
-    assert sorted(drawn["network"]) == [[10, 79], [30, 88], [40, 91], [90, 87]]
+    assert "network" not in drawn, "all of them lie on curves"
+
+
+def test_networks_that_are_no_medians_are_dots() -> None:
+    """Three seeds: the curve goes through the one in the middle."""
+    seeds = [Swept(1e-3, 0.0, 0.4, 0.9, accuracy) for accuracy in (0.89, 0.9, 0.92)]
+    drawn = lines(curves_figure(seeds, 0.93))
+    assert drawn["tau = 0"] == [[40, 90]]
+    assert drawn["network"] == [[40, 89], [40, 92]]
 
 
 def test_everything_shown_is_inside_the_axes() -> None:

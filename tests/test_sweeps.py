@@ -239,7 +239,9 @@ def test_choices_are_made_by_the_validation_split(run: Any) -> None:
     best = choose_network(run, Wish(max_latency=1e6))
     assert best.point.validation_finetuned == max(f.point.validation_finetuned for f in found)
     for name in ("max_multiply_adds", "max_latency"):
-        with pytest.raises(ValueError, match=rf"{name}: expected at least .* Received: 1e-09"):
+        with pytest.raises(
+            ValueError, match=rf"{name}: expected at least .* Received: (0|1e-09 ms)"
+        ):
             choose_network(run, Wish(**{name: 1e-9}))
     with pytest.raises(ValueError, match="wish: expected one of"):
         Wish()

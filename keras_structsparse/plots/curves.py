@@ -71,8 +71,9 @@ def curves_figure(
         figure = new_figure(8.2, 5.0)
         axes = figure.add_subplot()
         _scale(axes, points, best, dense, references)
-        _draw_points(axes, points)
-        _draw_curves(axes, tau_curves(points))
+        curves = tau_curves(points)
+        _draw_points(axes, points, curves)
+        _draw_curves(axes, curves)
         _draw_envelope(axes, best, dense)
         _draw_references(axes, references)
         axes.set_title(title)
@@ -97,9 +98,12 @@ def _scale(
     axes.set_ylabel("test accuracy (%)")
 
 
-def _draw_points(axes: Axes, points: Sequence[SweptPoint]) -> None:
+def _draw_points(axes: Axes, points: Sequence[SweptPoint], curves: Sequence[Curve]) -> None:
+    """The networks that no curve goes through: with one seed there may be none."""
     floor = axes.get_ylim()[0]
+    drawn = {place for curve in curves for place in zip(*_in_percent(curve), strict=True)}
     places = [(100 * p.multiply_adds_fraction, 100 * p.accuracy_finetuned) for p in points]
+    places = [place for place in places if place not in drawn or place[1] < floor]
     for low, marker, label in ((False, ".", "network"), (True, "v", "network below the axis")):
         own = [(x, max(y, floor)) for x, y in places if bool(y < floor) is low]
         if own:

@@ -66,11 +66,12 @@ def choose_network(run: Run, wish: Wish) -> Found:
     if wish.max_drop is not None:
         return sparse[choose(points, wish.max_drop, reference)]
     if wish.max_multiply_adds is not None:
-        return sparse[_best_within(points, "max_multiply_adds", wish.max_multiply_adds)]
+        limit = wish.max_multiply_adds
+        return sparse[_best_within(points, "max_multiply_adds", limit, "{:,.0f}")]
     front = [sparse[i] for i in pareto(points)]
     times = _milliseconds(front)
     points = [(t, f.point.validation_finetuned) for t, f in zip(times, front, strict=True)]
-    return front[_best_within(points, "max_latency", wish.max_latency)]
+    return front[_best_within(points, "max_latency", wish.max_latency, "{:.3g} ms")]
 
 
 def hand_over(run: Run, chosen: Found, out: StrPath) -> Path:
@@ -139,12 +140,13 @@ def card(run: Run, chosen: Found, model: keras.Model, file: Path) -> Card:
     )
 
 
-def _best_within(points: Sequence[Point], name: str, limit: float | None) -> int:
+def _best_within(points: Sequence[Point], name: str, limit: float | None, how: str) -> int:
+    """The index of the best that costs no more, or an error with numbers as they are shown."""
     least = min(cost for cost, _ in points)
     if limit is not None and limit < least:
         raise ValueError(
-            f"{name}: expected at least {least:g}, which the smallest network of the run has. "
-            f"Received: {limit:g}"
+            f"{name}: expected at least {how.format(least)}, the least of the run's pruned "
+            f"networks. Received: {how.format(limit)}"
         )
     return choose(points, max_cost=limit)
 

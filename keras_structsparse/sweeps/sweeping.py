@@ -134,12 +134,14 @@ def _run(
 def _line(trial: Trial, points: Sequence[Point], seconds: float) -> str:
     """What a trial came to."""
     found = ", ".join(
-        f"{point.multiply_adds_fraction:.1%}: {point.validation_finetuned:.1%}" for point in points
+        f"{point.validation_finetuned:.1%} at {point.multiply_adds_fraction:.1%}"
+        for point in points
     )
+    said = f"validation accuracy {found} of the multiply-adds" if points else "dead"
     values = {"alpha": trial.alpha, "reweight": trial.reweight, "rate": trial.learning_rate}
-    said = [f"{key} {value:g}" for key, value in values.items() if value]
-    name = ", ".join([*(said or ["dense"]), f"seed {trial.seed}"])
-    return f"{name} in {seconds:.0f} s; multiply-adds: validation accuracy {found or 'dead'}"
+    named = [f"{key} {value:g}" for key, value in values.items() if value]
+    name = ", ".join([*(named or ["dense"]), f"seed {trial.seed}"])
+    return f"{name} in {seconds:.0f} s: {said}"
 
 
 def _check(data: Dataset) -> None:
