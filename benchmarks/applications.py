@@ -28,13 +28,13 @@ import planting
 from architectures import builders
 from runs import RESULTS, Results, Row, machine
 
-from keras_structsparse import graph
 from keras_structsparse.errors import ModelError
-from keras_structsparse.opening import opened
-from keras_structsparse.plans import Plan, masked
-from keras_structsparse.profiles import profile
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.inlining import opened
+from keras_structsparse.profiling.profile import profile
 from keras_structsparse.surgery import prune
-from keras_structsparse.verification import verify
+from keras_structsparse.surgery.plans import Plan, masked
+from keras_structsparse.surgery.verification import verify
 
 LINES = RESULTS / "applications.jsonl"
 TABLE = Path(__file__).parents[1] / "docs" / "applications.md"
@@ -85,11 +85,11 @@ def _status(key: str) -> int:
 def blocking(model: keras.Model, plan: Plan, pruned: keras.Model) -> Row:
     """What the plan leaves to do, and which layers without a rule keep how many channels."""
     reference = masked(model, plan)
-    network = graph.read(reference)
+    network = functional_graph.read(reference)
     live = planting.liveness(network)
     calls = {call.name: call for call in network.calls}
     kept: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
-    for found in filter(None, map(KEPT.match, graph.notes(pruned))):
+    for found in filter(None, map(KEPT.match, functional_graph.notes(pruned))):
         call = calls.get(found["name"])
         channels = [int((~live[i]).sum()) for i in call.inputs] if call else [0]
         entry = kept[f"{found['kind']}: {found['reason']}"]

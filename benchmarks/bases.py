@@ -19,8 +19,9 @@ import keras
 from runs import MODEL, RESULTS, Results, Row, groups, load, machine, mean_std, split, whole
 
 import keras_structsparse as kss
-from keras_structsparse import datasets, models
-from keras_structsparse.training import Recipe, accuracy, compile_for, fit
+from keras_structsparse import models
+from keras_structsparse.data import datasets
+from keras_structsparse.training.fit import Recipe, accuracy, compile_for, fit
 
 BATCH = 128
 LEARNING = {"epochs": 8, "learning_rate": 0.1}

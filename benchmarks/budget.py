@@ -16,8 +16,9 @@ import keras
 from runs import MODEL, RESULTS, Results, Row, groups, load, machine, mean_std, split
 
 import keras_structsparse as kss
-from keras_structsparse import datasets, models
-from keras_structsparse.training import Recipe, accuracy, compile_for, fit
+from keras_structsparse import models
+from keras_structsparse.data import datasets
+from keras_structsparse.training.fit import Recipe, accuracy, compile_for, fit
 
 TARGETS = (0.6, 0.4, 0.2)
 TAU = 1e-3

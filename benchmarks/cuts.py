@@ -19,8 +19,8 @@ from runs import MODEL, load, machine, split
 
 import keras_structsparse as kss
 from keras_structsparse import models
-from keras_structsparse.datasets import Split
-from keras_structsparse.training import Recipe, Shrinking, compile_for, fit_and_shrink
+from keras_structsparse.data.datasets import Split
+from keras_structsparse.training.fit import Recipe, Shrinking, compile_for, fit_and_shrink
 
 
 class Cuts(keras.callbacks.Callback):

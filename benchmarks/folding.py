@@ -27,7 +27,7 @@ import numpy as np
 from runs import RESULTS, Row, machine
 
 from keras_structsparse import folded, profile, prune
-from keras_structsparse.export import export
+from keras_structsparse.export.formats import export
 
 Array = Any
 

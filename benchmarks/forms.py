@@ -33,9 +33,10 @@ from runs import (
 )
 
 import keras_structsparse as kss
-from keras_structsparse import datasets, models
+from keras_structsparse import models
+from keras_structsparse.data import datasets
 from keras_structsparse.plots.style import BLUE, ORANGE, STYLE, new_figure, save
-from keras_structsparse.training import fit
+from keras_structsparse.training.fit import fit
 
 TARGETS = (0.39, 0.21)
 TAU = 1e-3

@@ -35,9 +35,10 @@ from forms import FORMS, TAU
 from runs import MODEL, RESULTS, Results, Row, groups, machine, mean_std, split, whole
 
 import keras_structsparse as kss
-from keras_structsparse import datasets, models
+from keras_structsparse import models
+from keras_structsparse.data import datasets
 from keras_structsparse.plots.style import BLUE, GREY, ORANGE, STYLE, new_figure, save
-from keras_structsparse.training import Recipe, accuracy, compile_for, fit
+from keras_structsparse.training.fit import Recipe, accuracy, compile_for, fit
 
 TARGETS = (0.63, 0.39, 0.21, 0.14, 0.06)
 BATCH, RATE, TUNING_RATE, TOLERANCE = 128, 0.1, 0.02, 0.004

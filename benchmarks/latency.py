@@ -33,14 +33,15 @@ import numpy as np
 import planting
 from runs import RESULTS, Results, Row, groups, machine
 
-from keras_structsparse import latency, models
-from keras_structsparse.export import load_model
-from keras_structsparse.folding import folded
+from keras_structsparse import models
+from keras_structsparse.export.formats import load_model
+from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.models.bases import Base, build_base
-from keras_structsparse.plans import Plan
-from keras_structsparse.plans import plan as read_off
-from keras_structsparse.profiles import profile
+from keras_structsparse.profiling import latency
+from keras_structsparse.profiling.profile import profile
 from keras_structsparse.surgery import Costs, prune
+from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.plans import plan as read_off
 
 Array = Any
 Run = Callable[[], Any]

@@ -35,11 +35,11 @@ from turns import Clock, take_turns
 
 import keras_structsparse as kss
 from keras_structsparse import models
-from keras_structsparse.forms import Form
 from keras_structsparse.plots.style import BLACK, BLUE, GREY, ORANGE, STYLE, new_figure, save
-from keras_structsparse.results import Point
 from keras_structsparse.sweeps import Settings, Trial
+from keras_structsparse.sweeps.points import Point
 from keras_structsparse.sweeps.trial import State, cut, evaluate, train
+from keras_structsparse.training.penalty_config import Form
 
 ALPHAS = [float(alpha) for alpha in np.geomspace(3e-3, 2e-2, 8).round(5)]
 TAUS = [1e-3]

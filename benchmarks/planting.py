@@ -13,10 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse import counting, graph, streams, verification
-from keras_structsparse.copying import copy_model
-from keras_structsparse.kernels import kernel_layers
-from keras_structsparse.plans import Plan
+from keras_structsparse.graph import functional_graph, streams
+from keras_structsparse.graph.cloning import copy_model
+from keras_structsparse.graph.prunable_layers import kernel_layers
+from keras_structsparse.profiling import multiply_adds
+from keras_structsparse.surgery import verification
+from keras_structsparse.surgery.plans import Plan
 
 Array = Any
 
@@ -58,12 +60,14 @@ def _calibrate(model: keras.Model, seed: int) -> None:
 
 
 def _run(model: keras.Model, inputs: Sequence[Array], **options: Any) -> Any:
-    return model(keras.tree.pack_sequence_as(graph.input_structure(model), inputs), **options)
+    return model(
+        keras.tree.pack_sequence_as(functional_graph.input_structure(model), inputs), **options
+    )
 
 
 def random_plan(model: keras.Model, seed: int = 0, dead: float = DEAD) -> Plan:
     """Random sizes for the kernels of all layers but those that make outputs."""
-    network, rng = graph.read(model), np.random.default_rng(seed)
+    network, rng = functional_graph.read(model), np.random.default_rng(seed)
     outputs = {call.name for call in network.calls if set(call.outputs) & set(network.outputs)}
     return Plan(
         {
@@ -80,7 +84,7 @@ def coupled(model: keras.Model, plan: Plan) -> Plan:
     As training with ``coupled=True`` has it: residual streams get narrower.
     """
     sizes = {name: list(own) for name, own in plan.sizes.items()}
-    found = streams.channels(graph.read(model), sizes)
+    found = streams.channels(functional_graph.read(model), sizes)
     for run in streams.joined(found, list(sizes)):
         for j in range(run.width):
             (leader, start), *rest = run.first
@@ -102,18 +106,18 @@ def _sizes(rng: np.random.Generator, shape: tuple[int, ...], dead: float) -> lis
 
 def planted(model: keras.Model, plan: Plan) -> float:
     """Multiply-adds (eq. 10) that a masked model needs: live inputs times the sizes of kernels."""
-    network = graph.read(model)
+    network = functional_graph.read(model)
     live, shapes = liveness(network), dict(enumerate(network.shapes))
     total = 0.0
     for call in network.calls:
         if isinstance(call.operation, keras.Layer):
-            whole = counting.multiply_adds(call.operation, call, shapes) or 0
+            whole = multiply_adds.multiply_adds(call.operation, call, shapes) or 0
             share = live[call.inputs[0]].mean() * _kept_area(call, plan) if whole else 0.0
             total += whole * share
     return total
 
 
-def _kept_area(call: graph.Call, plan: Plan) -> float:
+def _kept_area(call: functional_graph.Call, plan: Plan) -> float:
     sizes = plan.sizes.get(call.name)
     if sizes is None:
         return 1.0
@@ -122,7 +126,7 @@ def _kept_area(call: graph.Call, plan: Plan) -> float:
     return float(np.mean([areas[size] for size in sizes])) / math.prod(shape)
 
 
-def liveness(network: graph.Graph) -> Mapping[int, Array]:
+def liveness(network: functional_graph.Graph) -> Mapping[int, Array]:
     """For every tensor, which of its channels depend on the input.
 
     Measured: every activation is replaced by one that is nowhere flat, and a channel is live if
@@ -130,7 +134,7 @@ def liveness(network: graph.Graph) -> Mapping[int, Array]:
     What differs is made as large as what does not after every layer: else a signal that fades
     through many layers would count as dead.
     """
-    smooth = graph.read(verification.in_float64(copy_model(network.model, _never_flat)))
+    smooth = functional_graph.read(verification.in_float64(copy_model(network.model, _never_flat)))
     inputs = verification.random_inputs(smooth.model, 2, seed=2)
     values = dict(zip(smooth.inputs, map(_evened, inputs), strict=True))
     for call in smooth.calls:
@@ -170,7 +174,7 @@ def constants(model: keras.Model) -> tuple[int, int]:
         Those that convolutions and dense layers compute, but for the 1x1 convolutions that spread
         a narrow tensor: their constants are sums. And those that layers with a border read.
     """
-    network = graph.read(model)
+    network = functional_graph.read(model)
     dead = {tensor: int((~live).sum()) for tensor, live in liveness(network).items()}
     layers = kernel_layers(network)
     calls = [call for call in network.calls if call.name in layers]

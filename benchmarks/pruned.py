@@ -22,13 +22,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from keras_structsparse import cli, datasets, models
+from keras_structsparse import models
 from keras_structsparse._files import write_text
+from keras_structsparse.cli import app
+from keras_structsparse.data import datasets
 from keras_structsparse.errors import DatasetError
 from keras_structsparse.models.card import Card
 from keras_structsparse.models.packaged import FOLDER
-from keras_structsparse.profiles import profile
-from keras_structsparse.training import accuracy
+from keras_structsparse.profiling.profile import profile
+from keras_structsparse.training.fit import accuracy
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def choose(family: Family, runs: Path) -> None:
 
 def structsparse(*words: str) -> None:
     """Run a command of the package."""
-    cli.app(words, standalone_mode=False)
+    app.app(words, standalone_mode=False)
 
 
 def install(chosen: Path, name: str, commands: Sequence[str]) -> None:

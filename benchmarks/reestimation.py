@@ -16,11 +16,11 @@ from pathlib import Path
 from runs import machine, split
 
 import keras_structsparse as kss
-from keras_structsparse import datasets
-from keras_structsparse.copying import copy_model
+from keras_structsparse.data import datasets
 from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.sweeps import read_run
-from keras_structsparse.training import accuracy
+from keras_structsparse.training.fit import accuracy
 
 TAUS = (0.0, 0.01, 0.03, 0.1, 0.2)
 IMAGES = (256, 1024, 4096)

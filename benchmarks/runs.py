@@ -17,9 +17,10 @@ import keras
 import numpy as np
 
 import keras_structsparse as kss
-from keras_structsparse import datasets, models
+from keras_structsparse import models
+from keras_structsparse.data import datasets
 from keras_structsparse.errors import DeadNetworkError
-from keras_structsparse.training import Recipe, accuracy, compile_for, fit
+from keras_structsparse.training.fit import Recipe, accuracy, compile_for, fit
 
 Array = Any
 Row = dict[str, Any]

@@ -27,9 +27,9 @@ import numpy as np
 from runs import machine
 
 from keras_structsparse import models
-from keras_structsparse.pipelines import Stream, Streams, streams
-from keras_structsparse.recipe_runs import prepare
-from keras_structsparse.recipes import RECIPES, DataRecipe
+from keras_structsparse.data.image_streams import Stream, Streams, streams
+from keras_structsparse.training.recipe_fit import prepare
+from keras_structsparse.training.recipes import RECIPES, DataRecipe
 
 HEIGHT, WIDTH, DETAIL = 375, 500, 25
 """Of the random photographs; the side of the squares of one colour that they are made from."""

@@ -35,8 +35,9 @@ from runs import (
 from turns import Clock, take_turns
 
 import keras_structsparse as kss
-from keras_structsparse import datasets, models
-from keras_structsparse.training import (
+from keras_structsparse import models
+from keras_structsparse.data import datasets
+from keras_structsparse.training.fit import (
     Recipe,
     Shrinking,
     accuracy,

@@ -7,13 +7,17 @@ left (:func:`plan`), and rebuild the network without the rest (:func:`prune`): i
 the same.
 """
 
+from pathlib import Path
+
+if not (Path(__file__).parent / "models").is_dir():
+    # In a clone, the zoo lies beside the package; an installed package holds it.
+    __path__.append(str(Path(__file__).parents[1]))
+
 from keras_structsparse import models, surgery
 from keras_structsparse._version import __version__
-from keras_structsparse.ancestry import Ancestry
-from keras_structsparse.attachment import attach, regularizers_of
-from keras_structsparse.budget import TargetMultiplyAdds
-from keras_structsparse.calibration import calibrate
-from keras_structsparse.carrying import carry_optimizer
+
+# Modules that were part of the package's face before they moved into rooms.
+from keras_structsparse.data import datasets  # noqa: F401
 from keras_structsparse.errors import (
     CostsError,
     DatasetError,
@@ -24,22 +28,28 @@ from keras_structsparse.errors import (
     PlanError,
     StructSparseError,
 )
-from keras_structsparse.folding import folded
-from keras_structsparse.monitoring import SparsityLogger
-from keras_structsparse.opening import opened
-from keras_structsparse.optimizers import Proximal
-from keras_structsparse.plans import Plan, masked, plan
-from keras_structsparse.profiles import Comparison, Profile, compare, profile
-from keras_structsparse.reestimation import reestimate_batch_norm
+from keras_structsparse.graph.batch_norm_folding import folded
+from keras_structsparse.graph.batch_norm_scale import with_scales
+from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
+from keras_structsparse.graph.inlining import opened
+from keras_structsparse.graph.tracing import traced
+from keras_structsparse.profiling import latency  # noqa: F401
+from keras_structsparse.profiling.calibration import calibrate
+from keras_structsparse.profiling.profile import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
-from keras_structsparse.scales import with_scales
-from keras_structsparse.shrinking import Shrunk, fit_shrinking
+from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.surgery import Costs, prune
+from keras_structsparse.surgery.kernel_provenance import Ancestry
+from keras_structsparse.surgery.plans import Plan, masked, plan
+from keras_structsparse.surgery.verification import Verification, verify
 from keras_structsparse.sweeps import Search as SweepSearch
 from keras_structsparse.sweeps import Settings as SweepSettings
 from keras_structsparse.sweeps import sweep
-from keras_structsparse.tracing import traced
-from keras_structsparse.verification import Verification, verify
+from keras_structsparse.training.callbacks.sparsity_logger import SparsityLogger
+from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
+from keras_structsparse.training.optimizer.proximal import Proximal
+from keras_structsparse.training.optimizer_state import carry_optimizer
+from keras_structsparse.training.shrinking import Shrunk, fit_shrinking
 
 __all__ = [
     "Ancestry",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keras_structsparse.architectures import Architecture
+from keras_structsparse.profiling.architecture import Architecture
 
 
 @dataclass(frozen=True)

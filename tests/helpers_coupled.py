@@ -10,9 +10,9 @@ import numpy as np
 from helpers_prox import Array, random_kernel
 from keras import layers as L
 
-from keras_structsparse.batches import Target
-from keras_structsparse.links import Links, Stream, Writer, share_of
-from keras_structsparse.regularizers import Structured
+from keras_structsparse.regularizers import GroupSparsityRegularizer
+from keras_structsparse.regularizers.coupling import Links, Stream, Writer, share_of
+from keras_structsparse.training.optimizer.stacked_kernels import Target
 
 SHAPES = {"a": (3, 3, 2, 4), "b": (3, 3, 3, 4), "c": (1, 1, 2, 4), "d": (5, 5, 2, 3)}
 SCALES = {"a": "a/gamma", "b": None, "c": None, "d": "d/gamma"}
@@ -63,7 +63,7 @@ def reading_links() -> dict[str, Links]:
 
 
 def network(
-    regularizer: Structured, links: Mapping[str, Links], given: Mapping[str, Array]
+    regularizer: GroupSparsityRegularizer, links: Mapping[str, Links], given: Mapping[str, Array]
 ) -> list[Target]:
     """A target of float64 variables for each of the layers."""
     variables = {path: keras.Variable(value, dtype="float64") for path, value in given.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from helpers_models import TOLERANCE, difference, random_batch, randomize, types
 from keras import layers as L
 
-from keras_structsparse.folding import folded
+from keras_structsparse.graph.batch_norm_folding import folded
 
 BACKEND = keras.backend.backend()
 FIRST = BACKEND != "tensorflow"

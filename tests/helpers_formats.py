@@ -10,7 +10,7 @@ import numpy as np
 from helpers_models import randomize
 from keras import layers as L
 
-from keras_structsparse.plans import Plan
+from keras_structsparse.surgery.plans import Plan
 
 Array = Any
 Tensor = Any

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import layers as L
 
-from keras_structsparse import graph
-from keras_structsparse.kernels import kernel_layers
-from keras_structsparse.plans import Plan, masked
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.surgery import prune
+from keras_structsparse.surgery.plans import Plan, masked
 
 Array = Any
 
@@ -71,7 +71,7 @@ def random_batch(model: keras.Model, seed: int = 0, samples: int = 13, unknown: 
     rng = np.random.default_rng(seed)
     shapes = [(samples, *(n or unknown for n in tensor.shape[1:])) for tensor in model.inputs]
     batch = [rng.normal(size=shape) for shape in shapes]
-    structure = graph.input_structure(model)
+    structure = functional_graph.input_structure(model)
     if len(batch) == 1 and not isinstance(structure, dict):
         return batch[0]
     return keras.tree.pack_sequence_as(structure, batch)
@@ -120,7 +120,7 @@ def random_plan(model: keras.Model, seed: int, dead: tuple[str, ...] = ()) -> Pl
     """Random sizes for all layers but the last, where every layer keeps its first kernel."""
     rng = np.random.default_rng(seed)
     sizes: dict[str, Array] = {}
-    for name, layer in list(kernel_layers(graph.read(model)).items())[:-1]:
+    for name, layer in list(kernel_layers(functional_graph.read(model)).items())[:-1]:
         base = max(layer.kernel.shape[:-2], default=1)
         drawn = rng.integers(0, base + 1, layer.kernel.shape[-1])
         drawn *= rng.random(len(drawn)) < rng.choice([0.4, 0.7, 1.0])

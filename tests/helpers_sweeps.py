@@ -14,10 +14,10 @@ from typing import Any
 
 import keras
 
-from keras_structsparse import datasets
-from keras_structsparse.datasets import Dataset, Split
+from keras_structsparse.data import datasets
+from keras_structsparse.data.datasets import Dataset, Split
 from keras_structsparse.sweeps import Run, Settings, sweep
-from keras_structsparse.training import Recipe
+from keras_structsparse.training.fit import Recipe
 
 SETTINGS = Settings(
     "two convolutions",

@@ -17,7 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_structsparse as kss
-from keras_structsparse import cli, datasets
+from keras_structsparse.cli import app
+from keras_structsparse.data import datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS_UP = ("source", "pip")
@@ -106,7 +107,7 @@ def run(words: list[str], skipped: Container[str]) -> None:
     assert program == "structsparse", f"no rule for the command {words}"
     if has(words, skipped):
         return
-    result = CliRunner().invoke(cli.app, [*rest, *CHANGES.get(rest[0], ())])
+    result = CliRunner().invoke(app.app, [*rest, *CHANGES.get(rest[0], ())])
     assert result.exit_code == 0, (words, result.output, result.exception)
 
 

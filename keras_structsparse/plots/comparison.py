@@ -14,7 +14,7 @@ from keras_structsparse.plots.style import (
     matplotlib_or_explain,
     new_figure,
 )
-from keras_structsparse.profiles import Comparison, LayerComparison
+from keras_structsparse.profiling.profile import Comparison, LayerComparison
 
 UNITS = ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands"), (1.0, ""))
 BEFORE = "#cfd8dc"

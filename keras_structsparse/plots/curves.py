@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras_structsparse.curves import Curve, SweptPoint, envelope, tau_curves
+from keras_structsparse.plots.curve_data import Curve, SweptPoint, envelope, tau_curves
 from keras_structsparse.plots.labels import place_labels, scientific
 from keras_structsparse.plots.style import (
     BLACK,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from keras_structsparse.frontier import TrainedPoint, pareto
 from keras_structsparse.plots.labels import place_labels, scientific
 from keras_structsparse.plots.style import (
     BLACK,
@@ -20,6 +19,7 @@ from keras_structsparse.plots.style import (
     new_figure,
     note,
 )
+from keras_structsparse.profiling.pareto import TrainedPoint, pareto
 
 
 def frontier_figure(

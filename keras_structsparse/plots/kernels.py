@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from keras import ops
 
-from keras_structsparse.groups import GROUPS, ring_index, sizes
+from keras_structsparse.graph.kernel_supports import GROUPS, ring_index, sizes
 from keras_structsparse.plots.style import (
     BLACK,
     STYLE,

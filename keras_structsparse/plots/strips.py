@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_structsparse.groups import support
+from keras_structsparse.graph.kernel_supports import support
 from keras_structsparse.plots.style import (
     GREY,
     STYLE,

@@ -1,6 +1,9 @@
 """Surgery: rebuild a network without what a plan removes, with exactly the same outputs."""
 
-from keras_structsparse.surgery.channels import (
+import keras_structsparse.surgery.rules  # noqa: F401  (registers the rules)
+from keras_structsparse.graph.channels.costs import Costs
+from keras_structsparse.graph.channels.registry import RULES, register
+from keras_structsparse.graph.channels.rule import (
     Channels,
     Flow,
     Piece,
@@ -10,10 +13,8 @@ from keras_structsparse.surgery.channels import (
     emit,
     unknown,
 )
-from keras_structsparse.surgery.costs import Costs
-from keras_structsparse.surgery.lineage import Origin, Taken, origins
+from keras_structsparse.graph.channels.weight_provenance import Origin, Taken, origins
 from keras_structsparse.surgery.pruning import prune
-from keras_structsparse.surgery.registry import RULES, register
 
 __all__ = [
     "RULES",

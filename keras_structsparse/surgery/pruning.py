@@ -7,16 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse import graph as graphs
-from keras_structsparse._checks import positive
-from keras_structsparse.copying import clone
-from keras_structsparse.plans import Masks, Plan, masks
-from keras_structsparse.plans import plan as read_plan
-from keras_structsparse.surgery import lineage
-from keras_structsparse.surgery.channels import Channels, Piece
-from keras_structsparse.surgery.costs import Costs, Realization, check_realize, realizations
-from keras_structsparse.surgery.flow import Step, Walk, walk
-from keras_structsparse.surgery.layout import Layout, choose
+from keras_structsparse._validation import positive
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.channels import weight_provenance
+from keras_structsparse.graph.channels.costs import Costs, Realization, check_realize, realizations
+from keras_structsparse.graph.channels.propagation import Step, Walk, walk
+from keras_structsparse.graph.channels.rule import Channels, Piece
+from keras_structsparse.graph.cloning import clone
+from keras_structsparse.surgery.channel_selection import Layout, choose
+from keras_structsparse.surgery.plans import Masks, Plan, masks
+from keras_structsparse.surgery.plans import plan as read_plan
 
 Array = Any
 Tensor = Any
@@ -88,17 +88,21 @@ def prune(
     chosen = read_plan(model, tau, round_to=block) if tau is not None else plan
     if not isinstance(chosen, Plan):
         raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
-    network = graphs.read(model)
+    network = functional_graph.read(model)
     realization = realizations(costs or Costs(), block)[realize]
     builder, notes = _prepared(network, chosen, constants, realization, block)
-    pruned = graphs.rebuild(network, builder)
-    graphs.note(pruned, notes)
-    lineage.settle(model, pruned)
+    pruned = functional_graph.rebuild(network, builder)
+    functional_graph.note(pruned, notes)
+    weight_provenance.settle(model, pruned)
     return pruned
 
 
 def _prepared(
-    network: graphs.Graph, plan: Plan, constants: str, realization: Realization, round_to: int
+    network: functional_graph.Graph,
+    plan: Plan,
+    constants: str,
+    realization: Realization,
+    round_to: int,
 ) -> tuple[_Builder, tuple[str, ...]]:
     """What makes the new layers, and what to note. It alone holds the masked weights."""
     changes = masks(network, plan)
@@ -121,7 +125,9 @@ class _Builder:
         self.given: dict[frozenset[int], Array] = {}
         self.shared: dict[int, tuple[list[Piece], Piece]] = {}
 
-    def __call__(self, call: graphs.Call, tensors: list[Tensor | None]) -> list[Tensor | None]:
+    def __call__(
+        self, call: functional_graph.Call, tensors: list[Tensor | None]
+    ) -> list[Tensor | None]:
         # Not kept any longer, as its masked weights take as much memory as the layer's own.
         step = self.steps.pop(id(call))
         if step.rule is None:
@@ -165,7 +171,9 @@ class _Builder:
         for old, new in zip(before, now, strict=True):
             assert np.array_equal(old.order, new.order), "layout.choose leaves them in one order"
         tensors = [piece.tensor for piece in now]
-        return Piece(graphs.again([p.tensor for p in before], made.tensor, tensors), made.order)
+        return Piece(
+            functional_graph.again([p.tensor for p in before], made.tensor, tensors), made.order
+        )
 
     def _piece(self, index: int, tensor: Tensor | None, side: Channels) -> Piece | None:
         """A new tensor with its order; what no rule has made holds all channels in order."""
@@ -185,8 +193,10 @@ class _Builder:
             changed = self.changes.get(key, {})
             # As arrays: JAX gives away the memory of a variable that is trained.
             values = [changed.get(w.name, keras.ops.convert_to_numpy(w)) for w in weights]
-            taken = [lineage.whole(v, operation, number) for number, v in enumerate(values)]
-            lineage.assign(self.copies[key], taken)
+            taken = [
+                weight_provenance.whole(v, operation, number) for number, v in enumerate(values)
+            ]
+            weight_provenance.assign(self.copies[key], taken)
         return outputs
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import keras
 
-from keras_structsparse.datasets import Dataset
+from keras_structsparse.data.datasets import Dataset
 from keras_structsparse.errors import DeadNetworkError
-from keras_structsparse.frontier import pareto
-from keras_structsparse.plans import Plan, plan
-from keras_structsparse.profiles import profile
-from keras_structsparse.reestimation import reestimate_batch_norm
-from keras_structsparse.selection import masked_accuracy
+from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
+from keras_structsparse.profiling.pareto import pareto
+from keras_structsparse.profiling.profile import profile
 from keras_structsparse.surgery import prune
+from keras_structsparse.surgery.plans import Plan, plan
 from keras_structsparse.sweeps.settings import Settings
-from keras_structsparse.training import accuracy
+from keras_structsparse.sweeps.threshold_selection import masked_accuracy
+from keras_structsparse.training.fit import accuracy
 
 Array = Any
 

@@ -14,11 +14,11 @@ from statistics import fmean
 import keras
 
 from keras_structsparse._files import StrPath, new_directory, write_text
-from keras_structsparse.export import export, load_model, save_model
-from keras_structsparse.frontier import choose, pareto
-from keras_structsparse.latency import latency
+from keras_structsparse.export.formats import export, load_model, save_model
 from keras_structsparse.models.card import Card
-from keras_structsparse.sweeps.store import Found, Run
+from keras_structsparse.profiling.latency import latency
+from keras_structsparse.profiling.pareto import choose, pareto
+from keras_structsparse.sweeps.run_directory import Found, Run
 
 Point = tuple[float, float]
 

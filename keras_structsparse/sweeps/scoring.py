@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras_structsparse.results import Point
+from keras_structsparse.sweeps.points import Point
 
 
 def score(points: Sequence[Point], budget: float) -> float:

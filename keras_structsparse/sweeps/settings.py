@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from keras_structsparse._checks import nonnegative, positive
-from keras_structsparse.forms import Form
-from keras_structsparse.surgery.costs import check_realize
-from keras_structsparse.training import Recipe, Shrinking
+from keras_structsparse._validation import nonnegative, positive
+from keras_structsparse.graph.channels.costs import check_realize
+from keras_structsparse.training.fit import Recipe, Shrinking
+from keras_structsparse.training.penalty_config import Form
 
 FORMAT = "keras_structsparse.sweep/1"
 

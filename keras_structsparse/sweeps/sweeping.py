@@ -8,17 +8,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from rich.console import Console
-
 from keras_structsparse._files import StrPath
-from keras_structsparse.console import trial_progress
-from keras_structsparse.datasets import Dataset
+from keras_structsparse.data.datasets import Dataset
 from keras_structsparse.errors import DatasetError
-from keras_structsparse.results import Point
+from keras_structsparse.sweeps.points import Point
+from keras_structsparse.sweeps.progress import Lines, Progress, Stages
+from keras_structsparse.sweeps.run_directory import Correlations, Run, open_run
 from keras_structsparse.sweeps.scoring import score
 from keras_structsparse.sweeps.settings import Settings, Trial
-from keras_structsparse.sweeps.store import Correlations, Run, open_run
-from keras_structsparse.sweeps.trial import Build, Outcome, Stages, cut, evaluate, train
+from keras_structsparse.sweeps.trial import Build, Outcome, cut, evaluate, train
 
 
 def sweep(
@@ -27,7 +25,9 @@ def sweep(
     settings: Settings,
     out: StrPath,
     strategy: Any = None,
-    console: Console | None = None,
+    console: Any = None,
+    *,
+    progress: Progress | None = None,
 ) -> Run:
     """Train a family of networks, from dense to very sparse, and write down their points.
 
@@ -41,7 +41,9 @@ def sweep(
         settings: The settings. Two calls with the same directory must have the same.
         out: The run directory: new, empty, or that of an earlier call.
         strategy: A ``tf.distribute`` strategy to train under.
-        console: Where to print; standard output unless given.
+        console: Prints one line for each trial, a ``rich.console.Console`` for example; standard
+            output unless given.
+        progress: Follows the sweep instead of printing lines.
 
     Returns:
         The finished run; in a worker the run as it is.
@@ -62,16 +64,20 @@ def sweep(
     count = sum(not run.has(trial) for chain in missing for trial in chain)
     if settings.search is not None:
         count = max(settings.search.trials + 1 - len(run.trials()), 0)
-    with trial_progress(console or Console(), count) as (stages, finished):
+    shown = progress or Lines(console)
 
-        def do(before: Trial | None, trial: Trial) -> None:
-            start = time.perf_counter()
-            outcomes, found = _run(run, build, data, settings, (before, trial), stages, scope)
-            seconds = time.perf_counter() - start
-            run.add(trial, outcomes, seconds, found)
-            finished(_line(trial, [point for point, _ in outcomes], seconds))
+    def do(before: Trial | None, trial: Trial) -> None:
+        start = time.perf_counter()
+        outcomes, found = _run(run, build, data, settings, (before, trial), shown.stage, scope)
+        seconds = time.perf_counter() - start
+        run.add(trial, outcomes, seconds, found)
+        shown.finished(_line(trial, [point for point, _ in outcomes], seconds))
 
+    shown.begin(count)
+    try:
         (_in_chains if settings.search is None else _searching)(run, settings, missing, do)
+    finally:
+        shown.end()
     return run
 
 
@@ -81,7 +87,7 @@ Do = Callable[[Trial | None, Trial], None]
 
 def _in_chains(run: Run, settings: Settings, missing: Sequence[Sequence[Trial]], do: Do) -> None:
     """All trials that are known beforehand."""
-    from keras_structsparse.sweeps.search import search
+    from keras_structsparse.sweeps.tuner import search
 
     def work(chain: Sequence[Trial]) -> float:
         for before, trial in zip((None, *chain), chain, strict=False):
@@ -95,7 +101,7 @@ def _in_chains(run: Run, settings: Settings, missing: Sequence[Sequence[Trial]],
 
 def _searching(run: Run, settings: Settings, missing: Sequence[Sequence[Trial]], do: Do) -> None:
     """The trials that a Bayesian search proposes."""
-    from keras_structsparse.sweeps.bayesian import search_between
+    from keras_structsparse.sweeps.bayesian_oracle import search_between
 
     assert settings.search is not None
     budget = settings.search.budget
@@ -155,7 +161,7 @@ def _check(data: Dataset) -> None:
 
 def _check_tuner() -> None:
     try:
-        import keras_structsparse.sweeps.search  # noqa: F401
+        import keras_structsparse.sweeps.tuner  # noqa: F401
     except ModuleNotFoundError as error:
         raise ImportError(
             "sweep: expected keras-tuner and tensorboard, which hand out the trials: "

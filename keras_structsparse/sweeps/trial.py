@@ -9,20 +9,18 @@ from typing import Any
 
 import keras
 
-from keras_structsparse.ancestry import Ancestry
-from keras_structsparse.attachment import regularizers_of
-from keras_structsparse.datasets import Dataset, Split
+from keras_structsparse.data.datasets import Dataset, Split
 from keras_structsparse.errors import DeadNetworkError, ModelError
-from keras_structsparse.forms import Form
-from keras_structsparse.profiles import profile
-from keras_structsparse.reattachment import reattach
-from keras_structsparse.results import Point
-from keras_structsparse.shrinking import NO_HELPERS
+from keras_structsparse.profiling.profile import profile
+from keras_structsparse.regularizers.attachment import regularizers_of
 from keras_structsparse.surgery import prune
+from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.sweeps.candidates import Candidate, find_candidates
-from keras_structsparse.sweeps.correlating import CorrelationLog
+from keras_structsparse.sweeps.correlation_log import CorrelationLog
+from keras_structsparse.sweeps.points import Point
+from keras_structsparse.sweeps.progress import Stages
 from keras_structsparse.sweeps.settings import Settings, Trial
-from keras_structsparse.training import (
+from keras_structsparse.training.fit import (
     Recipe,
     Shrinking,
     accuracy,
@@ -31,12 +29,13 @@ from keras_structsparse.training import (
     fit,
     fit_and_shrink,
 )
+from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.reattachment import reattach
+from keras_structsparse.training.shrinking import NO_HELPERS
 
 Array = Any
 Build = Callable[[], keras.Model]
 Outcome = tuple[Point, keras.Model]
-Stages = Callable[[str, int], Sequence[keras.callbacks.Callback]]
-"""From what is trained now, and for how many epochs, to the callbacks for it."""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_structsparse.copying import clone
-from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, emit
-from keras_structsparse.surgery.constants import settled
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site, emit
+from keras_structsparse.graph.cloning import clone
+from keras_structsparse.graph.functional_graph import operation_type
+from keras_structsparse.surgery.constant_propagation import settled
 
 Array = Any
 Tensor = Any

@@ -11,15 +11,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse import groups
-from keras_structsparse.copying import clone
-from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Shape, Site, emit, misplaced
-from keras_structsparse.surgery.costs import Cut, Price, whole
-from keras_structsparse.surgery.lineage import Taken
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph.channels.costs import Cut, Price, whole
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Shape, Site, emit, misplaced
+from keras_structsparse.graph.channels.weight_provenance import Taken
+from keras_structsparse.graph.cloning import clone
+from keras_structsparse.surgery import linear_layers
+from keras_structsparse.surgery.onednn_workaround import overflows, picked
 from keras_structsparse.surgery.rules.slicing import pick
-from keras_structsparse.surgery.strides import overflows, picked
 
 Array = Any
 Tensor = Any
@@ -40,9 +40,9 @@ CROPPINGS: dict[int, type[keras.Layer]] = {
 
 def flow(site: Site) -> Flow:
     """The channels behind a convolution; kernels of equal size are best side by side."""
-    found = linear.flow(site, _is_padded(site))
+    found = linear_layers.flow(site, _is_padded(site))
     sizes = _support_sizes(site.weights["kernel"])
-    inputs = int(site.inputs[0].live.sum()) // linear.groups_of(site)
+    inputs = int(site.inputs[0].live.sum()) // linear_layers.groups_of(site)
     live, price = found.output.live, _price(site, inputs)
     keys = sorted(sizes[live].tolist())
     segments = _cut(site)(keys, price)
@@ -67,9 +67,9 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
-    rows = linear.read_rows(site, piece.order, wanted)
+    rows = linear_layers.read_rows(site, piece.order, wanted)
     tensor = _picked(site, piece, rows)
-    kernel, bias = linear.shrunk(site, rows, wanted, _is_padded(site))
+    kernel, bias = linear_layers.shrunk(site, rows, wanted, _is_padded(site))
     sizes = _support_sizes(kernel.values)
     segments = _cut(site)(sizes.tolist(), _price(site, kernel.values.shape[-2]))
     if len(segments) == 1:
@@ -91,12 +91,12 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 def _cut(site: Site) -> Cut:
     """How to cut the kernels by their sizes; those of groups must stay side by side."""
-    return site.realize.cut if linear.groups_of(site) == 1 else whole
+    return site.realize.cut if linear_layers.groups_of(site) == 1 else whole
 
 
 def _picked(site: Site, piece: Piece, rows: Array) -> Tensor:
     """The channels ``rows`` of a piece; its other ones belong to groups that are gone."""
-    if linear.groups_of(site) == 1:
+    if linear_layers.groups_of(site) == 1:
         return piece.tensor
     places = {int(channel): place for place, channel in enumerate(piece.order)}
     return pick(piece.tensor, np.array([places[int(row)] for row in rows]), site.derive)
@@ -113,7 +113,7 @@ def _convolution(
 ) -> Tensor:
     size = _window(site, kernel.values)
     pads = _explicit_pads(site, size)
-    for axis, part in enumerate(groups.support(kernel.values.shape[:-2], size)):
+    for axis, part in enumerate(kernel_supports.support(kernel.values.shape[:-2], size)):
         kernel = kernel.along(axis, part)
     changes: dict[str, Any] = {} if pads is None else {"padding": "valid"}
     tensor = tensor if pads is None else _padded(site, tensor, pads)
@@ -172,7 +172,7 @@ def _price(site: Site, inputs: int) -> Price:
 
 def _cost(site: Site, inputs: int, size: int) -> Callable[[int], float]:
     """What a convolution of kernels of one size costs with its padding, by their number."""
-    costs, made = site.realize.costs, linear.positions(site)
+    costs, made = site.realize.costs, linear_layers.positions(site)
     area = math.prod(min(side, size) for side in site.operation.kernel_size)
     places = math.prod(side or 1 for side in site.shapes[0][1:-1])
     stages = len(_stages(_explicit_pads(site, size) or []))
@@ -182,7 +182,7 @@ def _cost(site: Site, inputs: int, size: int) -> Callable[[int], float]:
 
 def refuses(site: Site) -> str | None:
     """Groups, and channels first, have an order of channels of their own."""
-    if linear.groups_of(site) > 1 and site.axis != -1:
+    if linear_layers.groups_of(site) > 1 and site.axis != -1:
         return "it is a grouped convolution of channels first"
     extra = set(site.weights) - {"kernel", "bias"}
     if extra:
@@ -238,7 +238,11 @@ def _pads(site: Site, shape: Sequence[int], size: int) -> Pads | None:
     return [
         (before - part.start * d, after - (full - part.stop) * d)
         for (before, after), part, full, d in zip(
-            whole, groups.support(tuple(shape), size), shape, layer.dilation_rate, strict=True
+            whole,
+            kernel_supports.support(tuple(shape), size),
+            shape,
+            layer.dilation_rate,
+            strict=True,
         )
     ]
 
@@ -247,7 +251,7 @@ def _support_sizes(kernel: Array) -> Array:
     """For each kernel the least size whose support holds its entries; 1 for a kernel of zeros."""
     shape = kernel.shape[:-2]
     entries = (kernel != 0).any(axis=-2).reshape(-1, kernel.shape[-1])
-    reached = (groups.masks(shape, "half_ring") @ entries) > 0
+    reached = (kernel_supports.masks(shape, "half_ring") @ entries) > 0
     return np.maximum(reached.sum(axis=0), 1)
 
 

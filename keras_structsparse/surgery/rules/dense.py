@@ -7,24 +7,24 @@ from typing import Any
 
 import keras
 
-from keras_structsparse.copying import clone
-from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit
+from keras_structsparse.graph.cloning import clone
+from keras_structsparse.surgery import linear_layers
 
 Array = Any
 
 
 def flow(site: Site) -> Flow:
     """A dense layer is a convolution without a border."""
-    return linear.flow(site, padded=False)
+    return linear_layers.flow(site, padded=False)
 
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The layer with the kept units over the kept inputs."""
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
-    kernel, bias = linear.shrunk(site, piece.order, wanted, padded=False)
+    kernel, bias = linear_layers.shrunk(site, piece.order, wanted, padded=False)
     layer = clone(
         site.operation,
         name=site.layer_name,

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from keras import layers
 
-from keras_structsparse.copying import clone
-from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import (
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import (
     Channels,
     Flow,
     Piece,
@@ -24,7 +23,8 @@ from keras_structsparse.surgery.channels import (
     emit,
     misplaced,
 )
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.cloning import clone
+from keras_structsparse.surgery import linear_layers
 
 Array = Any
 
@@ -37,8 +37,8 @@ def flow(site: Site) -> Flow:
     live = (active[:, None] & (kernel != 0).any(axis=0)).ravel()
     sums = (np.where(active, 0.0, inputs.value)[:, None] * kernel.sum(axis=0)).ravel()
     constants = sums + np.asarray(site.weights.get("bias", 0.0), np.float64)
-    value = linear.activated(site, np.where(live, 0.0, constants))
-    work = linear.positions(site) * kernel.shape[0]
+    value = linear_layers.activated(site, np.where(live, 0.0, constants))
+    work = linear_layers.positions(site) * kernel.shape[0]
     output = Channels(
         ids=np.repeat(inputs.ids, copies),
         live=live,
@@ -71,7 +71,7 @@ def repeated(order: Array, copies: int) -> Array:
 
 def refuses(site: Site) -> str | None:
     """The activation must keep channels apart."""
-    if not linear.is_elementwise(site.operation.activation):
+    if not linear_layers.is_elementwise(site.operation.activation):
         return "its activation mixes channels"
     known = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
     extra = set(site.weights) - known
@@ -82,7 +82,7 @@ def refuses(site: Site) -> str | None:
 
 def flow_separable(site: Site) -> Flow:
     """Together, the two kernels are that of a convolution."""
-    found = linear.flow(joined := _as_convolution(site), padded=False)
+    found = linear_layers.flow(joined := _as_convolution(site), padded=False)
     return replace(found, notes=found.notes + _notes(site, joined.inputs[0].live))
 
 
@@ -90,7 +90,7 @@ def build_separable(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -
     """Both kernels over the kept channels."""
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
-    bias = linear.shrunk_bias(_as_convolution(site), piece.order, wanted, padded=False)
+    bias = linear_layers.shrunk_bias(_as_convolution(site), piece.order, wanted, padded=False)
     depthwise = site.taken("depthwise_kernel").along(-2, piece.order)
     rows = repeated(piece.order, depthwise.values.shape[-1])
     pointwise = site.taken("pointwise_kernel").along(-2, rows).along(-1, wanted)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from keras import activations, layers, ops
 
-from keras_structsparse.copying import clone
-from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit
-from keras_structsparse.surgery.constants import settled
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit
+from keras_structsparse.graph.cloning import clone
+from keras_structsparse.graph.functional_graph import operation_type
+from keras_structsparse.surgery import linear_layers
+from keras_structsparse.surgery.constant_propagation import settled
 
 Array = Any
 
@@ -43,7 +43,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 def mixes(site: Site) -> str | None:
     """Softmax and its like mix channels, and unknown functions may."""
-    if linear.is_elementwise(site.operation.activation):
+    if linear_layers.is_elementwise(site.operation.activation):
         return None
     return "its activation is not known to treat every channel by itself"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras_structsparse.copying import clone
-from keras_structsparse.surgery.channels import Piece, Rule, Site, emit
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Piece, Rule, Site, emit
+from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery.rules import elementwise, mixing
 
 Array = Any

@@ -18,13 +18,13 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_structsparse.copying import clone
-from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.channels.costs import filled
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site
+from keras_structsparse.graph.cloning import clone
+from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules import arithmetic
 from keras_structsparse.surgery.rules.arithmetic import arranged, policy
-from keras_structsparse.widths import filled
 
 Array = Any
 Product = operation_type(keras.ops.multiply, 2)

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site
+from keras_structsparse.graph.functional_graph import operation_type
 
 Array = Any
 

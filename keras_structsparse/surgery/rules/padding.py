@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from keras import layers, ops
 
-from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery.channels import Flow, Rule, Site, misplaced
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Flow, Rule, Site, misplaced
+from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules.elementwise import build
 
 

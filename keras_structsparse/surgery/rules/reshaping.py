@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_structsparse.graph import operation_type
-from keras_structsparse.surgery.channels import Channels, Flow, Piece, Rule, Site, misplaced
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site, misplaced
+from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules.arithmetic import policy
 from keras_structsparse.surgery.rules.elementwise import build
 

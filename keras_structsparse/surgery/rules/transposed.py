@@ -14,24 +14,26 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse.copying import clone
-from keras_structsparse.surgery import linear
-from keras_structsparse.surgery.channels import Flow, Piece, Rule, Site, emit, misplaced
-from keras_structsparse.surgery.registry import register
+from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced
+from keras_structsparse.graph.cloning import clone
+from keras_structsparse.surgery import linear_layers
 
 Array = Any
 
 
 def flow(site: Site) -> Flow:
     """The channels behind a transposed convolution."""
-    return linear.flow(_as_convolution(site), _makes_patterns(site))
+    return linear_layers.flow(_as_convolution(site), _makes_patterns(site))
 
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The layer with the kept kernels over the kept channels."""
     (piece,) = pieces
     assert piece is not None, "layout.choose leaves every layer something to read"
-    kernel, bias = linear.shrunk(_as_convolution(site), piece.order, wanted, _makes_patterns(site))
+    kernel, bias = linear_layers.shrunk(
+        _as_convolution(site), piece.order, wanted, _makes_patterns(site)
+    )
     layer = clone(
         site.operation, name=site.layer_name, filters=len(wanted), use_bias=bias is not None
     )

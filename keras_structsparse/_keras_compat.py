@@ -1,0 +1,1 @@
+"""Private parts of Keras that this package needs."""

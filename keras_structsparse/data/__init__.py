@@ -1,0 +1,1 @@
+"""Data sets as arrays and as streams of images."""

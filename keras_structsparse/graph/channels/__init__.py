@@ -1,0 +1,1 @@
+"""The channel engine: one walk by the rules of layers says what every channel depends on."""

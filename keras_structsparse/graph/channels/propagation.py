@@ -1,0 +1,276 @@
+"""Follow the channels through a network, from its inputs to its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.graph.channels import shared_layers
+from keras_structsparse.graph.channels.costs import Realization
+from keras_structsparse.graph.channels.registry import rule_for
+from keras_structsparse.graph.channels.rule import (
+    Channels,
+    Flow,
+    Rule,
+    Site,
+    channels_last,
+    unknown,
+)
+from keras_structsparse.graph.functional_graph import Call, Graph
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call with what its rule said of it; without a rule the call stays as it is.
+
+    ``shared``: whether its layer has weights and is called more than once.
+    """
+
+    call: Call
+    site: Site
+    rule: Rule | None
+    flow: Flow
+    outputs: tuple[Channels, ...]
+    shared: bool
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The steps of a whole network and the channels of all its tensors."""
+
+    steps: tuple[Step, ...]
+    channels: Mapping[int, Channels]
+    count: int
+
+
+class _Names:
+    """Hands out layer names: calls keep theirs where they can, derived names avoid all others."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._taken: set[str] = set()
+        # Names without a slash first: those of the model's own layers never change.
+        ordered = sorted(calls, key=lambda call: "/" in call.name)
+        self.of_call = {id(call): self._unused(call.name.replace("/", "_")) for call in ordered}
+
+    def derive(self, name: str, suffix: str) -> str:
+        return self._unused(f"{name}_{suffix}")
+
+    def _unused(self, name: str) -> str:
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+class _Numbers:
+    """Hands out channel numbers."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, amount: int) -> Array:
+        self.count += amount
+        return np.arange(self.count - amount, self.count)
+
+
+def walk(
+    network: Graph, changes: Mapping[int, Mapping[str, Array]], constants: str, realize: Realization
+) -> Walk:
+    """Find the live and the constant channels of every tensor.
+
+    Args:
+        network: The graph of the model.
+        changes: Weights that differ from the model's, by ``id`` of the layer and name.
+        constants: "exact", "interior" or "drop".
+        realize: How kernels of several sizes become convolutions, and what operations cost.
+
+    Returns:
+        The steps, in topological order.
+
+    Raises:
+        DeadNetworkError: No output depends on an input any more.
+    """
+    known: shared_layers.Known = {}
+    while True:
+        # Whatever was found is true, so it can be used to find more.
+        found = _walk(network, changes, constants, realize, known)
+        learned = _known(found)
+        if shared_layers.constants(learned) == shared_layers.constants(known):
+            return found
+        known = learned
+
+
+def _known(walked: Walk) -> shared_layers.Known:
+    """What is known of the inputs of each layer that is shared, at all its calls."""
+    inputs: dict[int, list[tuple[Channels, ...]]] = {}
+    for step in walked.steps:
+        if step.shared:
+            sides = tuple(walked.channels[i] for i in step.call.inputs)
+            inputs.setdefault(id(step.call.operation), []).append(sides)
+    return {key: shared_layers.common_channels(calls) for key, calls in inputs.items()}
+
+
+def _walk(
+    network: Graph,
+    changes: Mapping[int, Mapping[str, Array]],
+    constants: str,
+    realize: Realization,
+    known: shared_layers.Known,
+) -> Walk:
+    numbers = _Numbers()
+    channels = {i: _fresh(network, i, numbers) for i in network.inputs}
+    names = _Names(network.calls)
+    make = partial(Site, constants=constants, realize=realize, fresh=numbers)
+    steps: list[Step] = []
+    firsts: dict[int, Step] = {}
+    # What the outputs of a layer without a rule depend on is known even where their values are not.
+    depends = dict.fromkeys(network.inputs, True)
+    for call in network.calls:
+        key = id(call.operation)
+        site = _site(network, call, changes.get(key, {}), channels, make, names)
+        step = _step(network, call, site, known.get(key), firsts.get(key))
+        firsts.setdefault(key, step)
+        channels.update(zip(call.outputs, step.outputs, strict=True))
+        steps.append(step)
+        read = any(depends[i] for i in call.inputs)
+        depends.update(
+            (i, read and bool(output.live.any()))
+            for i, output in zip(call.outputs, step.outputs, strict=True)
+        )
+    if not any(depends[i] for i in network.outputs):
+        raise DeadNetworkError(_dead_message(network, depends))
+    return Walk(tuple(steps), channels, numbers.count)
+
+
+def _step(
+    network: Graph,
+    call: Call,
+    site: Site,
+    known: Sequence[Channels] | None,
+    first: Step | None,
+) -> Step:
+    """The step of a call, given what is known at all calls of its layer, and the first of them."""
+    rule = rule_for(call.operation)
+    shared = network.is_shared(call) and bool(site.weights)
+    calls = network.calls_of[id(call.operation)] if shared else (call,)
+    if shared:
+        site = shared_layers.common_site(site, network, calls, known)
+    reason = _reason(rule, site, calls)
+    if rule is None or reason is not None:
+        outputs = tuple(_fresh(network, i, site.fresh) for i in call.outputs)
+        keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
+        stays = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
+        return Step(call, site, None, stays, outputs, shared)
+    site, hidden = (site, ()) if rule.borders else _without_borders(site)
+    flow = rule.flow(site)
+    axis = site.axis if len(site.output_shape) > 2 else -1
+    flow = replace(flow, output=flow.output.passed(axis=axis), keeps=flow.keeps + hidden)
+    if shared and first is not None:
+        flow = shared_layers.joined(flow, site, first.flow, first.site)
+    return Step(call, site, rule, flow, flow.outputs, shared)
+
+
+def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
+    """Why a call, one of all ``calls`` of its layer, stays as it is; None if it need not."""
+    if any(call.options.get("mask") is not None for call in calls):
+        return "it is called with a mask"
+    if any(call.is_training for call in calls):
+        return "it is called with training=True"
+    if rule is None:
+        return "no rule for its type"
+    if len(calls[0].outputs) != 1 and not rule.splits:
+        return "it has several outputs"
+    axes = {channels.axis for channels in site.inputs}
+    if len(axes) > 1 or (site.axis != -1 and not rule.channels_first):
+        return "the channels of its inputs are not on the last axis"
+    return rule.refuses(site)
+
+
+def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:
+    """The site with bordered constants counted as live, and the numbers that must stay."""
+    inputs, keeps = [], []
+    for channels in site.inputs:
+        if channels.border:
+            keeps.append(channels.ids[channels.offset])
+            channels = channels.passed(live=channels.live | channels.offset, border="")
+        inputs.append(channels)
+    return replace(site, inputs=tuple(inputs)), tuple(keeps)
+
+
+def _site(
+    network: Graph,
+    call: Call,
+    changes: Mapping[str, Array],
+    channels: Mapping[int, Channels],
+    make: Callable[..., Site],
+    names: _Names,
+) -> Site:
+    layer_name, inputs = names.of_call[id(call)], tuple(channels[i] for i in call.inputs)
+    axes = [side.axis for side in inputs]
+    shapes = [channels_last(network.shapes[i], a) for i, a in zip(call.inputs, axes, strict=True)]
+    return make(
+        name=call.name,
+        layer_name=layer_name,
+        derive=partial(names.derive, layer_name),
+        operation=call.operation,
+        weights=named_weights(call.operation, changes),
+        inputs=inputs,
+        shapes=tuple(shapes),
+        output_shape=channels_last(network.shapes[call.outputs[0]], axes[0] if axes else -1),
+        dtype=network.dtypes[call.outputs[0]],
+        fill=call.arguments,
+    )
+
+
+def named_weights(operation: keras.Operation, changes: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights of a layer by name, in the layer's order, with some replaced."""
+    weights = getattr(operation, "weights", ())
+    return {
+        weight.name: changes[weight.name]
+        if weight.name in changes
+        else keras.ops.convert_to_numpy(weight)
+        for weight in weights
+    }
+
+
+def _fresh(network: Graph, tensor: int, fresh: Callable[[int], Array]) -> Channels:
+    """The channels of a tensor that no rule has made."""
+    shape, axis = network.shapes[tensor], _axis(network, tensor)
+    return unknown(fresh((shape[axis] if shape else None) or 1), axis)
+
+
+def _axis(network: Graph, tensor: int) -> int:
+    """Where the channels are: as the first reader says that has a data format."""
+    rank, tensors = len(network.shapes[tensor]), [tensor]
+    for index in tensors:  # grows
+        for call in network.readers.get(index, ()):
+            found = getattr(call.operation, "data_format", None)
+            if found is not None:
+                return 1 if found == "channels_first" and rank > 2 else -1
+            tensors += [i for i in call.outputs if len(network.shapes[i]) == rank]
+    return -1
+
+
+def _dead_message(network: Graph, depends: Mapping[int, bool]) -> str:
+    """Name the first layer that cuts the way: constant output from a live input."""
+    behind = set(network.outputs)
+    cuts = []
+    for call in reversed(network.calls):
+        used = behind.intersection(call.outputs)
+        if used and not any(depends[i] for i in used):
+            behind.update(call.inputs)
+            if any(depends[i] for i in call.inputs):
+                cuts.append(call.name)
+    return (
+        f"Model '{network.model.name}': no output depends on the input any more. "
+        f"The first layer whose outputs are all constant is '{cuts[-1]}'. "
+        "Use a smaller alpha or tau, or a plan that keeps one of its kernels."
+    )

@@ -1,0 +1,77 @@
+"""Layers with weights that are called more than once: one decision for all their calls.
+
+Such a layer has the same kernel everywhere, so it can lose a channel only at all calls together.
+An input channel counts as a constant only where it is the same constant at every call: what
+removed constants leave in the bias is then the same, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from keras_structsparse.graph.channels.rule import Channels, Flow, Shape, Site, channels_last
+from keras_structsparse.graph.functional_graph import Call, Graph
+
+Array = Any
+Known = Mapping[int, tuple[Channels, ...]]
+
+
+def common_site(
+    site: Site, network: Graph, calls: Sequence[Call], known: Sequence[Channels] | None
+) -> Site:
+    """A call as it looks from all calls of its layer.
+
+    Args:
+        site: The call.
+        network: The graph.
+        calls: All calls of the layer.
+        known: What is known of the inputs at all calls; without it, they count as live.
+
+    Returns:
+        The site with the channel numbers of its own inputs.
+    """
+    inputs = tuple(
+        own.passed(live=np.ones(len(own), bool))
+        if known is None
+        else own.passed(live=known[i].live, value=known[i].value, border=known[i].border)
+        for i, own in enumerate(site.inputs)
+    )
+    sides = zip(*(call.inputs for call in calls), strict=True)
+    shapes = tuple(_common_shape([network.shapes[i] for i in side], site.axis) for side in sides)
+    outputs = [network.shapes[call.outputs[0]] for call in calls]
+    output_shape = _common_shape(outputs, site.axis)
+    return replace(site, inputs=inputs, shapes=shapes, output_shape=output_shape)
+
+
+def _common_shape(shapes: Sequence[Shape], axis: int) -> Shape:
+    """The sizes that all shapes share, channels last; the others count as unknown."""
+    sides = zip(*shapes, strict=True)
+    return channels_last(tuple(s[0] if len(set(s)) == 1 else None for s in sides), axis)
+
+
+def common_channels(inputs: Sequence[tuple[Channels, ...]]) -> tuple[Channels, ...]:
+    """What is known of the inputs of a layer at all its calls, from the inputs at each."""
+    return tuple(_common(calls) for calls in zip(*inputs, strict=True))
+
+
+def _common(calls: Sequence[Channels]) -> Channels:
+    values = np.array([np.where(channels.live, 0.0, channels.value) for channels in calls])
+    differ = (values != values[0]).any(axis=0)
+    live = np.any([channels.live for channels in calls], axis=0) | differ
+    border = next((channels.border for channels in calls if channels.border), "")
+    return calls[0].passed(live=live, value=np.where(live, 0.0, values[0]), border=border)
+
+
+def joined(flow: Flow, site: Site, other: Flow, other_site: Site) -> Flow:
+    """A flow whose channels are kept or removed together with those of another call."""
+    pairs = [(a.ids, b.ids) for a, b in zip(other_site.inputs, site.inputs, strict=True)]
+    return replace(flow, joins=(*flow.joins, *pairs, (other.output.ids, flow.output.ids)))
+
+
+def constants(known: Known) -> int:
+    """How many channels are known to be constants."""
+    return sum(int((~channels.live).sum()) for sides in known.values() for channels in sides)

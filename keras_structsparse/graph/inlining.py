@@ -1,0 +1,173 @@
+"""Open layers that are made of other layers: their ``call`` becomes part of the graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from numbers import Number
+from types import EllipsisType
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.errors import ModelError
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.cloning import clone
+from keras_structsparse.graph.tracing import check_outputs
+
+Tensor = Any
+
+PLAIN = (keras.KerasTensor, Number, str, slice, EllipsisType, type(None))
+OWN = frozenset(kind for kind in vars(keras.layers).values() if isinstance(kind, type))
+"""Keras' own layers are known as they are."""
+
+
+def opened(model: keras.Model) -> keras.Model:
+    """A model in which layers that are made of other layers are models of these layers.
+
+    Regularizers, plans and surgery see the convolutions inside then. Layers and weights are those
+    of the model, not copies. A layer is opened if that hides nothing: its call runs on symbolic
+    tensors, does the same in training, and needs no weights or arrays but those of the layers that
+    it calls. Other layers, and ones that are called more than once, stay whole.
+
+    Args:
+        model: A functional or built Sequential model.
+
+    Returns:
+        A functional model that computes the same; an opened layer is a nested model of its name.
+
+    Raises:
+        ModelError: The model has no graph.
+
+    Examples:
+        >>> class Block(keras.layers.Layer):
+        ...     def __init__(self):
+        ...         super().__init__(name="block")
+        ...         self.conv = keras.layers.Conv2D(4, 3, name="conv")
+        ...     def call(self, x):
+        ...         return keras.ops.relu(self.conv(x))
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), Block()])
+        >>> [call.name for call in functional_graph.read(opened(model)).layers()]
+        ['block/conv']
+    """
+    source, network = functional_graph.functional(model), functional_graph.read(model)
+    shared = {key for key, calls in network.calls_of.items() if len(calls) > 1}
+
+    def same(operation: keras.Operation) -> keras.Operation:
+        return opened(operation) if functional_graph.is_opened(operation) else operation
+
+    def called(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        if _may_open(operation, kwargs) and id(operation) not in shared:
+            tensors = _tensors((args, kwargs))
+            inner = _inside(operation, tensors, args, kwargs)
+            if inner is not None:
+                return inner(tensors[0] if len(tensors) == 1 else tensors)
+        return operation(*args, **kwargs)
+
+    inputs = keras.tree.map_structure(
+        lambda t: _like(t, t.name), functional_graph.input_structure(model)
+    )
+    return keras.models.clone_model(
+        source, input_tensors=inputs, clone_function=same, call_function=called
+    )
+
+
+def _may_open(operation: keras.Operation, options: dict[str, Any]) -> bool:
+    return (
+        isinstance(operation, keras.Layer)
+        and not isinstance(operation, keras.Model)
+        and type(operation) not in OWN
+        and not options.get("training")
+        and options.get("mask") is None
+    )
+
+
+def _inside(
+    layer: keras.Layer, tensors: Sequence[Tensor], args: Any, kwargs: Any
+) -> keras.Model | None:
+    """What a layer does with tensors, as a model; None if a model would not be the same."""
+    if any(tensor.dtype != layer.compute_dtype for tensor in tensors):
+        return None  # the layer would convert them
+    try:
+        model = _traced(layer, tensors, args, kwargs)
+        options = {**kwargs, "training": True} if _knows_training(layer) else kwargs
+        trained = _traced(layer, tensors, args, options)
+    except Exception:  # whatever a user's code raises on symbolic tensors
+        return None
+    kinds = [
+        [type(call.operation) for call in functional_graph.read(m).calls] for m in (model, trained)
+    ]
+    found = {id(weight) for weight in model.weights}
+    complete = all(id(weight) in found for weight in layer.weights)
+    whole = kinds[0] != kinds[1] or not complete or not _is_plain(model)
+    if whole or not _agree(layer, model, args, kwargs):
+        return None
+    inner = opened(model)
+    return inner if _can_be_copied(inner) else None
+
+
+def _traced(layer: keras.Layer, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> keras.Model:
+    inputs = [_like(tensor) for tensor in tensors]
+    places = iter(inputs)
+    args, kwargs = keras.tree.map_structure(
+        lambda x: next(places) if _is_tensor(x) else x, (args, kwargs)
+    )
+    outputs = layer.call(*args, **kwargs)
+    return keras.Model(inputs, outputs, name=layer.name)
+
+
+def _knows_training(layer: keras.Layer) -> bool:
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def _is_plain(model: keras.Model) -> bool:
+    """Whether no array or variable is among the arguments of a call."""
+    calls = functional_graph.read(model).calls
+    arguments = [call.arguments([None] * len(call.inputs)) for call in calls]
+    return all(isinstance(value, PLAIN) for value in keras.tree.flatten(arguments))
+
+
+def _agree(layer: keras.Layer, model: keras.Model, args: Any, kwargs: Any) -> bool:
+    """Whether both compute the same: the size of a batch, or random numbers, may be built in."""
+    rng = np.random.default_rng(0)
+
+    def drawn(value: Any) -> Any:
+        return _random(rng, value) if _is_tensor(value) else value
+
+    args, kwargs = keras.tree.map_structure(drawn, (args, kwargs))
+    arrays = [value for value in keras.tree.flatten((args, kwargs)) if keras.ops.is_tensor(value)]
+    try:
+        # Said to every layer: else one inside whose default is to train makes the others train.
+        expected = layer(*args, **{**kwargs, "training": False})
+        check_outputs(layer.name, expected, model(arrays, training=False))
+    except Exception:  # ModelError for other outputs; whatever else a call raises
+        return False
+    return True
+
+
+def _random(rng: np.random.Generator, tensor: Tensor) -> Tensor:
+    shape = [2 if size is None else size for size in tensor.shape]
+    return keras.ops.convert_to_tensor(rng.normal(size=shape), dtype=tensor.dtype)
+
+
+def _can_be_copied(model: keras.Model) -> bool:
+    """Whether every layer can be made from its own configuration, as surgery needs it."""
+    try:
+        return all(
+            clone(call.operation) is not None for call in functional_graph.read(model).layers()
+        )
+    except ModelError:
+        return False
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
+
+def _tensors(structure: Any) -> list[Tensor]:
+    return [value for value in keras.tree.flatten(structure) if _is_tensor(value)]
+
+
+def _like(tensor: Tensor, name: str | None = None) -> Tensor:
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)

@@ -1,0 +1,154 @@
+"""Nested groups of kernel entries.
+
+A kernel of size `s` is peeled from the outside in. The group `G_1` is what the first peel removes,
+each next group adds the next peel, and `G_s` is the whole kernel; every group holds all input
+channels of its positions. The groups are nested, so the number of non-zero groups *is* the size of
+the kernel (equation 20 of the paper).
+
+Arrays of positions are flat: position `p` of a kernel with spatial shape `(h, w)` is row `p // w`,
+column `p % w`. A Dense kernel has the spatial shape `()`, one position and one group.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from keras_structsparse._validation import require
+
+Shape = tuple[int, ...]
+
+GROUPS = ("half_ring", "ring", "kernel")
+
+
+def support(shape: Shape, size: int) -> tuple[slice, ...]:
+    """The box of positions that a kernel cut down to `size` keeps.
+
+    An odd support loses its top row and left column first, an even one its bottom row and right
+    column: the only order for which the crop, in a stride-1 `padding="same"` convolution, is the
+    smaller `padding="same"` convolution. Rectangular kernels lose their longer side until square.
+
+    Args:
+        shape: Spatial shape of the kernel, in positions; `()` for Dense.
+        size: Side of the square to keep, in positions; 0 keeps nothing.
+
+    Returns:
+        One slice per spatial axis.
+
+    Raises:
+        ValueError: If `size` is negative.
+
+    Examples:
+        >>> support((5, 5), 4), support((4, 4), 3), support((1, 7), 3)
+        ((slice(1, 5, None), slice(1, 5, None)), (slice(0, 3, None), slice(0, 3, None)), \
+(slice(0, 1, None), slice(2, 5, None)))
+    """
+    if size < 0:
+        raise ValueError(f"`size` must be >= 0. Received: {size}")
+    return tuple(_kept(length, min(length, size)) for length in shape)
+
+
+def _kept(length: int, kept: int) -> slice:
+    # SAME padding puts (length - 1) // 2 positions before the aligned one: the crop must keep
+    # that alignment, for odd and for even lengths.
+    start = (length - 1) // 2 - (kept - 1) // 2 if kept else 0
+    return slice(start, start + kept)
+
+
+def _axis_levels(length: int) -> np.ndarray:
+    offset = np.arange(length) - (length - 1) // 2
+    return np.where(offset > 0, 2 * offset, 1 - 2 * offset)
+
+
+@functools.lru_cache(maxsize=256)
+def levels(shape: Shape) -> np.ndarray:
+    """The smallest size whose support holds each position, integers (positions,).
+
+    Examples:
+        >>> levels((3, 3)).reshape(3, 3).tolist()
+        [[3, 3, 3], [3, 1, 2], [3, 2, 2]]
+    """
+    grid = np.meshgrid(*map(_axis_levels, shape), indexing="ij")
+    return _frozen(np.max(grid, axis=0).ravel() if shape else np.ones(1, int))
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False  # Cached arrays are shared by all callers.
+    return array
+
+
+def sizes(shape: Shape, groups: str = "half_ring") -> tuple[int, ...]:
+    """The sizes a kernel can have besides 0, equations (18) and (19).
+
+    Args:
+        shape: Spatial shape of the kernel, in positions.
+        groups: `"half_ring"` (every size), `"ring"` (every other size) or `"kernel"` (all or none).
+
+    Returns:
+        Ascending sizes; with the n inmost groups non-zero, the kernel has the n-th of them.
+
+    Raises:
+        ValueError: If `groups` is unknown.
+
+    Examples:
+        >>> sizes((5, 5)), sizes((5, 5), "ring"), sizes((5, 5), "kernel"), sizes(())
+        ((1, 2, 3, 4, 5), (1, 3, 5), (5,), (1,))
+    """
+    require("groups", groups, GROUPS)
+    base = max(shape, default=1)
+    step = {"half_ring": 1, "ring": 2, "kernel": base}[groups]
+    return tuple(range(base, 0, -step))[::-1]
+
+
+@functools.lru_cache(maxsize=256)
+def masks(shape: Shape, groups: str = "half_ring") -> np.ndarray:
+    """The positions of each group, one row per group.
+
+    Args:
+        shape: Spatial shape of the kernel, in positions.
+        groups: `"half_ring"`, `"ring"` or `"kernel"`.
+
+    Returns:
+        Float 0/1 array (groups, positions), read-only, rows `G_1` (the outermost half ring) to
+        `G_s` (the whole kernel), each row containing the one before.
+
+    Raises:
+        ValueError: If `groups` is unknown.
+
+    Examples:
+        >>> masks((2, 2)).astype(int)
+        array([[0, 1, 1, 1],
+               [1, 1, 1, 1]])
+    """
+    below = (0, *sizes(shape, groups)[:-1])[::-1]
+    return _frozen((levels(shape)[None] > np.array(below)[:, None]).astype("float64"))
+
+
+def ring_index(shape: Shape, groups: str = "half_ring") -> np.ndarray:
+    """The first group that holds each position, integers (positions,) from 0 (outermost).
+
+    Examples:
+        >>> ring_index((3, 3)).reshape(3, 3).tolist()
+        [[0, 0, 0], [0, 2, 1], [0, 1, 1]]
+    """
+    mask = masks(shape, groups)
+    return np.asarray(len(mask) - mask.sum(axis=0), dtype="int64")
+
+
+def group_sizes(shape: Shape, groups: str, channels: int) -> np.ndarray:
+    """The number of entries `m` of each group.
+
+    Args:
+        shape: Spatial shape of the kernel, in positions.
+        groups: `"half_ring"`, `"ring"` or `"kernel"`.
+        channels: Input channels of the kernel.
+
+    Returns:
+        Integers (groups,).
+
+    Examples:
+        >>> group_sizes((3, 3), "half_ring", channels=2)
+        array([10, 16, 18])
+    """
+    return np.asarray(masks(shape, groups).sum(axis=1) * channels, dtype="int64")

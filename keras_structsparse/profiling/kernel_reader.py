@@ -1,0 +1,90 @@
+"""Read the kernels of a model while it trains, without reading its graph again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.graph import functional_graph, kernel_supports, prunable_layers
+from keras_structsparse.profiling.kernel_correlation import mean_correlation
+from keras_structsparse.surgery.thresholds import effective_norms
+
+Array = Any
+State = Mapping[str, tuple[Array, Array | None]]
+"""By layer the kernel, and the scale of its batch normalisation or None."""
+
+
+class Reader:
+    """The kernels of a model that can be chosen, with the scales that hide theirs.
+
+    Attributes:
+        graph: The graph of the model.
+        layers: The layers by name, in topological order.
+        norms: The batch normalisation, with a scale, that alone reads a layer; by its name.
+
+    Args:
+        model: A functional or built Sequential model.
+
+    Raises:
+        ModelError: The model has no graph.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.graph = functional_graph.read(model)
+        self.layers = prunable_layers.kernel_layers(self.graph)
+        pairs = prunable_layers.batch_norm_pairs(self.graph)
+        self.norms = {name: norm for name, norm in pairs.items() if norm.scale}
+
+    def state(self) -> State:
+        """Copies of all kernels and scales."""
+        return {name: self.layer_state(name) for name in self.layers}
+
+    def layer_state(self, name: str) -> tuple[Array, Array | None]:
+        """Copies of the kernel and the scale of one layer."""
+        gamma = _copy(self.norms[name].gamma) if name in self.norms else None
+        return _copy(self.layers[name].kernel), gamma
+
+    def assign(self, state: State) -> None:
+        """Write kernels and scales back."""
+        for name, (kernel, gamma) in state.items():
+            self.layers[name].kernel.assign(kernel)
+            if gamma is not None:
+                self.norms[name].gamma.assign(gamma)
+
+    def reached(self, name: str, how: str) -> Array:
+        """The sizes (groups + 1,) of a layer's kernels with 0, 1, ... groups left."""
+        return np.array([0, *kernel_supports.sizes(self.layers[name].kernel.shape[:-2], how)])
+
+    def sizes(self, state: State, tau: float, how: str = "half_ring") -> dict[str, Array]:
+        """The sizes of all kernels whose group norms exceed a threshold, as :func:`plan` has them.
+
+        Args:
+            state: What :meth:`state` returned.
+            tau: The threshold.
+            how: "half_ring" or "ring".
+
+        Returns:
+            By layer the sizes (kernels,).
+        """
+        counts = {n: (effective_norms(*own, how) > tau).sum(axis=0) for n, own in state.items()}
+        return {name: self.reached(name, how)[count] for name, count in counts.items()}
+
+    def correlations(self, state: State, sizes: Mapping[str, Array]) -> dict[str, float]:
+        """The mean correlation of the kernels that are left, as :func:`mean_correlation` has it.
+
+        Args:
+            state: What :meth:`state` returned.
+            sizes: What :meth:`sizes` returned.
+
+        Returns:
+            By layer a number; nan where fewer than two kernels are left.
+        """
+        return {n: mean_correlation(kernel[..., sizes[n] > 0]) for n, (kernel, _) in state.items()}
+
+
+def _copy(variable: keras.Variable) -> Array:
+    # A copy: what convert_to_numpy returns may share its memory with the variable.
+    return np.array(keras.ops.convert_to_numpy(variable))

@@ -1,0 +1,131 @@
+"""Multiply-adds of single layers, and the shapes of the tensors between them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.functional_graph import Call, Graph, Shape
+from keras_structsparse.graph.prunable_layers import KERNEL_LAYERS
+
+
+@functools.singledispatch
+def multiply_adds(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> int | None:
+    """Multiply-adds of one call of a layer, for one example.
+
+    Args:
+        layer: The layer; its type decides the rule.
+        call: The call.
+        shapes: Shape of every tensor, batch axis first.
+
+    Returns:
+        The count; None for an unknown type that may hide a matrix product.
+
+    Raises:
+        ModelError: The size of the map is open.
+    """
+    return None if any(len(weight.shape) > 1 for weight in layer.weights) else 0
+
+
+def _nothing(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> int:
+    return 0
+
+
+def _at_outputs(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> int:
+    return _places(call, shapes[call.outputs[0]]) * math.prod(layer.kernel.shape)
+
+
+def _at_inputs(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> int:
+    return _places(call, shapes[call.inputs[0]]) * math.prod(layer.kernel.shape)
+
+
+def _separable(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> int:
+    depthwise = math.prod(layer.depthwise_kernel.shape)
+    pointwise = math.prod(layer.pointwise_kernel.shape)
+    return _places(call, shapes[call.outputs[0]]) * (depthwise + pointwise)
+
+
+_COUNTS = {
+    _at_outputs: (*KERNEL_LAYERS, kl.DepthwiseConv1D, kl.DepthwiseConv2D),
+    _at_inputs: (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),
+    _separable: (kl.SeparableConv1D, kl.SeparableConv2D),
+    # Weights of two axes, but no matrix product.
+    _nothing: (kl.Embedding, kl.PReLU, kl.BatchNormalization, kl.LayerNormalization),
+}
+for _count, _kinds in _COUNTS.items():
+    for _kind in _kinds:
+        multiply_adds.register(_kind, _count)
+
+
+def channel_axis(layer: keras.Layer) -> int:
+    """The axis of a layer's maps that counts channels."""
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+
+
+def _places(call: Call, shape: Shape) -> int:
+    """Number of positions of a map."""
+    sides = shape[2:] if channel_axis(call.operation) == 1 else shape[1:-1]
+    if None in sides:
+        raise ModelError(
+            f"Layer '{call.name}': expected a map of known size. Received the shape {shape}. "
+            "Pass input_shape=(height, width, channels)."
+        )
+    return math.prod(side or 0 for side in sides)
+
+
+# --- shapes ---
+
+
+def shapes_of(network: Graph, input_shape: Sequence[Any] | None) -> Mapping[int, Shape]:
+    """The shape of every tensor, batch axis first; derived anew from ``input_shape``.
+
+    Args:
+        network: The network.
+        input_shape: As in :func:`keras_structsparse.profile`.
+
+    Returns:
+        Shapes by tensor index.
+
+    Raises:
+        ModelError: ``input_shape`` does not fit the model.
+    """
+    if input_shape is None:
+        return dict(enumerate(network.shapes))
+    specs = {
+        tensor: keras.KerasTensor((network.shapes[tensor][0], *shape), given.dtype)
+        for tensor, shape, given in zip(
+            network.inputs, _fitting(network, input_shape), network.model.inputs, strict=True
+        )
+    }
+    for call in network.calls:
+        args, kwargs = call.arguments([specs[i] for i in call.inputs])
+        try:
+            outputs = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+        except ValueError as error:
+            raise ModelError(
+                f"Layer '{call.name}' does not take input_shape={input_shape!r}: {error}"
+            ) from error
+        specs.update(zip(call.outputs, outputs, strict=True))
+    return {tensor: tuple(spec.shape) for tensor, spec in specs.items()}
+
+
+def _fitting(network: Graph, input_shape: Sequence[Any]) -> list[tuple[int, ...]]:
+    single = not any(isinstance(side, Sequence) for side in input_shape)
+    given = [tuple(shape) for shape in ([input_shape] if single else input_shape)]
+    known = [network.shapes[tensor][1:] for tensor in network.inputs]
+    if list(map(len, given)) != list(map(len, known)) or not all(
+        isinstance(side, int) and side > 0 and fixed in (None, side)
+        for sides, shape in zip(given, known, strict=True)
+        for side, fixed in zip(sides, shape, strict=True)
+    ):
+        raise ModelError(
+            f"input_shape: expected {known if len(known) > 1 else known[0]} with a number for "
+            f"each None. Received: {input_shape!r}"
+        )
+    return given

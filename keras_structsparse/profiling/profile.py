@@ -1,0 +1,162 @@
+"""Multiply-adds and parameters of a network, layer by layer, and what surgery saved."""
+
+from __future__ import annotations
+
+import collections
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+import keras
+
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.functional_graph import Call, Graph, Shape
+from keras_structsparse.profiling import multiply_adds
+from keras_structsparse.profiling.summaries import (
+    Comparison,
+    LayerComparison,
+    LayerProfile,
+    Profile,
+)
+
+__all__ = ["Comparison", "LayerComparison", "LayerProfile", "Profile", "compare", "profile"]
+
+
+def profile(
+    model: keras.Model, input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None
+) -> Profile:
+    """Count the multiply-adds (eq. 10) and weights of a network.
+
+    A convolution makes ``positions x inputs x kernels x size`` multiply-adds, with the positions
+    of its OUTPUT map and, in a grouped layer, the inputs of one group; a transposed convolution
+    the same with the positions of its INPUT map, whose every entry meets the whole kernel. Padding
+    counts as if it were data; biases, activations and normalisations are not counted.
+
+    Args:
+        model: A functional or built Sequential model.
+        input_shape: (height, width, channels) where the model leaves them open; for a model of
+            several inputs one such shape for each, in the order of ``model.inputs``.
+
+    Returns:
+        The profile, per example: the batch axis does not count.
+
+    Raises:
+        ModelError: The model has no graph, a layer's size is open, or ``input_shape`` does not
+            fit the model.
+
+    Examples:
+        >>> from keras import layers as kl
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> model = keras.Model(inputs, kl.Conv2D(8, 3, padding="same", name="conv")(inputs))
+        >>> counted = profile(model)
+        >>> counted.multiply_adds == 8 * 8 * 3 * 3 * 3 * 8, counted.params == 3 * 3 * 3 * 8 + 8
+        (True, True)
+    """
+    network = functional_graph.read(model)
+    shapes = multiply_adds.shapes_of(network, input_shape)
+    seen: set[int] = set()
+    found = [_layer_profile(network, call, shapes, seen) for call in network.layers()]
+    return Profile(tuple(x for x in found if x.kernels or x.params or not x.counted))
+
+
+def compare(
+    model: keras.Model,
+    pruned: keras.Model,
+    notes: Sequence[str] | None = None,
+    input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
+) -> Comparison:
+    """Set the costs of a network before and after surgery side by side.
+
+    Args:
+        model: The network before.
+        pruned: The network after; its layers are found by name, with "_" for "/". Convolutions
+            ``name_part_0``, ``name_part_1``, ... that :func:`keras_structsparse.prune` made of a
+            layer ``name`` stand together in its row.
+        notes: Sentences to show with it; those of :func:`keras_structsparse.notes` unless given.
+        input_shape: As in :func:`profile`.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ModelError: As in :func:`profile`.
+
+    Examples:
+        >>> from keras import layers as kl
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> dense, small = (
+        ...     keras.Model(inputs, kl.Conv2D(n, 3, name="conv")(inputs)) for n in (8, 2)
+        ... )
+        >>> compare(dense, small).multiply_adds_fraction
+        0.25
+    """
+    before, after = profile(model, input_shape).layers, profile(pruned, input_shape).layers
+    names = {_flat(layer.name) for layer in before}
+    found: dict[str, collections.deque[LayerProfile]] = collections.defaultdict(collections.deque)
+    parts: dict[str, list[LayerProfile]] = collections.defaultdict(list)
+    for layer in after:
+        whole = _whole(layer.name, names)
+        if whole is None:
+            found[_flat(layer.name)].append(layer)
+        else:
+            parts[whole].append(layer)
+    rows = []
+    for layer in before:
+        name = _flat(layer.name)
+        left = [found[name].popleft()] if found[name] else parts.pop(name, [])
+        rows.append(_change(layer, *left))
+    rows += [_change(_ABSENT, layer) for rest in found.values() for layer in rest]
+    rows += [_change(_ABSENT, layer) for rest in parts.values() for layer in rest]
+    return Comparison(
+        tuple(rows), functional_graph.notes(pruned) if notes is None else tuple(notes)
+    )
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", "_")
+
+
+def _whole(name: str, names: Collection[str]) -> str | None:
+    """The layer, one of ``names``, that a convolution is a part of."""
+    match = re.fullmatch(r"(.+)_part_\d+", _flat(name))
+    return match[1] if match and match[1] in names and _flat(name) not in names else None
+
+
+_ABSENT = LayerProfile("", "", 0, (), (), 0, 0)
+
+
+def _change(before: LayerProfile, *parts: LayerProfile) -> LayerComparison:
+    after = sorted(parts or [_ABSENT], key=lambda part: math.prod(part.size), reverse=True)
+    return LayerComparison(
+        name=before.name or after[0].name,
+        kind=before.kind or after[0].kind,
+        kernels=(before.kernels, sum(part.kernels for part in after)),
+        size=(before.size, after[0].size),
+        multiply_adds=(before.multiply_adds, sum(part.multiply_adds for part in after)),
+        params=(before.params, sum(part.params for part in after)),
+        parts=tuple(part.size for part in after) if len(after) > 1 else (),
+    )
+
+
+def _layer_profile(
+    network: Graph, call: Call, shapes: Mapping[int, Shape], seen: set[int]
+) -> LayerProfile:
+    layer, shape = call.operation, shapes[call.outputs[0]]
+    work = [multiply_adds.multiply_adds(layer, c, shapes) for c in network.calls_of[id(layer)]]
+    own = [weight for weight in layer.weights if id(weight) not in seen]
+    seen.update(map(id, own))
+    return LayerProfile(
+        name=call.name,
+        kind=type(layer).__name__,
+        kernels=int(shape[multiply_adds.channel_axis(layer)] or 0) if any(work) else 0,
+        size=_sides(getattr(layer, "kernel_size", ())),
+        output_shape=shape[1:],
+        multiply_adds=sum(count or 0 for count in work),
+        params=sum(math.prod(weight.shape) for weight in own),
+        counted=None not in work,
+    )
+
+
+def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
+    """The sides of a kernel; layers of other packages may give one number."""
+    return (size,) if isinstance(size, int) else tuple(size)

@@ -1,0 +1,219 @@
+"""What a network costs, layer by layer, as values, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from keras_structsparse.graph.functional_graph import Shape
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """What one layer costs.
+
+    Attributes:
+        name: Name of the layer; with the names of the nested models around it, joined by "/".
+        kind: Its type.
+        kernels: Number of kernels: its output channels; 0 for layers that have none.
+        size: Sides of a kernel; empty for a dense layer.
+        output_shape: Shape of its (first) output for one example, without the batch axis.
+        multiply_adds: For one example, at all calls of the layer together.
+        params: Number of weights, trainable or not, that no layer before has.
+        counted: Whether the multiply-adds of this type of layer are known. If not they are 0.
+    """
+
+    name: str
+    kind: str
+    kernels: int
+    size: tuple[int, ...]
+    output_shape: Shape
+    multiply_adds: int
+    params: int
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs for one example. ``str()`` gives a table.
+
+    Attributes:
+        layers: The layers with kernels or parameters, in topological order.
+    """
+
+    layers: tuple[LayerProfile, ...]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds for one example (eq. 10)."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def params(self) -> int:
+        """All weights of the network, trainable or not, each once."""
+        return sum(layer.params for layer in self.layers)
+
+    def to_json(self) -> str:
+        """The profile as JSON text."""
+        content = {
+            "format": "keras_structsparse.profile/1",
+            "multiply_adds": self.multiply_adds,
+            "params": self.params,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+        return json.dumps(content, indent=2) + "\n"
+
+    def __str__(self) -> str:
+        shown = [x for x in self.layers if x.kernels or not x.counted]
+        others = [x for x in self.layers if not x.kernels and x.counted]
+        rows = [["layer", "type", "kernels", "size", "output", "multiply-adds", "params"]]
+        for x in shown:
+            work = f"{x.multiply_adds:,}" if x.counted else "unknown"
+            sides = (_sides(x.size), _sides(x.output_shape))
+            rows.append([x.name, x.kind, str(x.kernels or "-"), *sides, work, f"{x.params:,}"])
+        if others:
+            params = sum(x.params for x in others)
+            rows.append([f"{len(others)} other", *[""] * 4, "0", f"{params:,}"])
+        rows.append(["total", *[""] * 4, f"{self.multiply_adds:,}", f"{self.params:,}"])
+        return _table(rows)
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One layer before and after; every pair is (before, after).
+
+    Attributes:
+        name: Name of the layer in the network that has it.
+        kind: Its type.
+        kernels: Number of kernels; 0 where the layer is not there.
+        size: Sides of its kernels; empty for dense layers and where the layer is not there.
+        multiply_adds: For one example.
+        params: Number of weights.
+        parts: Sides of the kernels of each convolution that the layer was split into, the largest
+            first, which ``size`` gives; empty for a layer in one piece.
+    """
+
+    name: str
+    kind: str
+    kernels: Pair
+    size: tuple[tuple[int, ...], tuple[int, ...]]
+    multiply_adds: Pair
+    params: Pair
+    parts: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A network before and after surgery. ``str()`` gives a table.
+
+    Attributes:
+        layers: The layers of the network before, in topological order, then those that only the
+            network after has; so the columns add up to the totals.
+        notes: What was left as it was, and why.
+    """
+
+    layers: tuple[LayerComparison, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def multiply_adds(self) -> Pair:
+        """Multiply-adds for one example (eq. 10), before and after."""
+        return _sums([layer.multiply_adds for layer in self.layers])
+
+    @property
+    def params(self) -> Pair:
+        """All weights, before and after."""
+        return _sums([layer.params for layer in self.layers])
+
+    @property
+    def multiply_adds_fraction(self) -> float:
+        """Share of the multiply-adds that is left."""
+        return _fraction(self.multiply_adds)
+
+    @property
+    def params_fraction(self) -> float:
+        """Share of the weights that is left."""
+        return _fraction(self.params)
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Names of the layers with kernels that are gone."""
+        return tuple(x.name for x in self.layers if x.kernels[0] and not x.kernels[1])
+
+    def to_json(self) -> str:
+        """The comparison as JSON text; every pair is [before, after]."""
+        content = {
+            "format": "keras_structsparse.comparison/1",
+            "multiply_adds": self.multiply_adds,
+            "multiply_adds_fraction": self.multiply_adds_fraction,
+            "params": self.params,
+            "params_fraction": self.params_fraction,
+            "removed": self.removed,
+            "notes": self.notes,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+        return json.dumps(content, indent=2) + "\n"
+
+    def __str__(self) -> str:
+        shown = [layer for layer in self.layers if any(layer.kernels)]
+        others = [layer for layer in self.layers if not any(layer.kernels)]
+        rows = [_HEADER] + [
+            [x.name, x.kind, *_texts(x.kernels), *_sizes(x), *_costs([x])] for x in shown
+        ]
+        if others:
+            rows.append([f"{len(others)} other", *[""] * 5, *_costs(others)])
+        rows.append(["total", *[""] * 5, *_costs(self.layers)])
+        gone = [f"removed: {', '.join(self.removed)}"] if self.removed else []
+        return "\n".join([_table(rows), *gone, *(f"note: {note}" for note in self.notes)])
+
+
+# --- tables ---
+
+_HEADER = ["layer", "type", "kernels", "left", "size", "left"]
+_HEADER += ["multiply-adds", "left", "", "params", "left", ""]
+
+
+def _costs(rows: Sequence[LayerComparison]) -> list[str]:
+    work, weights = _sums([x.multiply_adds for x in rows]), _sums([x.params for x in rows])
+    return [*_texts(work), _percent(work), *_texts(weights), _percent(weights)]
+
+
+def _sums(pairs: Sequence[Pair]) -> Pair:
+    return sum(before for before, _ in pairs), sum(after for _, after in pairs)
+
+
+def _fraction(pair: Pair) -> float:
+    return pair[1] / pair[0] if pair[0] else 1.0
+
+
+def _percent(pair: Pair) -> str:
+    return f"{pair[1] / pair[0]:.1%}" if pair[0] else "-"
+
+
+def _texts(pair: Pair) -> list[str]:
+    return [f"{number:,}" for number in pair]
+
+
+def _sides(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if side is None else str(side) for side in shape) or "-"
+
+
+def _sizes(row: LayerComparison) -> tuple[str, str]:
+    before, after = row.size
+    return _sides(before), ", ".join(map(_sides, row.parts or (after,)))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text, the first two to the left and the others to the right; plain ASCII."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

@@ -1,0 +1,166 @@
+"""Which kernels of a base architecture are left in a network that has been cut, maybe often.
+
+Plans, figures and model cards speak of the base architecture. A network that shrinks while it
+trains has fewer layers and kernels at every cut, so its own plan names other kernels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.errors import PlanError
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.prunable_layers import kernel_layers
+from keras_structsparse.surgery import origins
+from keras_structsparse.surgery.plans import Plan
+
+FORMAT = "keras_structsparse.surgery.kernel_provenance/1"
+
+
+@dataclass(frozen=True)
+class Ancestry:
+    """For every layer of a network whose kernels can be chosen, whose kernels these are.
+
+    Attributes:
+        layers: By name of the layer, the name of the base architecture's layer, and for each kernel
+            its number there.
+        widths: The base architecture's layers with their numbers of kernels.
+
+    Examples:
+        >>> left = Ancestry({"conv": ("conv", (0, 3))}, {"conv": 4, "branch": 2})
+        >>> dict(left.of_base(Plan({"conv": (3, 1)})).sizes)
+        {'conv': (3, 0, 0, 1), 'branch': (0, 0)}
+    """
+
+    layers: Mapping[str, tuple[str, tuple[int, ...]]]
+    widths: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: keras.Model) -> Ancestry:
+        """That of a base architecture itself.
+
+        Args:
+            model: A functional or built Sequential model.
+
+        Raises:
+            ModelError: The model has no graph.
+        """
+        layers = kernel_layers(functional_graph.read(model))
+        widths = {name: int(layer.kernel.shape[-1]) for name, layer in layers.items()}
+        return cls({name: (name, tuple(range(n))) for name, n in widths.items()}, widths)
+
+    @classmethod
+    def between(cls, model: keras.Model, pruned: keras.Model) -> Ancestry:
+        """That of what surgery made of a model, with the model as the base architecture.
+
+        The parts of a layer that surgery split come from that layer; what it added comes from none.
+
+        Args:
+            model: The model before.
+            pruned: What :func:`keras_structsparse.prune` made of it, in this process.
+
+        Raises:
+            ValueError: ``pruned`` was not made from ``model``, or in another process.
+        """
+        whole = cls.of(model)
+        found = {id(w): o for w, o in zip(pruned.weights, origins(model, pruned), strict=True)}
+        names = {
+            id(layer.kernel): n for n, layer in kernel_layers(functional_graph.read(model)).items()
+        }
+        layers = {}
+        for name, layer in kernel_layers(functional_graph.read(pruned)).items():
+            origin = found[id(layer.kernel)]
+            old = None if origin is None else names.get(id(model.weights[origin.weight]))
+            if origin is not None and old is not None:
+                layers[name] = old, tuple(int(i) for i in origin.places[-1])
+        return cls(layers, whole.widths)
+
+    def followed_by(self, later: Ancestry) -> Ancestry:
+        """That of what a network with this ancestry became.
+
+        Args:
+            later: The later ancestry, with that network as the base architecture.
+
+        Examples:
+            >>> first = Ancestry({"conv": ("conv", (0, 2, 3))}, {"conv": 4})
+            >>> then = Ancestry({"conv": ("conv", (1, 2))}, {"conv": 3})
+            >>> first.followed_by(then).layers
+            {'conv': ('conv', (2, 3))}
+        """
+        layers = {}
+        for name, (middle, numbers) in later.layers.items():
+            if middle in self.layers:
+                base, own = self.layers[middle]
+                layers[name] = base, tuple(own[number] for number in numbers)
+        return Ancestry(layers, self.widths)
+
+    def left_of(self, plan: Plan) -> Plan:
+        """What the network has of a plan for the base architecture that it was cut by.
+
+        Surgery also removes kernels that the plan keeps: those that nothing reads any more.
+
+        Args:
+            plan: A plan for all layers of the base architecture.
+
+        Returns:
+            The plan with size 0 for every kernel that the network has no more.
+
+        Examples:
+            >>> left = Ancestry({"conv": ("conv", (0, 1, 3))}, {"conv": 4, "branch": 2})
+            >>> dict(left.left_of(Plan({"conv": (3, 0, 0, 1), "branch": (3, 3)})).sizes)
+            {'conv': (3, 0, 0, 1), 'branch': (0, 0)}
+        """
+        kept = {name: np.zeros(width, int) for name, width in self.widths.items()}
+        for base, numbers in self.layers.values():
+            kept[base][list(numbers)] = 1
+        return Plan({name: (kept[name] * own).tolist() for name, own in plan.sizes.items()})
+
+    def of_base(self, plan: Plan) -> Plan:
+        """The plan of the network as one of the base architecture.
+
+        Sizes are those of the supports, which a crop does not change. Kernels that the network has
+        no more have size 0.
+
+        Args:
+            plan: A plan for all layers of the network.
+
+        Raises:
+            PlanError: A layer is missing, or has another number of kernels.
+        """
+        sizes = {name: np.zeros(width, int) for name, width in self.widths.items()}
+        for name, (base, numbers) in self.layers.items():
+            own = plan.sizes.get(name, ())
+            if len(own) != len(numbers):
+                raise PlanError(
+                    f"Plan: layer '{name}' has {len(numbers)} kernels. Received {len(own)} sizes"
+                )
+            sizes[base][list(numbers)] = own
+        return Plan({name: own.tolist() for name, own in sizes.items()})
+
+    def to_json(self) -> str:
+        """JSON text, which :meth:`from_json` reads."""
+        content = {"format": FORMAT, "layers": dict(self.layers), "widths": dict(self.widths)}
+        return json.dumps(content) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Ancestry:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            PlanError: The text is something else.
+        """
+        try:
+            content: Any = json.loads(text)
+            layers = {n: (base, tuple(own)) for n, (base, own) in content["layers"].items()}
+            known = content["format"] == FORMAT
+            if known:
+                return cls(layers, content["widths"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(f"ancestry: expected {FORMAT}. Received other text: {error}") from error
+        raise PlanError(f"ancestry: expected {FORMAT}. Received: {content['format']!r}")

@@ -1,0 +1,113 @@
+"""From the weights of a network to the sizes of its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.errors import ModelError
+from keras_structsparse.graph import kernel_supports, prunable_layers, streams
+from keras_structsparse.graph.functional_graph import Graph
+from keras_structsparse.surgery import rounding
+
+Array = Any
+
+
+def sizes(
+    network: Graph, tau: float, how: str, coupled: bool, round_to: int = 1
+) -> dict[str, tuple[int, ...]]:
+    """The sizes of all kernels whose group norms exceed a threshold (15, 23).
+
+    Args:
+        network: The graph of the model.
+        tau: The threshold on the l2 norms.
+        how: "half_ring" or "ring".
+        coupled: Whether kernels that write the same channels are removed together or not at all.
+        round_to: What widths are rounded up to multiples of.
+
+    Returns:
+        For each ungrouped convolution and dense layer the size of each kernel.
+
+    Raises:
+        ModelError: A weight is not finite.
+    """
+    layers, pairs = (
+        prunable_layers.kernel_layers(network),
+        prunable_layers.batch_norm_pairs(network),
+    )
+    norms = {name: _norms(name, layer, pairs.get(name), how) for name, layer in layers.items()}
+    counts = {name: np.sum(own > tau, axis=0) for name, own in norms.items()}
+    strength = {name: own[-1] for name, own in norms.items()}
+    if coupled:
+        joint = _joint_norms(network, strength)
+        counts = {
+            name: np.where(np.isnan(joint[name]), own, np.where(joint[name] > tau, own.clip(1), 0))
+            for name, own in counts.items()
+        }
+        strength = {n: np.where(np.isnan(joint[n]), own, joint[n]) for n, own in strength.items()}
+    counts = {n: _rounded(counts[n], norms[n], strength[n], round_to) for n in layers}
+    reached = {
+        n: [0, *kernel_supports.sizes(layer.kernel.shape[:-2], how)] for n, layer in layers.items()
+    }
+    return {n: tuple(int(reached[n][count]) for count in counts[n]) for n in layers}
+
+
+def _rounded(counts: Array, norms: Array, strength: Array, round_to: int) -> Array:
+    """The counts of groups with the strongest kernels back that fill the width.
+
+    These keep the groups that are as strong as the weakest of them.
+    """
+    back = rounding.returning(counts > 0, strength, round_to)
+    level = norms[-1][back].min(initial=np.inf)
+    return np.where(back, np.sum(norms >= level, axis=0).clip(1), counts)
+
+
+def _joint_norms(network: Graph, norms: Mapping[str, Array]) -> dict[str, Array]:
+    """For each kernel that shares channels the root mean square of their norms, else NaN."""
+    found = {name: np.full_like(own, np.nan) for name, own in norms.items()}
+    for run in streams.joined(streams.channels(network, norms), list(norms)):
+        parts = [norms[name][first : first + run.width] for name, first in run.first]
+        for name, first in run.first:
+            found[name][first : first + run.width] = np.sqrt(np.mean(np.square(parts), axis=0))
+    return found
+
+
+def _norms(name: str, layer: keras.Layer, norm: keras.Layer | None, how: str) -> Array:
+    gamma = _finite(norm.name, norm.gamma) if norm is not None and norm.scale else None
+    return effective_norms(_finite(name, layer.kernel), gamma, how)
+
+
+def effective_norms(kernel: Array, gamma: Array | None, how: str) -> Array:
+    """The norms that thresholds are compared with, in float64 on every backend.
+
+    Args:
+        kernel: Array (*spatial, in, out).
+        gamma: Scale (out,) of the batch normalisation that hides the kernels' own; or None.
+        how: "half_ring", "ring" or "kernel".
+
+    Returns:
+        The l2 norms (groups, kernels) of ``gamma_j k_j / |k_j|``, or of ``k_j``; ``G_1`` first.
+
+    Examples:
+        >>> effective_norms(np.array([[3.0], [4.0]]), np.array([-2.0]), "kernel").round(6).tolist()
+        [[2.0]]
+    """
+    masks = kernel_supports.masks(kernel.shape[:-2], how)
+    squares = np.square(kernel, dtype=np.float64).sum(axis=-2)
+    norms = np.sqrt(masks @ squares.reshape(masks.shape[1], kernel.shape[-1]))
+    if gamma is None:
+        return norms
+    return norms / np.where(norms[-1] > 0, norms[-1], 1.0) * np.abs(gamma)
+
+
+def _finite(name: str, variable: keras.Variable) -> Array:
+    value = keras.ops.convert_to_numpy(variable)
+    if not np.isfinite(value).all():
+        raise ModelError(
+            f"Layer '{name}': expected finite weights. "
+            f"Received NaN or infinity in '{variable.path}'."
+        )
+    return value

@@ -1,0 +1,1 @@
+"""Training of sparse networks: the optimizer, callbacks, cuts on the way, recipes."""

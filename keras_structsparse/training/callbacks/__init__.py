@@ -1,0 +1,1 @@
+"""Keras callbacks: the budget of multiply-adds and the log of sparsity."""

@@ -1,0 +1,220 @@
+"""Fit a network in training to a share of its multiply-adds: measure it, cut what is too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.profiling.estimate import remaining
+from keras_structsparse.profiling.kernel_reader import Reader, State
+from keras_structsparse.profiling.profile import profile
+from keras_structsparse.regularizers.attachment import regularizers_of
+from keras_structsparse.surgery import prune
+from keras_structsparse.surgery.plans import Plan, masked_kernel
+from keras_structsparse.surgery.thresholds import effective_norms
+from keras_structsparse.training.callbacks.greedy_group_selection import (
+    Cut,
+    LayerGroups,
+    Sizes,
+    cut,
+)
+
+Array = Any
+Mask = tuple[keras.Variable, Any]
+"""A variable, and a tensor of ones and zeros of its shape."""
+
+ROUNDS = 6
+"""Networks that are rebuilt at most for one cut."""
+
+SMALL = 0.1
+"""Groups with norms up to this share of what is usual in the network are about to go."""
+
+TINY = float(np.finfo("float32").tiny)
+
+
+class Fitter:
+    """A model in training, and what surgery would leave of its multiply-adds.
+
+    Shares are estimates, in units of the model's multiply-adds, and corrected by the last network
+    that was rebuilt.
+
+    Args:
+        model: A functional or built Sequential model.
+        tau: The threshold on group norms.
+        realize: As for :func:`prune`.
+
+    Raises:
+        ModelError: The model has no graph, or the size of a map is open.
+    """
+
+    def __init__(self, model: keras.Model, tau: float, realize: str = "auto") -> None:
+        self.model, self.tau, self.realize = model, tau, realize
+        self.reader = Reader(model)
+        self.regularizers = regularizers_of(model)
+        self.base = profile(model).multiply_adds
+        self._correction = 1.0
+        state = self.reader.state()
+        self._lengths = {
+            name: _root_mean_square(effective_norms(*state[name], "kernel"))
+            for name in self.regularizers
+        }
+
+    def share(self, state: State) -> float:
+        """The share that surgery would leave."""
+        return self._estimate(self.reader.sizes(state, self.tau))
+
+    def corrected_share(self, state: State) -> float:
+        """The same, by rebuilding the network."""
+        return self._rebuilt(self.reader.sizes(state, self.tau))
+
+    def coming_share(self, state: State) -> float:
+        """The share without the groups that have become small and may go next.
+
+        Small is relative: norms shrink long before they are 0, in all layers and not alike.
+        """
+        norms = {name: self._relative_norms(name, state) for name in self.regularizers}
+        small = SMALL * _root_mean_square(np.concatenate([own[-1] for own in norms.values()]))
+        sizes = self.reader.sizes(state, self.tau)
+        for name, own in norms.items():
+            reached = self.reader.reached(name, self.regularizers[name].groups)
+            sizes[name] = np.minimum(sizes[name], reached[(own > small).sum(axis=0)])
+        return self._estimate(sizes)
+
+    def exact_share(self, plan: Plan) -> float:
+        """The share that surgery leaves; 0 of a network that it refuses as dead."""
+        try:
+            return profile(prune(self.model, plan, realize=self.realize)).multiply_adds / self.base
+        except DeadNetworkError:
+            return 0.0
+
+    def cut(self, target: float, slack: float) -> tuple[Plan, float]:
+        """A plan that leaves ``target ± slack``, or comes as near as it can.
+
+        Args:
+            target: The share to leave.
+            slack: How far from it is near enough.
+
+        Returns:
+            The plan, and the largest norm, over the layer's share of alpha, that it removes.
+        """
+        state = self.reader.state()
+        now = self.reader.sizes(state, self.tau)
+        layers = {name: self._groups(name, state, now) for name in self.regularizers}
+        factor, aim, bounds = self._correction, target, (0.0, 2.0)
+        tried: list[tuple[float, Cut, Sizes]] = []
+        for _ in range(ROUNDS):
+            found = cut(layers, lambda left: factor * self._work({**now, **left}), aim, slack / 2)
+            sizes: Sizes = {**now, **found.sizes}
+            share = self._rebuilt(sizes)
+            tried.append((share, found, sizes))
+            if abs(share - target) <= slack or (share < target and _same(sizes, now)):
+                break
+            bounds = (bounds[0], aim) if share > target else (aim, bounds[1])
+            aim = _between(aim * target / max(share, TINY), *bounds)
+        share, found, sizes = min(tried, key=lambda each: abs(each[0] - target))
+        self._correct(share, sizes)
+        return _plan(sizes), found.threshold
+
+    def apply(self, plan: Plan) -> list[Mask]:
+        """Take what a plan removes away from the effective kernels.
+
+        As in the proximal step, gamma takes the new length and the kernel keeps its own.
+
+        Returns:
+            What keeps it away, for :func:`hold`.
+        """
+        found = []
+        for name, sizes in plan.sizes.items():
+            kernel, gamma = self.reader.layer_state(name)
+            kept = masked_kernel(kernel, sizes)
+            if gamma is not None:
+                ratio = _lengths(kept) / np.maximum(_lengths(kernel), TINY)
+                kept = np.where(ratio > 0, kept / np.where(ratio > 0, ratio, 1.0), kernel)
+                gamma = gamma * ratio
+            self.reader.assign({name: (kept, gamma)})
+            found += self._masks(name, sizes)
+        return found
+
+    def give_back(self, plan: Plan, state: State) -> None:
+        """Undo what a plan removed: those entries are as in an earlier state, the others as now."""
+        for name, sizes in plan.sizes.items():
+            kernel, gamma = self.reader.layer_state(name)
+            before, scale = state[name]
+            kept = masked_kernel(np.ones(kernel.shape), sizes) > 0
+            alive = np.asarray(sizes) > 0
+            gamma = None if gamma is None else np.where(alive, gamma, scale)
+            self.reader.assign({name: (np.where(kept, kernel, before), gamma)})
+
+    def _masks(self, name: str, sizes: Sequence[int]) -> list[Mask]:
+        """The entries that stay, of the variables of which some do not."""
+        kernel, gamma = self.reader.layers[name].kernel, self.reader.norms.get(name)
+        entries = masked_kernel(np.ones(kernel.shape), sizes)
+        found = [(kernel, entries)]
+        if gamma is not None:
+            # A kernel without its scale is none; its direction stays as it is.
+            alive = entries.any(axis=tuple(range(entries.ndim - 1)))
+            found = [(kernel, np.where(alive, entries, 1.0)), (gamma.gamma, alive)]
+        return [
+            (v, keras.ops.convert_to_tensor(mask, v.dtype)) for v, mask in found if not mask.all()
+        ]
+
+    def _work(self, sizes: Sizes) -> float:
+        left = remaining(self.reader.graph, sizes, self.realize)
+        return sum(left.values()) / self.base
+
+    def _estimate(self, sizes: Sizes) -> float:
+        return self._correction * self._work(sizes)
+
+    def _rebuilt(self, sizes: Sizes) -> float:
+        """The exact share; estimates are corrected by it from now on."""
+        share = self.exact_share(_plan(sizes))
+        self._correct(share, sizes)
+        return share
+
+    def _correct(self, share: float, sizes: Sizes) -> None:
+        work = self._work(sizes)
+        if share > 0 and work > 0:
+            self._correction = share / work
+
+    def _relative_norms(self, name: str, state: State) -> Array:
+        """The norms of a layer's groups over what its kernels had at the start."""
+        norms = effective_norms(*state[name], self.regularizers[name].groups)
+        return norms / (self._lengths[name] or 1.0)
+
+    def _groups(self, name: str, state: State, now: Sizes) -> LayerGroups:
+        """The groups that the layer's regularizer has, with norms over its share of alpha."""
+        regularizer = self.regularizers[name]
+        norms = effective_norms(*state[name], regularizer.groups)
+        reached = self.reader.reached(name, regularizer.groups)
+        return LayerGroups(norms / (regularizer.weight or TINY), reached, now[name])
+
+
+def _plan(sizes: Sizes) -> Plan:
+    return Plan({name: own.tolist() for name, own in sizes.items()})
+
+
+def _same(left: Sizes, right: Sizes) -> bool:
+    return all(np.array_equal(left[name], right[name]) for name in left)
+
+
+def _between(value: float, low: float, high: float) -> float:
+    """The value, or the middle if it is outside of the bounds."""
+    return value if low < value < high else (low + high) / 2
+
+
+def _root_mean_square(norms: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(norms))))
+
+
+def _lengths(kernel: Array) -> Array:
+    return np.sqrt(np.square(kernel).sum(axis=tuple(range(kernel.ndim - 1))))
+
+
+def hold(masks: Iterable[Mask]) -> None:
+    """Take away what training has brought back, a few operations a layer."""
+    for variable, mask in masks:
+        variable.assign(variable * mask)

@@ -1,0 +1,1 @@
+"""`Proximal`: exact proximal steps inside Keras' optimizers."""

@@ -1,0 +1,276 @@
+"""Training that shrinks as it goes: what has gone to zero is cut out before training is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+
+from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.prunable_layers import batch_norm_pairs, kernel_layers
+from keras_structsparse.profiling.estimate import remaining
+from keras_structsparse.profiling.profile import profile
+from keras_structsparse.regularizers.attachment import regularizers_of
+from keras_structsparse.surgery import Costs, prune
+from keras_structsparse.surgery.kernel_provenance import Ancestry
+from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.plans import plan as read_plan
+from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
+from keras_structsparse.training.optimizer.distribution import scope_of
+from keras_structsparse.training.optimizer_state import carry_optimizer, forget
+from keras_structsparse.training.reattachment import check_reattachable, reattach
+from keras_structsparse.training.shrinking_schedule import Course, Section, saving
+from keras_structsparse.training.tf_input import fed
+from keras_structsparse.training.tf_warm_start import build_for_training
+
+Array = Any
+
+NO_HELPERS = Costs(move=0.0, start=1e15)
+"""One more operation is dearer than anything that it saves. So in training no layer is split, no
+side of a sum spread, and a window stays larger where a smaller one would need padding layers."""
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A network that has shrunk while it was trained.
+
+    Attributes:
+        model: The network, compiled: what is left of the one that was trained.
+        ancestry: Whose kernels of the base architecture these are.
+        history: The metrics of all epochs.
+        sections: How the training went: for every size that the network had its multiply-adds, the
+            epoch it started with, and what was measured.
+    """
+
+    model: keras.Model
+    ancestry: Ancestry
+    history: Mapping[str, Sequence[float]]
+    sections: Sequence[Section]
+
+    def plan(self, tau: float = 1e-3, groups: str = "half_ring", coupled: bool = False) -> Plan:
+        """The plan in kernels of the base architecture, read as by :func:`keras_structsparse.plan`.
+
+        Args:
+            tau: The threshold on the l2 norms.
+            groups: "half_ring" or "ring".
+            coupled: Whether kernels that write the same channels are removed together.
+
+        Returns:
+            A plan with an entry for every layer of the base architecture that has kernels to
+            choose; what has been cut away has size 0.
+        """
+        return self.ancestry.of_base(read_plan(self.model, tau, groups, coupled))
+
+
+def fit_shrinking(
+    model: keras.Model,
+    x: Any = None,
+    y: Any = None,
+    *,
+    shrink_every: int,
+    always: bool = False,
+    epochs: int = 1,
+    initial_epoch: int = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: Any = "auto",
+    ancestry: Ancestry | None = None,
+    **options: Any,
+) -> Shrunk:
+    """Train a model, and cut out what is exactly zero every few epochs.
+
+    What is cut out are the zeros of :class:`Proximal`. The outputs stay the same, the optimizer's
+    state goes along, and every layer keeps the share of alpha that it had. What is gone cannot come
+    back, and what it left as a constant no longer trains by itself: constants are carried by
+    biases, or share one channel.
+
+    A cut costs a recompilation. Unless ``always``, it is made only where the steps that are left
+    are expected to save more: by the measured time of a step, the multiply-adds that go, what
+    earlier cuts have saved, and what the last recompilation took.
+
+    Callbacks see one training. ``on_train_begin`` and ``on_train_end`` are called once; after a cut
+    ``set_model`` is called with the smaller network, and ``on_shrink(model, ancestry)`` of a
+    callback that has such a method: the ancestry has the model that the training began with as its
+    base. Checkpoints hold the network as it is when they are written.
+
+    Args:
+        model: A compiled model with regularizers. It is trained as well, but only up to the first
+            cut: use the result's from then on.
+        x: As for ``model.fit``.
+        y: As for ``model.fit``.
+        shrink_every: Epochs from one cut to the next; there is none after the last epoch.
+        always: Cut wherever there is something to cut.
+        epochs: As for ``model.fit``.
+        initial_epoch: As for ``model.fit``.
+        callbacks: As for ``model.fit``.
+        verbose: As for ``model.fit``.
+        ancestry: That of the model, if it has been cut before; it counts as the base architecture
+            unless given.
+        **options: Other arguments of ``model.fit``.
+
+    Returns:
+        The network with its ancestry and history.
+
+    Raises:
+        ModelError: The model has no graph or no convolutions, or the size of a map is open.
+        ValueError: An argument is out of its range, the model is not compiled or has no
+            regularizers, or a regularizer, the optimizer or a callback cannot follow a network that
+            shrinks.
+
+    Examples:
+        >>> # kss.attach(model, kss.KernelSize(1e-3), weights="multiply_adds")
+        >>> # model.compile(kss.Proximal(keras.optimizers.SGD(0.1, momentum=0.9)), "mse")
+        >>> # shrunk = kss.fit_shrinking(model, x, y, epochs=20, shrink_every=2)
+        >>> # pruned = kss.prune(shrunk.model, tau=1e-3)
+        >>> # plan = shrunk.plan(tau=1e-3)  # in the kernels of the model before
+    """
+    _check_every(shrink_every)
+    _check_compiled(model)
+    _check_callbacks(callbacks)
+    whole = Ancestry.of(model)
+    check_reattachable(regularizers_of(model), whole)
+    sections = [Section(profile(model).multiply_adds, initial_epoch)]
+    course = Course(callbacks, epochs, verbose)
+    now = Shrunk(model, whole, course.history.history, sections)
+    inputs, targets, rest = fed(model, x, y, options)
+    for start in range(initial_epoch, epochs, shrink_every):
+        stop = min(start + shrink_every, epochs)
+        course.section = now.sections[-1]
+        build_for_training(now.model, x, y)
+        spans = {"initial_epoch": start, "epochs": stop}
+        now.model.fit(inputs, targets, callbacks=[course], verbose=0, **spans, **rest)
+        if now.model.stop_training or stop == epochs:
+            break
+        now = _next(now, course, stop, None if always else epochs)
+    course.finish()
+    now.model.history = course.history  # Each fit has left its own.
+    return replace(now, ancestry=(ancestry or whole).followed_by(now.ancestry))
+
+
+def shrink(model: keras.Model) -> tuple[keras.Model, Ancestry]:
+    """Cut out of a network in training what is exactly zero, so that its training can go on.
+
+    Args:
+        model: The compiled network.
+
+    Returns:
+        The smaller network, compiled, with the regularizers and the state of the optimizer; and its
+        ancestry, with ``model`` as the base.
+
+    Raises:
+        DeadNetworkError: The output does not depend on the input any more.
+    """
+    with scope_of(model):
+        pruned = prune(model, read_plan(model, 0.0), costs=NO_HELPERS)
+        ancestry = Ancestry.between(model, pruned)
+        carry_optimizer(model, reattach(regularizers_of(model), pruned, ancestry))
+        forget(pruned, _still(pruned))
+    return pruned, ancestry
+
+
+def _next(now: Shrunk, course: Course, epoch: int, epochs: int | None) -> Shrunk:
+    """The network to go on with: a smaller one if that pays.
+
+    Args:
+        now: The network.
+        course: The training.
+        epoch: The next epoch.
+        epochs: The last epoch; None to cut in any case.
+    """
+    if epochs is not None and not _pays(now, epoch, epochs):
+        return now
+    start = time.perf_counter()
+    try:
+        model, later = shrink(now.model)
+    except DeadNetworkError:
+        return now  # As it is, it can still come back to life.
+    work = profile(model).multiply_adds
+    if work >= now.sections[-1].multiply_adds:
+        return now
+    ancestry = now.ancestry.followed_by(later)
+    course.set_model(model)
+    for callback in course.callbacks:
+        if hasattr(callback, "on_shrink"):
+            callback.on_shrink(model, ancestry)
+    section = Section(work, epoch, time.perf_counter() - start)
+    return Shrunk(model, ancestry, now.history, [*now.sections, section])
+
+
+def _pays(now: Shrunk, epoch: int, epochs: int) -> bool:
+    sizes, section = read_plan(now.model, 0.0).sizes, now.sections[-1]
+    left = sum(remaining(functional_graph.read(now.model), sizes).values())
+    steps = len(section.steps) / (epoch - section.epoch) * (epochs - epoch)
+    return saving(now.sections, left, steps) > 0
+
+
+def _still(model: keras.Model) -> dict[int, Array]:
+    """Masks of the kernels of zeros behind which a normalisation has no scale any more.
+
+    Such a channel is kept for its constant. Their momentum must not move them: however small they
+    were, the normalisation would make them large.
+    """
+    network = functional_graph.read(model)
+    layers, masks = kernel_layers(network), dict[int, Array]()
+    for name, norm in batch_norm_pairs(network).items():
+        kernel = keras.ops.convert_to_numpy(layers[name].kernel)
+        alive = kernel.any(axis=tuple(range(kernel.ndim - 1))).astype(kernel.dtype)
+        if norm.scale and not alive.all():
+            masks |= {id(layers[name].kernel): alive, id(norm.gamma): alive}
+    return masks
+
+
+# --- what cannot follow ---
+
+
+def _check_every(epochs: Any) -> None:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"shrink_every: expected a whole number >= 1. Received: {epochs!r}")
+
+
+def _check_compiled(model: keras.Model) -> None:
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        raise ValueError("model: expected a compiled model. Received: one that is not")
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if optimizer.use_ema or inner.use_ema:
+        raise ValueError(
+            "model: expected an optimizer without use_ema, whose averages take the weights' place "
+            "at the end of every fit. Received: one with it"
+        )
+    try:
+        keras.saving.deserialize_keras_object(model.get_compile_config())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "model: expected to be compiled with what Keras can serialize, so that it can be "
+            f"compiled again; see keras.saving.register_keras_serializable. Received: {error}"
+        ) from error
+
+
+REFUSED: Mapping[type, tuple[Callable[[Any], bool], str]] = {
+    TargetMultiplyAdds: (
+        lambda callback: True,
+        "it gives back what it has cut too much of",
+    ),
+    keras.callbacks.EarlyStopping: (
+        lambda callback: callback.restore_best_weights,
+        "the best weights may be those of a larger network; set restore_best_weights=False",
+    ),
+    keras.callbacks.BackupAndRestore: (
+        lambda callback: True,
+        "it restores weights into the base architecture",
+    ),
+}
+"""Callbacks that remember weights, whether they do, and why they cannot follow."""
+
+
+def _check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    for callback in callbacks:
+        remembers, reason = REFUSED.get(type(callback), (lambda callback: False, ""))
+        if remembers(callback):
+            raise ValueError(
+                "callbacks: expected ones that can follow a network that shrinks. "
+                f"Received: {type(callback).__name__}; {reason}"
+            )

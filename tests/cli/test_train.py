@@ -1,0 +1,87 @@
+"""``structsparse train --shrink-every``: what it writes and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+from helpers_sweeps import build, dataset
+from typer.testing import CliRunner, Result
+
+from keras_structsparse.cli import app, train
+from keras_structsparse.export.formats import load_model
+from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.training.fit import Recipe, Shrinking
+from keras_structsparse.training.penalty_config import Form
+
+TRAIN = ("train", "--model", "base.keras", "--dataset", "digits", "--out", "out.keras")
+SHORT = ("--epochs", "2", "--batch-size", "512")
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner(env={"COLUMNS": "100"}).invoke(app.app, [*TRAIN, *SHORT, *words])
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    build().save("base.keras")
+
+
+def test_the_plan_names_the_kernels_of_the_first_network() -> None:
+    result = invoke("--shrink-every", "1", "--save-plan", "plan.json", "--data-dir", "data")
+    assert result.exit_code == 0, result.output
+    plan = Plan.from_json(Path("plan.json").read_text())
+    assert {name: len(sizes) for name, sizes in plan.sizes.items()} == {
+        "conv1": 6,
+        "conv2": 6,
+        "head": 10,
+    }
+    assert load_model(Path("out.keras")).count_params() > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--target-multiply-adds", "0.5"), "no --target-multiply-adds with --shrink-every"),
+        (("--regularizer", "none"), "Received --regularizer none"),
+    ],
+)
+def test_what_cannot_shrink_is_refused(words: tuple[str, ...], part: str) -> None:
+    result = invoke("--shrink-every", "1", *words)
+    assert result.exit_code == 2
+    assert part in " ".join(result.output.replace("│", " ").split())
+    assert not Path("out.keras").exists()
+
+
+def test_a_number_below_one_is_refused() -> None:
+    result = invoke("--shrink-every", "-1", "--data-dir", "data")
+    assert result.exit_code == 2
+    assert "every: expected a whole number >= 1. Received: -1" in " ".join(result.output.split())
+
+
+def test_it_says_when_it_has_shrunk(capsys: Any) -> None:
+    """The control: without shrinking it says nothing, and the network is the same."""
+    recipe, form = Recipe(epochs=5, batch_size=16), Form()
+    base = build()
+    model, ancestry = train.fit(base, dataset(), recipe, form, 0.01, None, Shrinking(1, True))
+    assert "of the multiply-adds after" in capsys.readouterr().out
+    assert model.count_params() < base.count_params()
+    report = train.report(model, ancestry, dataset(), 1e-3, "half_ring")
+    assert len(report.sizes["conv1"]) == 6
+    assert min(*report.sizes["conv1"], *report.sizes["conv2"]) == 0
+    capsys.readouterr()
+    whole, _ = train.fit(same := build(), dataset(), recipe, form, 0.01)
+    assert "of the multiply-adds after" not in capsys.readouterr().out
+    assert whole is same
+    assert isinstance(whole, keras.Model)
+
+
+def test_it_says_when_no_cut_was_worth_it(capsys: Any) -> None:
+    base = build()
+    arguments = dataset(), Recipe(epochs=2, batch_size=16), Form(), 1e-9, None
+    model, _ = train.fit(base, *arguments, Shrinking(1))
+    assert "not shrunk" in capsys.readouterr().out
+    assert model.count_params() == base.count_params()

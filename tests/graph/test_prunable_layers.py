@@ -1,0 +1,135 @@
+"""Which layers have kernels to choose, and which batch normalisation hides their scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import pytest
+from keras import layers as L
+
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.prunable_layers import batch_norm_pairs, is_convolution, kernel_layers
+
+Tensor = Any
+Chain = Callable[[Tensor], Tensor]
+
+
+def norm(**options: Any) -> keras.Layer:
+    return L.BatchNormalization(name="norm", **options)
+
+
+def conv(**options: Any) -> keras.Layer:
+    return L.Conv2D(2, 3, padding="same", name="conv", **options)
+
+
+def pairs(body: Chain, shape: tuple[int, ...] = (6, 6, 2)) -> dict[str, str]:
+    inputs = keras.Input(shape)
+    found = batch_norm_pairs(functional_graph.read(keras.Model(inputs, body(inputs))))
+    return {name: layer.name for name, layer in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("body", "shape"),
+    [
+        (lambda x: norm()(conv()(x)), (6, 6, 2)),
+        (lambda x: norm(axis=3)(conv()(x)), (6, 6, 2)),
+        (lambda x: norm(scale=False)(conv()(x)), (6, 6, 2)),
+        (lambda x: norm()(L.ZeroPadding2D(2)(conv()(x))), (6, 6, 2)),
+        (lambda x: norm()(L.ZeroPadding2D(1)(L.ZeroPadding2D(2)(conv()(x)))), (6, 6, 2)),
+        (lambda x: norm()(L.Dense(2, name="conv")(x)), (6,)),
+        (lambda x: norm()(L.Conv1D(2, 3, name="conv")(x)), (6, 2)),
+        (lambda x: norm()(L.Conv3D(2, 3, name="conv")(x)), (6, 6, 6, 2)),
+    ],
+)
+def test_a_normalisation_that_alone_reads_a_layer_is_its_pair(
+    body: Chain, shape: tuple[int, ...]
+) -> None:
+    assert pairs(body, shape) == {"conv": "norm"}
+
+
+def two_readers(x: Tensor) -> Tensor:
+    x = conv()(x)
+    return L.Add()([x, norm()(x)])
+
+
+def shared_conv(x: Tensor) -> Tensor:
+    layer = conv()
+    return norm()(layer(layer(x)))
+
+
+def shared_norm(x: Tensor) -> Tensor:
+    layer = norm()
+    return layer(layer(conv()(x)))
+
+
+def padding_with_two_readers(x: Tensor) -> Tensor:
+    x = L.ZeroPadding2D(1)(conv()(x))
+    return L.Add()([x, norm()(x)])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: norm()(conv(activation="relu")(x)),
+        lambda x: norm()(L.ReLU()(conv()(x))),
+        lambda x: norm()(L.MaxPooling2D()(conv()(x))),
+        lambda x: norm(axis=1)(conv()(x)),
+        lambda x: L.LayerNormalization()(conv()(x)),
+        lambda x: norm()(L.Conv2D(2, 3, groups=2)(x)),
+        lambda x: conv()(norm()(x)),
+        two_readers,
+        shared_conv,
+        shared_norm,
+        padding_with_two_readers,
+    ],
+)
+def test_other_normalisations_are_no_pair(body: Chain) -> None:
+    assert pairs(body) == {}
+
+
+def test_a_layer_that_is_an_output_has_no_pair() -> None:
+    inputs = keras.Input((6, 6, 2))
+    x = conv()(inputs)
+    assert batch_norm_pairs(functional_graph.read(keras.Model(inputs, [x, norm()(x)]))) == {}
+
+
+def test_a_channels_first_layer_has_no_pair_on_the_last_axis() -> None:
+    assert pairs(lambda x: norm()(conv(data_format="channels_first")(x)), (2, 6, 6)) == {}
+
+
+@pytest.mark.parametrize("axis", [1, -3])
+def test_channels_first_layers_are_paired_on_their_own_axis(axis: int) -> None:
+    def body(x: Tensor) -> Tensor:
+        x = conv(data_format="channels_first")(x)
+        return norm(axis=axis)(L.ZeroPadding2D(1, data_format="channels_first")(x))
+
+    assert pairs(body, (2, 6, 6)) == {"conv": "norm"}
+    assert pairs(lambda x: norm(axis=2)(conv(data_format="channels_first")(x)), (2, 6, 6)) == {}
+
+
+def test_pairs_in_nested_models_have_long_names() -> None:
+    block = keras.Sequential([keras.Input((6, 6, 2)), conv(), norm()], name="block")
+    assert pairs(block) == {"block/conv": "norm"}
+
+
+class Own(L.Conv2D):
+    """May do anything with its kernel."""
+
+
+def test_kernel_layers_are_plain_convolutions_and_dense_layers() -> None:
+    stack = [
+        L.Conv2D(2, 3, name="plain"),
+        L.Conv2D(2, 3, groups=2, name="grouped"),
+        L.DepthwiseConv2D(3, name="depthwise"),
+        L.SeparableConv2D(2, 3, name="separable"),
+        L.Conv2DTranspose(2, 3, name="transposed"),
+        Own(2, 3, name="own"),
+        L.Flatten(),
+        L.Dense(2, name="dense"),
+    ]
+    model = keras.Sequential([keras.Input((12, 12, 2)), *stack])
+    found = kernel_layers(functional_graph.read(model))
+    assert list(found) == ["plain", "dense"]
+    assert [is_convolution(layer) for layer in found.values()] == [True, False]

@@ -1,0 +1,214 @@
+"""The check itself: it passes what is right, fails what is wrong, and says when it cannot tell."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from helpers_models import chain, random_plan, randomize, residual_network
+from keras import layers as L
+
+from keras_structsparse.errors import DeadNetworkError, PlanError
+from keras_structsparse.graph.batch_norm_folding import folded
+from keras_structsparse.regularizers import KernelSize
+from keras_structsparse.regularizers.attachment import attach
+from keras_structsparse.surgery import prune
+from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.verification import Verification, verify
+
+# In the package, the name stands for the function.
+module = importlib.import_module("keras_structsparse.surgery.verification")
+
+Wrong = Callable[..., keras.Model]
+
+PLAN = Plan({"first": [3, 0, 1, 3], "second": [0, 3, 3]})
+
+
+def network() -> keras.Model:
+    return chain(
+        L.Conv2D(4, 3, activation="sigmoid", name="first"),
+        L.Conv2D(3, 3, padding="same", name="second"),
+        L.BatchNormalization(),
+        L.Dense(2),
+    )
+
+
+def test_right_surgery_passes_in_float32_and_leaves_the_model() -> None:
+    model = residual_network(dtype="float32")
+    before = model.get_weights()
+    result = verify(model, random_plan(model, 0))
+    assert result.passed
+    assert result.error <= 1e-10
+    assert result.control > 1e-6
+    assert ": equal (" in str(result)
+    np.testing.assert_equal(model.get_weights(), before)
+
+
+def test_the_check_is_made_in_float64() -> None:
+    double = module.in_float64(network())
+    assert {w.dtype for w in double.weights} == {"float64"}
+    assert double(np.zeros((1, 9, 9, 2))).dtype == "float64"
+
+
+def forgets_a_plan(model: keras.Model, plan: Plan, constants: str, **options: Any) -> keras.Model:
+    return prune(model, Plan({**plan.sizes, "second": [3, 3, 3]}))
+
+
+def drops_constants(model: keras.Model, plan: Plan, constants: str, **options: Any) -> keras.Model:
+    return prune(model, plan, "drop")
+
+
+def nudges_a_weight(model: keras.Model, plan: Plan, constants: str, **options: Any) -> keras.Model:
+    pruned = prune(model, plan)
+    pruned.weights[0].assign(pruned.weights[0] * (1 + 1e-8))
+    return pruned
+
+
+def makes_nan(model: keras.Model, plan: Plan, constants: str, **options: Any) -> keras.Model:
+    pruned = prune(model, plan)
+    pruned.weights[0].assign(pruned.weights[0] * np.nan)
+    return pruned
+
+
+@pytest.mark.parametrize("wrong", [forgets_a_plan, drops_constants, nudges_a_weight, makes_nan])
+def test_wrong_surgery_fails(wrong: Wrong, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    assert verify(model, PLAN).passed
+    monkeypatch.setattr(module, "prune", wrong)
+    result = verify(model, PLAN)
+    assert not result.passed
+    assert result.error > 1e-10
+    assert "NOT equal" in str(result)
+
+
+@pytest.mark.parametrize("constants", ["interior", "drop"])
+def test_the_inexact_modes_fail(constants: str) -> None:
+    result = verify(network(), PLAN, constants)
+    assert not result.passed
+    assert result.error > 1e-3
+
+
+def test_a_check_that_can_see_nothing_does_not_pass() -> None:
+    model = network()
+    head = model.layers[-1]
+    head.kernel.assign(head.kernel * 0.0 + 1e-20)
+    head.bias.assign([1.0, 1.0])
+    result = verify(model, PLAN)
+    assert result.error <= 1e-10
+    assert not result.passed
+    assert "undecided" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("error", "control", "passed"),
+    [
+        (0.0, 1.0, True),
+        (1e-10, 1e-6, True),
+        (1.1e-10, 1.0, False),
+        (0.0, 1e-7, False),
+        (float("inf"), 1.0, False),
+        (float("nan"), 1.0, False),
+    ],
+)
+def test_the_verdict(error: float, control: float, passed: bool) -> None:
+    assert Verification(error, control).passed is passed
+
+
+def nested() -> keras.Model:
+    conv = L.Conv2D(4, 3, activation="sigmoid", name="conv")
+    inner = keras.Sequential([keras.Input((9, 9, 2)), conv], name="inner")
+    inputs = keras.Input((9, 9, 2))
+    x = L.Conv2D(3, 3, padding="same")(inner(inputs))
+    return randomize(keras.Model(inputs, L.Dense(2, activation="tanh")(x)))
+
+
+def test_nested_and_regularized_models_are_checked_in_float64_too() -> None:
+    result = verify(attach(nested(), KernelSize(1e-3)), Plan({"inner/conv": [3, 0, 0, 2]}))
+    assert result.passed, str(result)
+
+
+def test_inputs_of_several_kinds() -> None:
+    image, token = keras.Input((None, 9, 2), name="image"), keras.Input((), dtype="int32", name="t")
+    x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="conv")(image))
+    x = L.Dense(2)(L.Concatenate()([x, L.Embedding(2, 3)(token)]))
+    model = randomize(keras.Model({"image": image, "t": token}, {"y": x}))
+    result = verify(model, Plan({"conv": [3, 0, 2, 0]}))
+    assert result.passed, str(result)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error"),
+    [({"other": [1]}, PlanError), ({"second": [0, 0, 0]}, DeadNetworkError)],
+)
+def test_bad_plans_are_refused(sizes: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        verify(network(), Plan(sizes))
+
+
+def test_nothing_is_rounded_on_the_way_into_a_nested_model() -> None:
+    """Keras gives the inputs of a copied model the old type, also where the model is nested."""
+    inputs = keras.Input((6, 6, 3))
+    block = keras.Sequential([keras.Input((6, 6, 4)), keras.layers.Conv2D(4, 3, name="inner")])
+    x = block(keras.layers.Conv2D(4, 1, name="outer")(inputs))
+    model = randomize(keras.Model(inputs, x))
+    found = verify(model, Plan({"outer": [1, 0, 1, 1]}))
+    assert found.passed, str(found)
+    assert found.error < 1e-13
+
+
+def test_layers_without_a_configuration_become_float64_too() -> None:
+    """Keras cannot configure an Identity that was given a policy, nor a Lambda of a function."""
+    inputs = keras.Input((9, 9, 2))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    x = keras.layers.Identity(dtype=keras.DTypePolicy("float32"))(x)
+    model = keras.Model(inputs, keras.layers.Lambda(lambda y: y * 2.0)(x))
+    twin = module.in_float64(model)
+    types = {x.compute_dtype for x in twin.layers[1:]}
+    assert types == {"float64"}
+
+
+def test_a_layer_that_trains_by_default_does_not_make_others_train() -> None:
+    """Resizing says training=True, which Keras passes on to the layers that come after it."""
+    inputs = keras.Input((9, 9, 2))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    x = keras.layers.BatchNormalization()(keras.layers.Resizing(8, 8)(x))
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(x))
+    statistics = model.get_weights()
+    assert verify(model, Plan({"conv": [3, 0, 3, 2]})).passed
+    for before, after in zip(statistics, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+# --- folding ---
+
+
+def without_shifts(model: keras.Model) -> keras.Model:
+    result = folded(model)
+    result.get_layer("second").bias.assign(np.zeros(3))
+    return result
+
+
+def test_right_folding_passes_and_wrong_folding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    before = model.get_weights()
+    result = module.verify_folding(model)
+    assert result.passed
+    assert "folded against the model in float64: equal (" in str(result)
+    np.testing.assert_equal(model.get_weights(), before)
+    monkeypatch.setattr(module, "folded", without_shifts)
+    result = module.verify_folding(model)
+    assert not result.passed
+    assert result.error > 1e-3
+    assert "NOT equal" in str(result)
+
+
+def test_folding_that_nobody_can_see_does_not_pass() -> None:
+    model = network()
+    head = model.layers[-1]
+    head.kernel.assign(head.kernel * 0.0 + 1e-20)
+    head.bias.assign([1.0, 1.0])
+    assert not module.verify_folding(model).passed

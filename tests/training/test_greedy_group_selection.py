@@ -1,0 +1,79 @@
+"""Groups that go by their norms until a cost is met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_structsparse.training.callbacks.greedy_group_selection import LayerGroups, cut
+
+Array = Any
+
+
+def layers(seed: int, kernels: int) -> dict[str, LayerGroups]:
+    """Two layers with nested groups, some of them gone already."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: LayerGroups(
+            np.cumsum(rng.random((groups, kernels)), axis=0),
+            np.arange(groups + 1),
+            rng.integers(0, groups + 1, kernels),
+        )
+        for name, groups in (("a", 3), ("b", 1))
+    }
+
+
+def cost(sizes: Mapping[str, Array]) -> float:
+    """Every kernel costs the square of its size."""
+    return float(sum(np.square(own).sum() for own in sizes.values()))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9), st.floats(0, 1))
+def test_the_cost_is_met_by_taking_away(seed: int, kernels: int, share: float) -> None:
+    start = layers(seed, kernels)
+    before = cost({name: layer.sizes for name, layer in start.items()})
+    target, slack = share * before, 4.5  # No group changes the cost by more than 9 - 0.
+    found = cut(start, cost, target, slack)
+    assert all((found.sizes[name] <= layer.sizes).all() for name, layer in start.items())
+    assert cost(found.sizes) >= min(target - slack, before)
+    assert cost(found.sizes) <= target + slack
+    again = cut(start, cost, before + 1, 0.5)
+    assert cost(again.sizes) == before  # Nothing goes where nothing must.
+
+
+@given(st.integers(0, 10**6))
+def test_small_norms_go_first(seed: int) -> None:
+    start = layers(seed, 6)
+    whole = {
+        name: LayerGroups(x.norms, x.reached, x.reached[[-1] * 6]) for name, x in start.items()
+    }
+    found = cut(whole, lambda left: float(sum(own.sum() for own in left.values())), 12, 0.5)
+    kept = {
+        name: layer.norms[np.arange(len(layer.norms))[::-1, None] < found.sizes[name]]
+        for name, layer in whole.items()
+    }
+    assert sum(map(len, kept.values())) == 12
+    assert min(own.min(initial=np.inf) for own in kept.values()) > found.threshold
+    everything = np.concatenate([layer.norms.ravel() for layer in whole.values()])
+    assert (everything > found.threshold).sum() == 12
+
+
+def test_a_group_that_costs_too_much_stays_and_the_next_goes() -> None:
+    wide = LayerGroups(np.array([[0.1]]), np.array([0, 1]), np.array([1]))
+    narrow = LayerGroups(np.array([[0.2, 0.3]]), np.array([0, 1]), np.array([1, 1]))
+    prices = {"wide": 10.0, "narrow": 1.0}
+
+    def price(left: Mapping[str, Array]) -> float:
+        return sum(prices[name] * float(own.sum()) for name, own in left.items())
+
+    found = cut({"wide": wide, "narrow": narrow}, price, 11.0, 0.5)
+    assert {name: own.tolist() for name, own in found.sizes.items()} == {
+        "wide": [1],
+        "narrow": [0, 1],
+    }
+    assert found.threshold == pytest.approx(0.2)
