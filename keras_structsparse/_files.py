@@ -9,12 +9,11 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import OutputError
 
 MARKER = ".structsparse"
 MARK = "written by keras_structsparse\n"
-
-StrPath = str | os.PathLike[str]
 
 
 def write_text(path: StrPath, text: str) -> Path:

@@ -12,9 +12,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.models.entries import Entry, Published, Shape
-
-Tensor = Any
 
 
 def _convolution(tensor: Tensor, index: int, width: int, size: int, **options: Any) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 from keras import layers
 
-Tensor = Any
+from keras_structsparse._typing import Tensor
+
 Apply = Callable[[Tensor], Tensor]
 
 INITIALIZERS: Mapping[str, Callable[[], keras.initializers.Initializer]] = {

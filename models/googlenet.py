@@ -7,14 +7,12 @@ activations and pooling, no multiply-adds in eq. (10).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 from keras import layers
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.models.entries import Entry, Published, Shape
-
-Tensor = Any
 
 MODULES: Mapping[str, tuple[int, int, int, int, int, int]] = {
     "3a": (64, 96, 128, 16, 32, 32),

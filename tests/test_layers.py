@@ -19,7 +19,9 @@ CLONE = Path(__file__).resolve().parents[1]
 ROOT = CLONE / PACKAGE
 ZOO = CLONE / "models"  # imported as keras_structsparse.models
 
-TOP = frozenset({"__init__", "__main__", "_files", "_keras_compat", "_validation", "_version"})
+TOP = frozenset(
+    {"__init__", "__main__", "_files", "_keras_compat", "_typing", "_validation", "_version"}
+)
 """All that may lie beside the rooms, with `errors`."""
 
 LAZY = frozenset({"tensorflow", "tensorflow_datasets"})
@@ -42,6 +44,9 @@ KERAS_PRIVATE = frozenset(
     }
 )
 """Private names of Keras; one module knows them."""
+
+TYPE_ALIASES = frozenset({"Array", "Tensor", "StrPath"})
+"""Defined in `_typing` only."""
 
 COMPATIBILITY = "_keras_compat"
 READS_KERAS = frozenset({COMPATIBILITY, "graph.functional_graph"})
@@ -82,6 +87,14 @@ def _private_names(tree: ast.Module) -> Iterator[str]:
             yield f"line {getattr(node, 'lineno', 0)} uses {name}"
 
 
+def _shared_aliases(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """The aliases of `_typing` that a module defines for itself."""
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        names = {target.id for target in targets if isinstance(target, ast.Name)}
+        yield from ((name, node.lineno) for name in names & TYPE_ALIASES)
+
+
 def faults(module: str, source: str) -> list[str]:
     """What `source`, standing as a module of the package, does against the rules."""
     tree, room, found = ast.parse(source), module.split(".")[0], []
@@ -95,6 +108,8 @@ def faults(module: str, source: str) -> list[str]:
             found.append(f"line {line} imports {name}")
         if name == PACKAGE and room != "__init__":
             found.append(f"line {line} imports the whole package")
+    if module != "_typing":
+        found += [f"line {line} defines {alias} again" for alias, line in _shared_aliases(tree)]
     return found if module in READS_KERAS else [*found, *_private_names(tree)]
 
 
@@ -129,6 +144,7 @@ def test_a_module_keeps_the_rules(module: str, path: Path) -> None:
         ("surgery.plans", "x._inbound_nodes", "_inbound_nodes"),
         ("surgery.plans", "getattr(x, '_keras_history')", "_keras_history"),
         ("surgery.plans", "def f():\n    import rich", "for commands"),
+        ("surgery.plans", "Array = Any", "defines Array again"),
         ("export.formats", "import tensorflow as tf", "at module level"),
         ("data.datasets", "class A:\n    import tensorflow_datasets", "at module level"),
     ],
@@ -145,6 +161,7 @@ def test_a_broken_rule_is_caught(module: str, source: str, complaint: str) -> No
         ("cli.console", "from rich.console import Console"),
         ("export.formats", "def save():\n    import tensorflow as tf"),
         ("data.datasets", "if TYPE_CHECKING:\n    import tensorflow_datasets as tfds"),
+        ("_typing", "Array = Any"),
         (COMPATIBILITY, "from keras.src.ops import node\nx._inbound_nodes"),
     ],
 )

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from keras_structsparse import models
 from keras_structsparse._files import new_directory, write_text
+from keras_structsparse._typing import Array
 from keras_structsparse.cli.console import Advance, stage_progress
 from keras_structsparse.cli.quickstart_record import (
     Checks,
@@ -40,7 +41,6 @@ from keras_structsparse.sweeps.points import Point
 from keras_structsparse.sweeps.threshold_selection import largest_threshold
 from keras_structsparse.training.fit import Recipe, accuracy, compile_for, fit, restart
 
-Array = Any
 Weights = list[Array]
 
 MODEL = "digits-residual"

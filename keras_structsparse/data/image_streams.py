@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.data import datasets, digits
 from keras_structsparse.errors import DatasetError
 
-Tensor = Any
 Stream = Any
 """A ``tf.data.Dataset`` of images, float32 in [0, 1], and labels, int64, in batches."""
 

@@ -14,10 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array, StrPath
 from keras_structsparse.errors import ModelError
-
-Array = Any
-StrPath = str | os.PathLike[str]
 
 _RELOAD = """
 import json, sys

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ from typing import Any
 import keras
 
 from keras_structsparse._files import write_atomically
+from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import ModelError, OutputError
 from keras_structsparse.graph import functional_graph
-
-StrPath = str | os.PathLike[str]
 
 SUFFIX = ".keras"
 SAVED_MODEL_FILE = "saved_model.pb"

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import layers
 
-Array = Any
+from keras_structsparse._typing import Array
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ import keras
 import numpy as np
 from keras import activations, layers
 
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_affine import KERNELS, Affine, ahead, behind, normalization
 from keras_structsparse.graph.cloning import clone, copy_model, set_weights
 from keras_structsparse.graph.functional_graph import Call, Graph
 
-Array = Any
-Tensor = Any
 Into = Callable[[keras.Layer, Affine], Sequence[Array] | None]
 
 

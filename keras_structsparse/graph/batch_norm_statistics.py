@@ -9,12 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse._validation import positive
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import functional_graph
 
-Array = Any
-Tensor = Any
 Batches = Sequence[Tensor]
 
 

@@ -17,10 +17,8 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 
+from keras_structsparse._typing import Shape, Tensor
 from keras_structsparse.errors import ModelError
-
-Tensor = Any
-Shape = tuple[int | None, ...]
 
 _notes: weakref.WeakKeyDictionary[keras.Model, tuple[str, ...]] = weakref.WeakKeyDictionary()
 

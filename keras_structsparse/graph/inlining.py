@@ -11,12 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.tracing import check_outputs
-
-Tensor = Any
 
 PLAIN = (keras.KerasTensor, Number, str, slice, EllipsisType, type(None))
 OWN = frozenset(kind for kind in vars(keras.layers).values() if isinstance(kind, type))

@@ -15,14 +15,13 @@ import functools
 
 import numpy as np
 
+from keras_structsparse._typing import SpatialShape
 from keras_structsparse._validation import require
-
-Shape = tuple[int, ...]
 
 GROUPS = ("half_ring", "ring", "kernel")
 
 
-def support(shape: Shape, size: int) -> tuple[slice, ...]:
+def support(shape: SpatialShape, size: int) -> tuple[slice, ...]:
     """The box of positions that a kernel cut down to `size` keeps.
 
     An odd support loses its top row and left column first, an even one its bottom row and right
@@ -62,7 +61,7 @@ def _axis_levels(length: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=256)
-def levels(shape: Shape) -> np.ndarray:
+def levels(shape: SpatialShape) -> np.ndarray:
     """The smallest size whose support holds each position, integers (positions,).
 
     Examples:
@@ -78,7 +77,7 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def sizes(shape: Shape, groups: str = "half_ring") -> tuple[int, ...]:
+def sizes(shape: SpatialShape, groups: str = "half_ring") -> tuple[int, ...]:
     """The sizes a kernel can have besides 0, equations (18) and (19).
 
     Args:
@@ -102,7 +101,7 @@ def sizes(shape: Shape, groups: str = "half_ring") -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def masks(shape: Shape, groups: str = "half_ring") -> np.ndarray:
+def masks(shape: SpatialShape, groups: str = "half_ring") -> np.ndarray:
     """The positions of each group, one row per group.
 
     Args:
@@ -125,7 +124,7 @@ def masks(shape: Shape, groups: str = "half_ring") -> np.ndarray:
     return _frozen((levels(shape)[None] > np.array(below)[:, None]).astype("float64"))
 
 
-def ring_index(shape: Shape, groups: str = "half_ring") -> np.ndarray:
+def ring_index(shape: SpatialShape, groups: str = "half_ring") -> np.ndarray:
     """The first group that holds each position, integers (positions,) from 0 (outermost).
 
     Examples:
@@ -136,7 +135,7 @@ def ring_index(shape: Shape, groups: str = "half_ring") -> np.ndarray:
     return np.asarray(len(mask) - mask.sum(axis=0), dtype="int64")
 
 
-def group_sizes(shape: Shape, groups: str, channels: int) -> np.ndarray:
+def group_sizes(shape: SpatialShape, groups: str, channels: int) -> np.ndarray:
     """The number of entries `m` of each group.
 
     Args:

@@ -7,9 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.errors import ModelError
-
-Tensor = Any
 
 TOLERANCE = 1e-4
 """Largest relative difference that is taken for rounding; a different branch differs by more."""

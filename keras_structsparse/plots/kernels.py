@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from keras import ops
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.kernel_supports import GROUPS, ring_index, sizes
 from keras_structsparse.plots.style import (
     BLACK,
@@ -17,8 +18,6 @@ from keras_structsparse.plots.style import (
     matplotlib_or_explain,
     new_figure,
 )
-
-Array = Any
 
 
 class Shrinks(Protocol):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.kernel_supports import support
 from keras_structsparse.plots.style import (
     GREY,
@@ -17,7 +17,6 @@ from keras_structsparse.plots.style import (
     new_figure,
 )
 
-Array = Any
 Shades = Sequence[Array]
 """For every kernel of a layer the norms over its input channels, (height, width)."""
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_structsparse._files import StrPath, write_atomically
+from keras_structsparse._files import write_atomically
+from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import OutputError
 
 Axes = Any

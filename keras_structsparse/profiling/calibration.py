@@ -12,20 +12,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.errors import CostsError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.channels.costs import Costs, filled
 from keras_structsparse.profiling.latency import latency
 from keras_structsparse.profiling.profile import profile
 
-Array = Any
-Tensor = Any
 Stage = Callable[[Tensor], Tensor]
 
 MAPS = ((7, 64), (14, 16), (14, 40), (14, 64), (28, 8), (28, 20), (28, 32))

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.costs import REALIZE
 from keras_structsparse.graph.functional_graph import Call, Graph
 from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.profiling import multiply_adds
 
-Array = Any
 Sizes = Mapping[str, Sequence[int]]
 Masks = dict[int, Array]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-Array = Any
+from keras_structsparse._typing import Array
 
 
 def mean_correlation(kernel: Array) -> float:

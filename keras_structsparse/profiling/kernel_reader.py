@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph import functional_graph, kernel_supports, prunable_layers
 from keras_structsparse.profiling.kernel_correlation import mean_correlation
 from keras_structsparse.surgery.thresholds import effective_norms
 
-Array = Any
 State = Mapping[str, tuple[Array, Array | None]]
 """By layer the kernel, and the scale of its batch normalisation or None."""
 

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.errors import ModelError
 
-Array = Any
 Inputs = Any
 Run = Callable[[], Any]
 

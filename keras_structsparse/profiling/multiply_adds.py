@@ -10,8 +10,9 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from keras_structsparse._typing import Shape
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph.functional_graph import Call, Graph, Shape
+from keras_structsparse.graph.functional_graph import Call, Graph
 from keras_structsparse.graph.prunable_layers import KERNEL_LAYERS
 
 

@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import keras
 
+from keras_structsparse._typing import Shape
 from keras_structsparse.graph import functional_graph
-from keras_structsparse.graph.functional_graph import Call, Graph, Shape
+from keras_structsparse.graph.functional_graph import Call, Graph
 from keras_structsparse.profiling import multiply_adds
 from keras_structsparse.profiling.summaries import (
     Comparison,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from keras_structsparse.graph.functional_graph import Shape
+from keras_structsparse._typing import Shape
 
 Pair = tuple[int, int]
 

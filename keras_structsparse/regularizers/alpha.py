@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
-Tensor = Any
+from keras_structsparse._typing import Tensor
 
 
 class Alpha(keras.Variable):

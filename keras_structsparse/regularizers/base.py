@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from keras import ops
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse._validation import nonnegative, require
 from keras_structsparse.graph.kernel_supports import GROUPS
 from keras_structsparse.regularizers import effective_kernels, penalties
 from keras_structsparse.regularizers.alpha import Alpha
 from keras_structsparse.regularizers.bound_variables import Linked
 from keras_structsparse.regularizers.coupling import Links, NormOf, Stream
-from keras_structsparse.regularizers.group_norms import Tensor, constant, group_norms
+from keras_structsparse.regularizers.group_norms import constant, group_norms
 from keras_structsparse.regularizers.kernel_layouts import LAYOUTS
 from keras_structsparse.regularizers.nested_groups import NORMS
 from keras_structsparse.regularizers.prox_squared import prox_squared

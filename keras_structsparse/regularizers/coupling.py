@@ -14,7 +14,8 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_structsparse.regularizers.group_norms import Tensor, safe_sqrt
+from keras_structsparse._typing import Tensor
+from keras_structsparse.regularizers.group_norms import safe_sqrt
 
 
 @dataclass(frozen=True)

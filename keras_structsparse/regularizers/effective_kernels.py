@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from keras import ops
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers.group_norms import (
-    Tensor,
     constant,
     group_norms,
     nonzero,

@@ -7,22 +7,20 @@ group adds to the one before it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_structsparse.graph.kernel_supports import Shape, masks, ring_index
+from keras_structsparse._typing import SpatialShape, Tensor
+from keras_structsparse.graph.kernel_supports import masks, ring_index
 from keras_structsparse.regularizers.nested_groups import norm_factors
-
-Tensor = Any
 
 MOST_ENTRIES = 4_000_000
 """Of the array (rings, positions, kernels) in `ring_squares`; above it, ring by ring is lighter."""
 
 
-def to_blocks(kernel: Tensor) -> tuple[Tensor, Shape]:
+def to_blocks(kernel: Tensor) -> tuple[Tensor, SpatialShape]:
     """Flatten a kernel's spatial axes, in the precision norms are computed in.
 
     Args:
@@ -60,7 +58,9 @@ def safe_sqrt(squares: Tensor) -> Tensor:
     return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squares)))
 
 
-def by_ring(values: Tensor, shape: Shape, groups: str, reduce: Callable[..., Tensor]) -> Tensor:
+def by_ring(
+    values: Tensor, shape: SpatialShape, groups: str, reduce: Callable[..., Tensor]
+) -> Tensor:
     """Reduce (positions, ...) over the positions of each ring to (groups, ...), G_1's ring first.
 
     Examples:
@@ -70,7 +70,7 @@ def by_ring(values: Tensor, shape: Shape, groups: str, reduce: Callable[..., Ten
     return ops.stack([reduce(part, axis=0) for part in ring_parts(values, shape, groups)])
 
 
-def ring_squares(blocks: Tensor, shape: Shape, groups: str) -> Tensor:
+def ring_squares(blocks: Tensor, shape: SpatialShape, groups: str) -> Tensor:
     """The squared l2 norm of each ring of each kernel, (rings, kernels), the ring of G_1 first.
 
     Examples:
@@ -105,7 +105,7 @@ def nested_norms(squares: Tensor) -> Tensor:
     return safe_sqrt(running_sum(squares))
 
 
-def ring_parts(values: Tensor, shape: Shape, groups: str) -> list[Tensor]:
+def ring_parts(values: Tensor, shape: SpatialShape, groups: str) -> list[Tensor]:
     """Split (positions, ...) into one tensor per ring, the ring of `G_1` first."""
     ring = ring_index(shape, groups)
     ends = np.cumsum(np.bincount(ring)).tolist()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from keras import ops
 
-Tensor = Any
+from keras_structsparse._typing import Tensor
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse._validation import require
 from keras_structsparse.regularizers import penalties
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.coupling import Links, NormOf, Stream
-from keras_structsparse.regularizers.group_norms import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_structsparse")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from keras_structsparse._typing import SpatialShape
 from keras_structsparse._validation import require
-from keras_structsparse.graph.kernel_supports import Shape, group_sizes
+from keras_structsparse.graph.kernel_supports import group_sizes
 
 NORMS = ("l2", "group_normalized", "group_scaled", "linf")
 
@@ -13,7 +14,7 @@ NORMS = ("l2", "group_normalized", "group_scaled", "linf")
 _ENTRY_POWER = {"l2": 0.0, "group_normalized": -0.5, "group_scaled": 0.5, "linf": 0.0}
 
 
-def norm_factors(shape: Shape, groups: str, channels: int, norm: str) -> np.ndarray:
+def norm_factors(shape: SpatialShape, groups: str, channels: int, norm: str) -> np.ndarray:
     """What multiplies the plain norm of each group: 1, 1/sqrt(m) (25) or sqrt(m) (29).
 
     Args:

@@ -13,9 +13,9 @@ import operator
 import numpy as np
 from keras import ops
 
-from keras_structsparse.graph.kernel_supports import Shape, ring_index
+from keras_structsparse._typing import SpatialShape, Tensor
+from keras_structsparse.graph.kernel_supports import ring_index
 from keras_structsparse.regularizers.group_norms import (
-    Tensor,
     by_ring,
     constant,
     nested_norms,
@@ -178,13 +178,13 @@ def subgradient(kernel: Tensor, groups: str, norm: str, slope: Tensor) -> Tensor
     return restore(pull_back(blocks, shape, groups, slope), kernel)
 
 
-def _pull_back_l2(blocks: Tensor, shape: Shape, groups: str, slope: Tensor) -> Tensor:
+def _pull_back_l2(blocks: Tensor, shape: SpatialShape, groups: str, slope: Tensor) -> Tensor:
     norms = nested_norms(ring_squares(blocks, shape, groups))
     ratios = ops.where(norms > 0, slope / nonzero(norms), 0.0)
     return blocks * _spread(outward_sum(ratios), shape, groups)
 
 
-def _pull_back_linf(blocks: Tensor, shape: Shape, groups: str, slope: Tensor) -> Tensor:
+def _pull_back_linf(blocks: Tensor, shape: SpatialShape, groups: str, slope: Tensor) -> Tensor:
     magnitudes = ops.abs(blocks)
     by_position = ops.max(magnitudes, axis=1)
     by_rings = by_ring(by_position, shape, groups, ops.max)
@@ -203,7 +203,7 @@ def _ties(candidates: Tensor, maximum: Tensor, axis: int) -> Tensor:
     return hits / nonzero(ops.sum(hits, axis=axis, keepdims=True))
 
 
-def _spread(rings: Tensor, shape: Shape, groups: str) -> Tensor:
+def _spread(rings: Tensor, shape: SpatialShape, groups: str) -> Tensor:
     """From (rings, kernels) to (positions, 1, kernels)."""
     return ops.take(rings, ring_index(shape, groups), axis=0)[:, None]
 
@@ -252,7 +252,7 @@ def shrinkage(squares: Tensor, steps: Tensor) -> Tensor:
     return ops.stack([*itertools.accumulate(reversed(factors), operator.mul)][::-1])
 
 
-def _clip_levels(magnitudes: Tensor, shape: Shape, groups: str, steps: Tensor) -> Tensor:
+def _clip_levels(magnitudes: Tensor, shape: SpatialShape, groups: str, steps: Tensor) -> Tensor:
     """The magnitude each ring is clipped to, from entries (positions, in, kernels)."""
     inner = magnitudes[:0, 0]
     levels = []

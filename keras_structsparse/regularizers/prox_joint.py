@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from keras import ops
 
-from keras_structsparse.regularizers.group_norms import Tensor, constant, safe_sqrt
+from keras_structsparse._typing import Tensor
+from keras_structsparse.regularizers.group_norms import constant, safe_sqrt
 
 NEWTON_STEPS = 12
 """Convergence is quadratic and from one side, as of the secular equation of trust regions."""

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers.group_norms import (
-    Tensor,
     constant,
     group_norms,
     nonzero,

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.graph.channels.propagation import Walk
 from keras_structsparse.graph.channels.rule import Channels, Reading
 from keras_structsparse.graph.functional_graph import Graph
 
-Array = Any
 Adder = Callable[[Walk, Array, Array], bool]
 
 # A carrier much smaller than the constants it stands for would magnify rounding errors.

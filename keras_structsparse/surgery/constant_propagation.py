@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.rule import Site
-
-Array = Any
 
 
 def through(site: Site) -> Array:

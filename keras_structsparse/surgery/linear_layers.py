@@ -16,11 +16,10 @@ import keras
 import numpy as np
 from keras import activations
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels import weight_provenance
 from keras_structsparse.graph.channels.rule import Channels, Flow, Reading, Site
 from keras_structsparse.graph.channels.weight_provenance import Taken
-
-Array = Any
 
 ELEMENTWISE = frozenset(
     {

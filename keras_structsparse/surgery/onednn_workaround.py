@@ -9,13 +9,11 @@ the same places, and leaves a convolution without strides behind it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.graph.channels.rule import Site
-
-Tensor = Any
 
 REGISTER = 16
 """Numbers of single precision in the largest register."""

@@ -16,13 +16,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse._validation import nonnegative, positive
 from keras_structsparse.errors import ModelError, PlanError
 from keras_structsparse.graph import functional_graph, kernel_supports, prunable_layers
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.surgery import thresholds
 
-Array = Any
 Masks = dict[int, dict[str, Array]]
 
 FORMAT = "keras_structsparse.plan/1"

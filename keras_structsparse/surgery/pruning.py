@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse._validation import positive
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.channels import weight_provenance
@@ -17,9 +16,6 @@ from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery.channel_selection import Layout, choose
 from keras_structsparse.surgery.plans import Masks, Plan, masks
 from keras_structsparse.surgery.plans import plan as read_plan
-
-Array = Any
-Tensor = Any
 
 CONSTANTS = ("exact", "interior", "drop")
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.costs import filled
-
-Array = Any
 
 
 def returning(kept: Array, strength: Array, block: int) -> Array:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import kernel_supports, prunable_layers, streams
 from keras_structsparse.graph.functional_graph import Graph
 from keras_structsparse.surgery import rounding
-
-Array = Any
 
 
 def sizes(

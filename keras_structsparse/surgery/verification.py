@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.surgery import Costs, prune
 from keras_structsparse.surgery.plans import Plan, masked
-
-Array = Any
 
 TOLERANCE = 1e-10
 

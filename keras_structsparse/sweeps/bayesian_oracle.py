@@ -12,10 +12,10 @@ from typing import Any
 import keras_tuner
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.sweeps.settings import Settings, Trial
 from keras_structsparse.sweeps.tuner import OBJECTIVE, consult
 
-Array = Any
 Score = tuple[Trial, float]
 """A finished trial and what it is worth, see :func:`keras_structsparse.sweeps.scoring.score`."""
 

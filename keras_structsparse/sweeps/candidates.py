@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_structsparse._typing import Array
 from keras_structsparse.data.datasets import Dataset
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
@@ -17,8 +18,6 @@ from keras_structsparse.surgery.plans import Plan, plan
 from keras_structsparse.sweeps.settings import Settings
 from keras_structsparse.sweeps.threshold_selection import masked_accuracy
 from keras_structsparse.training.fit import accuracy
-
-Array = Any
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from statistics import fmean
 
 import keras
 
-from keras_structsparse._files import StrPath, new_directory, write_text
+from keras_structsparse._files import new_directory, write_text
+from keras_structsparse._typing import StrPath
 from keras_structsparse.export.formats import export, load_model, save_model
 from keras_structsparse.models.card import Card
 from keras_structsparse.profiling.latency import latency

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from keras_structsparse._files import StrPath
+from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import MarksError
 
 

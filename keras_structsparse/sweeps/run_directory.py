@@ -16,7 +16,8 @@ from typing import Any
 
 import keras
 
-from keras_structsparse._files import StrPath, new_directory, write_text
+from keras_structsparse._files import new_directory, write_text
+from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import OutputError, PlanError
 from keras_structsparse.export.formats import SUFFIX, load_model, save_model
 from keras_structsparse.surgery.kernel_provenance import Ancestry

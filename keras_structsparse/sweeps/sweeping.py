@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from keras_structsparse._files import StrPath
+from keras_structsparse._typing import StrPath
 from keras_structsparse.data.datasets import Dataset
 from keras_structsparse.errors import DatasetError
 from keras_structsparse.sweeps.points import Point

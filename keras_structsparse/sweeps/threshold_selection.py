@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.functional_graph import read
 from keras_structsparse.surgery.plans import Plan, masks, plan
 from keras_structsparse.training.fit import accuracy
-
-Array = Any
 
 
 def masked_accuracy(model: keras.Model, chosen: Plan, data: tuple[Array, Array]) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_structsparse._typing import Array
 from keras_structsparse.data.datasets import Dataset, Split
 from keras_structsparse.errors import DeadNetworkError, ModelError
 from keras_structsparse.profiling.profile import profile
@@ -33,7 +34,6 @@ from keras_structsparse.training.penalty_config import Form
 from keras_structsparse.training.reattachment import reattach
 from keras_structsparse.training.shrinking import NO_HELPERS
 
-Array = Any
 Build = Callable[[], keras.Model]
 Outcome = tuple[Point, keras.Model]
 

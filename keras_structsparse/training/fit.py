@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.regularizers import GroupSparsityRegularizer
 from keras_structsparse.regularizers.alpha import let_go
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
@@ -19,7 +20,6 @@ from keras_structsparse.training.optimizer.proximal import Proximal
 from keras_structsparse.training.shrinking import Shrunk, fit_shrinking
 from keras_structsparse.training.tf_warm_start import build_for_training
 
-Array = Any
 Split = tuple[Array, Array]
 
 CLASSIFIER: Mapping[str, Any] = {

@@ -15,12 +15,12 @@ from typing import Any
 
 import keras
 
+from keras_structsparse._typing import Array
 from keras_structsparse.regularizers.alpha import Alpha
 from keras_structsparse.regularizers.attachment import regularizers_of
 from keras_structsparse.surgery import Origin, origins
 from keras_structsparse.training.optimizer.proximal import Proximal
 
-Array = Any
 Optimizer = Any
 
 AVERAGE = "average"

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.prunable_layers import batch_norm_pairs, kernel_layers
@@ -26,8 +27,6 @@ from keras_structsparse.training.reattachment import check_reattachable, reattac
 from keras_structsparse.training.shrinking_schedule import Course, Section, saving
 from keras_structsparse.training.tf_input import fed
 from keras_structsparse.training.tf_warm_start import build_for_training
-
-Array = Any
 
 NO_HELPERS = Costs(move=0.0, start=1e15)
 """One more operation is dearer than anything that it saves. So in training no layer is split, no

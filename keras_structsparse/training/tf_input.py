@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-Array = Any
+from keras_structsparse._typing import Array
 
 LEFT_TO_KERAS = frozenset({"sample_weight", "steps_per_epoch", "validation_split"})
 """Arguments of ``fit`` that need the arrays."""

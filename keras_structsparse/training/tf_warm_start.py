@@ -8,14 +8,11 @@ operation by operation.
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
+from keras_structsparse._typing import Array
 from keras_structsparse.training.optimizer.distribution import scope_of
 from keras_structsparse.training.tf_input import are_arrays
-
-Array = Any
 
 
 def build_for_training(model: keras.Model, x: Array, y: Array) -> None:

@@ -20,9 +20,10 @@ from helpers_prox import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.graph import kernel_supports
 from keras_structsparse.regularizers import nested_groups, penalties
-from keras_structsparse.regularizers.group_norms import Tensor, group_norms
+from keras_structsparse.regularizers.group_norms import group_norms
 from keras_structsparse.regularizers.prox_squared import prox_squared
 
 SHAPES = [(5, 5, 2, 6), (4, 4, 1, 6), (3, 2, 3, 6), (7, 2, 6), (5, 6)]

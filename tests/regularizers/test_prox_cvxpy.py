@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from helpers_prox import Array, naive_norms, numpy, random_kernel
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.graph import kernel_supports
 from keras_structsparse.regularizers import nested_groups, penalties
-from keras_structsparse.regularizers.group_norms import Tensor
 from keras_structsparse.regularizers.prox_squared import prox_squared
 
 TIGHT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas", "tol_ktratio"), 1e-10)

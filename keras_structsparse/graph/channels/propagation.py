@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.channels import shared_layers
 from keras_structsparse.graph.channels.costs import Realization
@@ -23,8 +23,6 @@ from keras_structsparse.graph.channels.rule import (
     unknown,
 )
 from keras_structsparse.graph.functional_graph import Call, Graph
-
-Array = Any
 
 
 @dataclass(frozen=True)

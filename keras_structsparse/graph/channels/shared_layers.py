@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from keras_structsparse.graph.channels.rule import Channels, Flow, Shape, Site, channels_last
+from keras_structsparse._typing import Shape
+from keras_structsparse.graph.channels.rule import Channels, Flow, Site, channels_last
 from keras_structsparse.graph.functional_graph import Call, Graph
 
-Array = Any
 Known = Mapping[int, tuple[Channels, ...]]
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.cloning import set_weights
 
-Array = Any
 Index = Any
 
 

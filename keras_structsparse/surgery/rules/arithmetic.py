@@ -15,14 +15,12 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site, emit
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.constant_propagation import settled
-
-Array = Any
-Tensor = Any
 
 MIXERS: dict[int, type[keras.Layer]] = {
     2: layers.Dense,

@@ -11,18 +11,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array, Shape, Tensor
 from keras_structsparse.graph import kernel_supports
 from keras_structsparse.graph.channels.costs import Cut, Price, whole
 from keras_structsparse.graph.channels.registry import register
-from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Shape, Site, emit, misplaced
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
 from keras_structsparse.surgery.onednn_workaround import overflows, picked
 from keras_structsparse.surgery.rules.slicing import pick
 
-Array = Any
-Tensor = Any
 Pads = list[tuple[int, int]]
 Stage = tuple[dict[int, type[keras.Layer]], str, Pads]
 

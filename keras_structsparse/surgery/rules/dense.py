@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
-
-Array = Any
 
 
 def flow(site: Site) -> Flow:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from keras import layers
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import (
     Channels,
@@ -25,8 +25,6 @@ from keras_structsparse.graph.channels.rule import (
 )
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
-
-Array = Any
 
 
 def flow(site: Site) -> Flow:

@@ -6,19 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Number
-from typing import Any
 
 import numpy as np
 from keras import activations, layers, ops
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery import linear_layers
 from keras_structsparse.surgery.constant_propagation import settled
-
-Array = Any
 
 
 def flow_activation(site: Site) -> Flow:

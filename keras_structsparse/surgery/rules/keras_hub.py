@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Piece, Rule, Site, emit
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery.rules import elementwise, mixing
-
-Array = Any
 
 
 def build_affine(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:

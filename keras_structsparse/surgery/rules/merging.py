@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Number
-from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site
@@ -26,7 +26,6 @@ from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules import arithmetic
 from keras_structsparse.surgery.rules.arithmetic import arranged, policy
 
-Array = Any
 Product = operation_type(keras.ops.multiply, 2)
 
 

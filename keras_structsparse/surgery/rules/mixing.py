@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import layers, ops
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site
 from keras_structsparse.graph.functional_graph import operation_type
-
-Array = Any
 
 CHANNELS = "it mixes channels: every output depends on all of them"
 

@@ -12,12 +12,12 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, unknown
 from keras_structsparse.graph.cloning import clone, set_weights
 from keras_structsparse.surgery.constant_propagation import settled
 
-Array = Any
 Affine = tuple[Array, Array]
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site, misplaced
 from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules.arithmetic import policy
 from keras_structsparse.surgery.rules.elementwise import build
 
-Array = Any
 Refuses = Callable[[Site], str | None]
 
 

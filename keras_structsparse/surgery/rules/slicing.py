@@ -9,13 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site
 from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules import elementwise
-
-Array = Any
-Tensor = Any
 
 Slice = operation_type(lambda x: x[..., :1])
 Split = operation_type(lambda x: keras.ops.split(x, 1, axis=-1)[0])

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
-
-Array = Any
 
 
 def flow(site: Site) -> Flow:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.export.formats import load_model
 from keras_structsparse.plots import strips_figure
 from keras_structsparse.sweeps.report.drawing import Drawing
 from keras_structsparse.sweeps.run_summary import Contents
-
-Array = Any
 
 
 def kernel_drawings(contents: Contents) -> Iterator[Drawing]:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.profiling.estimate import remaining
 from keras_structsparse.profiling.kernel_reader import Reader, State
@@ -23,7 +24,6 @@ from keras_structsparse.training.callbacks.greedy_group_selection import (
     cut,
 )
 
-Array = Any
 Mask = tuple[keras.Variable, Any]
 """A variable, and a tensor of ones and zeros of its shape."""
 

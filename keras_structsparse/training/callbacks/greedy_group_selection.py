@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = Any
+from keras_structsparse._typing import Array
+
 Sizes = Mapping[str, Array]
 
 MOST_TRIALS = 100

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse._validation import nonnegative, require
 from keras_structsparse.profiling.estimate import remaining
 from keras_structsparse.profiling.kernel_reader import Reader
@@ -15,8 +16,6 @@ from keras_structsparse.profiling.profile import profile
 from keras_structsparse.regularizers.attachment import regularizers_of
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.surgery.plans import Plan
-
-Array = Any
 
 
 class SparsityLogger(keras.callbacks.Callback):

@@ -17,9 +17,9 @@ from typing import Any
 
 from keras import ops
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers import penalties
 from keras_structsparse.regularizers.group_norms import (
-    Tensor,
     nested_norms,
     nonzero,
     outward_sum,

@@ -9,9 +9,10 @@ from functools import cached_property
 
 from keras import ops
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers import nested_groups
 from keras_structsparse.regularizers.coupling import NormOf, Stream, Writer
-from keras_structsparse.regularizers.group_norms import Tensor, constant, nested_norms, safe_sqrt
+from keras_structsparse.regularizers.group_norms import constant, nested_norms, safe_sqrt
 from keras_structsparse.regularizers.prox_joint import shrink_jointly
 from keras_structsparse.training.optimizer.stacked_kernels import Batch, Target, norm_factors
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 
-Tensor = Any
+from keras_structsparse._typing import Tensor
+
 Assignment = tuple[keras.Variable, Tensor]
 
 

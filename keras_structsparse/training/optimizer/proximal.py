@@ -15,6 +15,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers.alpha import Alpha
 from keras_structsparse.training.optimizer import distribution
 from keras_structsparse.training.optimizer.batched_prox import proximal_steps, subgradients
@@ -28,8 +29,6 @@ from keras_structsparse.training.optimizer.regularized_variables import (
 )
 from keras_structsparse.training.optimizer.stacked_kernels import Target
 from keras_structsparse.training.optimizer.step_size import is_preconditioned, kind_of, move, travel
-
-Tensor = Any
 
 OF_THE_WHOLE_STEP = ("use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor")
 """Settings that `Proximal` takes over from the optimizer it wraps: averages must see the weights

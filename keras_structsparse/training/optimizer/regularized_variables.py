@@ -6,16 +6,14 @@ import collections
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.kernel_layouts import LAYOUTS
 from keras_structsparse.training.optimizer.stacked_kernels import Target
-
-Tensor = Any
 
 
 def targets_of(variables: Sequence[keras.Variable]) -> list[Target]:

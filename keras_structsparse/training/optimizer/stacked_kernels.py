@@ -9,11 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_structsparse._typing import Tensor
 from keras_structsparse.graph import kernel_supports
 from keras_structsparse.regularizers import nested_groups, penalties
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.group_norms import (
-    Tensor,
     constant,
     nested_norms,
     nonzero,

@@ -17,7 +17,8 @@ from keras import ops
 from keras import optimizers as O
 from keras.optimizers import Optimizer
 
-Tensor = Any
+from keras_structsparse._typing import Tensor
+
 Preconditioner = Callable[[Optimizer, int, Tensor], Tensor]
 
 
