@@ -13,7 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse.graph import functional_graph, streams
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.channels.channel_groups import ChannelMap
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.profiling import multiply_adds
@@ -84,8 +85,8 @@ def coupled(model: keras.Model, plan: Plan) -> Plan:
     As training with ``coupled=True`` has it: residual streams get narrower.
     """
     sizes = {name: list(own) for name, own in plan.sizes.items()}
-    found = streams.channels(functional_graph.read(model), sizes)
-    for run in streams.joined(found, list(sizes)):
+    found = ChannelMap.of(functional_graph.read(model))
+    for run in found.joined(list(sizes)):
         for j in range(run.width):
             (leader, start), *rest = run.first
             for name, first in rest:

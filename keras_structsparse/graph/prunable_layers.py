@@ -1,10 +1,16 @@
-"""Which layers have kernels that can be chosen, and what hides their scale."""
+"""Which layers of a model have kernels that can be removed one by one, read once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
 import keras
 
-from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.channels.channel_groups import ChannelMap
+from keras_structsparse.graph.functional_graph import Call, Graph, read
 
 KERNEL_LAYERS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
 PADDINGS = (
@@ -12,6 +18,79 @@ PADDINGS = (
     keras.layers.ZeroPadding2D,
     keras.layers.ZeroPadding3D,
 )
+
+
+@dataclass(frozen=True)
+class PrunableLayers:
+    """The prunable layers of a model, with all that penalties, plans and surgery read of it.
+
+    Functions that take a model take this value as well: then they do not read the graph again. It
+    describes the model's layers, not the values of their weights, so it holds while they train.
+
+    Attributes:
+        model: The model that was read.
+        graph: Its graph.
+        layers: The layers by name, in topological order: those of :func:`kernel_layers`.
+        batch_norms: The batch normalisation paired with each layer that has one, by the layer's
+            name: those of :func:`batch_norm_pairs`.
+
+    Examples:
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, name="c")])
+        >>> found = PrunableLayers.of(model)
+        >>> list(found.layers), PrunableLayers.of(found) is found
+        (['c'], True)
+    """
+
+    model: keras.Model
+    graph: Graph
+    layers: Mapping[str, keras.Layer]
+    batch_norms: Mapping[str, keras.Layer]
+
+    @classmethod
+    def of(cls, model: keras.Model | PrunableLayers) -> PrunableLayers:
+        """Read a model, unless it has been read already.
+
+        Args:
+            model: A functional or built Sequential model, or what this method returned.
+
+        Returns:
+            The model's prunable layers.
+
+        Raises:
+            ModelError: The model has no graph.
+        """
+        if isinstance(model, PrunableLayers):
+            return model
+        graph = read(model)
+        return cls(model, graph, kernel_layers(graph), batch_norm_pairs(graph))
+
+    @cached_property
+    def channels(self) -> ChannelMap:
+        """Which kernels write every channel, by the rules of surgery."""
+        return ChannelMap.of(self.graph)
+
+    @cached_property
+    def scaled_norms(self) -> Mapping[str, keras.Layer]:
+        """The paired batch normalisations that have a scale gamma, by name of the layer."""
+        return {name: norm for name, norm in self.batch_norms.items() if norm.scale}
+
+    @cached_property
+    def convolutions(self) -> Mapping[str, keras.Layer]:
+        """The convolutions among the layers, by name."""
+        return {name: layer for name, layer in self.layers.items() if is_convolution(layer)}
+
+
+ModelLike: TypeAlias = keras.Model | PrunableLayers
+"""A model, or what has been read of it."""
+
+
+def graph_of(model: ModelLike) -> Graph:
+    """The graph of a model, which is not read again where it has been read.
+
+    Raises:
+        ModelError: The model has no graph.
+    """
+    return model.graph if isinstance(model, PrunableLayers) else read(model)
 
 
 def is_convolution(operation: keras.Operation) -> bool:

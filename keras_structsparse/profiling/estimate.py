@@ -1,38 +1,35 @@
 """What surgery would leave of a network, counted without building it.
 
-Rebuilding a network takes a quarter of a second and more: too long for a look after every few
-steps of training. Here only the widths and sizes are followed, in a few milliseconds.
+Rebuilding a network takes a quarter of a second and more: too long for a check every few steps of
+training. Here only widths and sizes follow the channels, which takes a few milliseconds.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from keras_structsparse._typing import Array
+from keras_structsparse.graph.channels.channel_groups import ChannelStep
 from keras_structsparse.graph.channels.costs import REALIZE
-from keras_structsparse.graph.functional_graph import Call, Graph
-from keras_structsparse.graph.prunable_layers import kernel_layers
-from keras_structsparse.profiling import multiply_adds
+from keras_structsparse.graph.functional_graph import Call
+from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
+from keras_structsparse.profiling.multiply_adds import multiply_adds
 
 Sizes = Mapping[str, Sequence[int]]
-Masks = dict[int, Array]
 
 
-def remaining(network: Graph, sizes: Sizes, realize: str = "auto") -> dict[str, int]:
-    """The multiply-adds (eq. 10) of each layer that surgery would leave, approximately.
-
-    A channel counts as live where a kernel that stays reads a live channel, and passes through
-    layers of one width; all sides of a sum keep the channels of the sum. Layers are cropped to
-    their largest kernels, or split where that pays, as :func:`prune` does. Carriers of constants
-    and windows that stay larger to do without padding are left out.
+def remaining(model: ModelLike, sizes: Sizes, realize: str = "auto") -> dict[str, int]:
+    """The multiply-adds of each layer that surgery would leave, as :class:`Estimate` counts them.
 
     Args:
-        network: The graph of the model.
-        sizes: The sizes of the kernels, by layer; layers not named stay as they are.
-        realize: As for :func:`prune`.
+        model: A functional or built Sequential model, or its prunable layers.
+        sizes: The sizes of the kernels, by layer; layers that are not named are kept as they are.
+        realize: As for :func:`keras_structsparse.prune`.
 
     Returns:
         By name of the layer; layers without multiply-adds are left out.
@@ -42,98 +39,151 @@ def remaining(network: Graph, sizes: Sizes, realize: str = "auto") -> dict[str, 
 
     Examples:
         >>> import keras
-        >>> from keras_structsparse.graph.functional_graph import read
         >>> stack = [keras.layers.Conv2D(4, 3, padding="same", name=name) for name in ("a", "b")]
         >>> model = keras.Sequential([keras.Input((8, 8, 1)), *stack])
-        >>> remaining(read(model), {"a": (3, 0, 2, 0)})
+        >>> remaining(model, {"a": (3, 0, 2, 0)})
         {'a': 1152, 'b': 4608}
     """
-    layers = kernel_layers(network)
-    kernels = {id(c): _sizes(network, c, sizes) for c in network.calls if c.name in layers}
-    kept = _kept(network, _live(network, kernels), kernels)
-    shapes = dict(enumerate(network.shapes))
-    found: dict[str, int] = {}
-    for call in network.calls:
-        if getattr(call.operation, "weights", ()):
-            whole = multiply_adds.multiply_adds(call.operation, call, shapes) or 0
-            left = round(whole * _share(call, kept, kernels.get(id(call)), whole, realize))
-            found[call.name] = found.get(call.name, 0) + left
-    return {name: work for name, work in found.items() if work}
+    return Estimate.of(PrunableLayers.of(model), realize).remaining(sizes)
 
 
-def _sizes(network: Graph, call: Call, sizes: Sizes) -> Array:
-    """The sizes of a layer's kernels; whole where surgery leaves the layer as it is."""
-    shape = tuple(call.operation.kernel.shape)
-    whole = np.full(shape[-1], max(shape[:-2], default=1))
-    fixed = network.is_shared(call) or call.outputs[0] in network.outputs
-    return whole if fixed else np.asarray(sizes.get(call.name, whole))
+@dataclass(frozen=True)
+class _Work:
+    """A call of a layer that may have multiply-adds.
+
+    Attributes:
+        step: What the call does to channels.
+        whole: Its multiply-adds before surgery.
+        kernel: Shape of its kernel, if its kernels can be removed one by one; else None.
+        fixed: Whether the estimate takes the kernels as they are: the layer is called more than
+            once, or makes an output of the model.
+    """
+
+    step: ChannelStep
+    whole: int
+    kernel: tuple[int, ...] | None
+    fixed: bool
+
+    @property
+    def call(self) -> Call:
+        return self.step.call
 
 
-# --- channels ---
+@dataclass(frozen=True)
+class Estimate:
+    """The multiply-adds (eq. 10) of each layer that surgery would leave, approximately.
+
+    A channel counts as live where a kept kernel reads a live channel; the rules of surgery say how
+    calls pass channels on. All sides of a sum keep the channels of the sum. Layers are cropped to
+    their largest kernels, or split where that pays, as :func:`keras_structsparse.prune` does.
+    Carriers of constants, and windows that are kept larger to do without padding, are left out.
+
+    Attributes:
+        found: The prunable layers of the model.
+        work: The calls of the model.
+        realize: As for :func:`keras_structsparse.prune`.
+    """
+
+    found: PrunableLayers
+    work: tuple[_Work, ...]
+    realize: str
+
+    @classmethod
+    def of(cls, found: PrunableLayers, realize: str = "auto") -> Self:
+        """Prepare an estimate.
+
+        Args:
+            found: The prunable layers of the model.
+            realize: As for :func:`keras_structsparse.prune`.
+
+        Raises:
+            ModelError: The size of a map is open.
+        """
+        return cls(found, tuple(_work(found, step) for step in found.channels.steps), realize)
+
+    def remaining(self, sizes: Sizes) -> dict[str, int]:
+        """The multiply-adds that are left.
+
+        Args:
+            sizes: The sizes of the kernels, by layer; other layers are kept as they are.
+
+        Returns:
+            By name of the layer; layers without multiply-adds are left out.
+        """
+        kernels = [_sizes(work, sizes) for work in self.work]
+        kept = self._kept(self._live(kernels), kernels)
+        found: dict[str, int] = {}
+        for work, own in zip(self.work, kernels, strict=True):
+            if work.whole:
+                left = round(work.whole * _share(work, kept, own, self.realize))
+                found[work.call.name] = found.get(work.call.name, 0) + left
+        return {name: left for name, left in found.items() if left}
+
+    def _live(self, kernels: Sequence[Array | None]) -> Array:
+        """For each number of a channel, whether it depends on the input."""
+        live = np.ones(len(self.found.channels.kept), bool)
+        for work, sizes in zip(self.work, kernels, strict=True):
+            step = work.step
+            if sizes is not None:
+                live[step.outputs[0]] = (sizes > 0) & live[step.inputs[0]].any()
+            elif step.mixes:
+                reads = any(live[ids].any() for ids in step.inputs)
+                for ids in step.outputs:
+                    live[ids] = reads
+            elif step.merged:
+                passed = [step.outputs[0]] if _passes(step) else []
+                live[step.outputs[0]] = np.any([live[i] for i in (*passed, *step.merged)], axis=0)
+        return live
+
+    def _kept(self, live: Array, kernels: Sequence[Array | None]) -> Array:
+        """The live channels that something reads, and those that a sum needs on all its sides."""
+        kept = np.zeros(len(live), bool)
+        for tensor in self.found.graph.outputs:
+            ids = self.found.channels.channels[tensor]
+            kept[ids] = live[ids]
+        for work in reversed(self.work):
+            step = work.step
+            if not any(kept[ids].any() for ids in step.outputs):
+                continue
+            if step.mixes:
+                for ids in step.inputs:
+                    kept[ids] |= live[ids]
+            for ids in step.merged:
+                # A side whose channels are all constant is removed from the sum.
+                kept[ids] |= kept[step.outputs[0]] & live[ids].any()
+        return kept
 
 
-def _live(network: Graph, kernels: Masks) -> Masks:
-    """Which channels of each tensor depend on the input."""
-    widths = _widths(network)
-    live = {i: np.ones(widths[i], bool) for i in network.inputs}
-    for call in network.calls:
-        inputs = [live[i] for i in call.inputs]
-        for i in call.outputs:
-            if id(call) in kernels:
-                live[i] = (kernels[id(call)] > 0) & inputs[0].any()
-            else:
-                live[i] = _passed(inputs, widths[i])
-    return live
+def _work(found: PrunableLayers, step: ChannelStep) -> _Work:
+    call, graph = step.call, found.graph
+    counted = getattr(call.operation, "weights", ())
+    whole = multiply_adds(call.operation, call, dict(enumerate(graph.shapes))) if counted else 0
+    kernel = tuple(call.operation.kernel.shape) if call.name in found.layers else None
+    fixed = graph.is_shared(call) or call.outputs[0] in graph.outputs
+    return _Work(step, whole or 0, kernel, fixed)
 
 
-def _passed(inputs: Sequence[Array], width: int) -> Array:
-    """The live channels behind a layer without kernels, by the widths of its inputs alone."""
-    widths = [len(side) for side in inputs]
-    if set(widths) == {width}:
-        return np.any(inputs, axis=0)
-    if sum(widths) == width:
-        return np.concatenate(inputs)
-    if len(inputs) == 1 and width % widths[0] == 0:
-        return np.tile(inputs[0], width // widths[0])  # Flatten: positions, then channels.
-    return np.ones(width, bool)
+def _passes(step: ChannelStep) -> bool:
+    return any(np.isin(step.outputs[0], ids).all() for ids in step.inputs)
 
 
-def _kept(network: Graph, live: Masks, kernels: Masks) -> Masks:
-    """The live channels that something reads, and those that a sum needs on all its sides."""
-    kept = {i: live[i] & (i in network.outputs) for i in live}
-    for call in reversed(network.calls):
-        below = np.any([kept[i] for i in call.outputs], axis=0)
-        for i in call.inputs if below.any() else ():
-            through = id(call) not in kernels and len(kept[i]) == len(below)
-            # A side of constants leaves its sum.
-            wanted = below & live[i].any() if through else live[i]
-            kept[i] = kept[i] | wanted
-    return kept
+def _sizes(work: _Work, sizes: Sizes) -> Array | None:
+    """The sizes of the kernels of a layer; None where kernels cannot be removed one by one."""
+    if work.kernel is None:
+        return None
+    whole = np.full(work.kernel[-1], max(work.kernel[:-2], default=1))
+    return whole if work.fixed else np.asarray(sizes.get(work.call.name, whole))
 
 
-def _widths(network: Graph) -> list[int]:
-    """The number of channels of each tensor."""
-    first = any(multiply_adds.channel_axis(call.operation) == 1 for call in network.calls)
-    axes = [1 if first and len(shape) > 2 else -1 for shape in network.shapes]
-    return [
-        (shape[axis] if shape else None) or 1
-        for shape, axis in zip(network.shapes, axes, strict=True)
-    ]
-
-
-# --- multiply-adds ---
-
-
-def _share(call: Call, kept: Masks, sizes: Array | None, whole: int, realize: str) -> float:
+def _share(work: _Work, kept: Array, sizes: Array | None, realize: str) -> float:
     """The share of a layer's multiply-adds that is left."""
-    outputs = kept[call.outputs[0]]
-    if sizes is None:
+    outputs = kept[work.step.outputs[0]]
+    if work.kernel is None or sizes is None:
         return float(outputs.mean())
-    shape = tuple(call.operation.kernel.shape)
     left = np.maximum(np.sort(sizes[outputs]), 1)
-    inputs = int(kept[call.inputs[0]].sum())
-    entries = _entries(shape[:-2], inputs, left, whole // math.prod(shape), realize)
-    return entries / math.prod(shape)
+    inputs = int(kept[work.step.inputs[0]].sum())
+    places = work.whole // math.prod(work.kernel)
+    return _entries(work.kernel[:-2], inputs, left, places, realize) / math.prod(work.kernel)
 
 
 def _entries(shape: Sequence[int], inputs: int, sizes: Array, places: int, realize: str) -> int:

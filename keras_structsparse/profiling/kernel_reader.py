@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph import functional_graph, kernel_supports, prunable_layers
+from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.kernel_correlation import mean_correlation
 from keras_structsparse.surgery.thresholds import effective_norms
 
@@ -16,26 +18,25 @@ State = Mapping[str, tuple[Array, Array | None]]
 """By layer the kernel, and the scale of its batch normalisation or None."""
 
 
-class Reader:
-    """The kernels of a model that can be chosen, with the scales that hide theirs.
+@dataclass(frozen=True)
+class KernelReader:
+    """Reads and writes the kernels of prunable layers, with the scales that hide their norms.
 
     Attributes:
-        graph: The graph of the model.
-        layers: The layers by name, in topological order.
-        norms: The batch normalisation, with a scale, that alone reads a layer; by its name.
-
-    Args:
-        model: A functional or built Sequential model.
-
-    Raises:
-        ModelError: The model has no graph.
+        found: The prunable layers of the model.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        self.graph = functional_graph.read(model)
-        self.layers = prunable_layers.kernel_layers(self.graph)
-        pairs = prunable_layers.batch_norm_pairs(self.graph)
-        self.norms = {name: norm for name, norm in pairs.items() if norm.scale}
+    found: PrunableLayers
+
+    @property
+    def layers(self) -> Mapping[str, keras.Layer]:
+        """The layers by name, in topological order."""
+        return self.found.layers
+
+    @property
+    def norms(self) -> Mapping[str, keras.Layer]:
+        """The paired batch normalisations that have a scale, by name of the layer."""
+        return self.found.scaled_norms
 
     def state(self) -> State:
         """Copies of all kernels and scales."""

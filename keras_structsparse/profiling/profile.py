@@ -12,6 +12,7 @@ import keras
 from keras_structsparse._typing import Shape
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.prunable_layers import ModelLike, graph_of
 from keras_structsparse.profiling import multiply_adds
 from keras_structsparse.profiling.summaries import (
     Comparison,
@@ -24,7 +25,7 @@ __all__ = ["Comparison", "LayerComparison", "LayerProfile", "Profile", "compare"
 
 
 def profile(
-    model: keras.Model, input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None
+    model: ModelLike, input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None
 ) -> Profile:
     """Count the multiply-adds (eq. 10) and weights of a network.
 
@@ -53,7 +54,7 @@ def profile(
         >>> counted.multiply_adds == 8 * 8 * 3 * 3 * 3 * 8, counted.params == 3 * 3 * 3 * 8 + 8
         (True, True)
     """
-    network = functional_graph.read(model)
+    network = graph_of(model)
     shapes = multiply_adds.shapes_of(network, input_shape)
     seen: set[int] = set()
     found = [_layer_profile(network, call, shapes, seen) for call in network.layers()]

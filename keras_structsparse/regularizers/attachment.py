@@ -10,7 +10,7 @@ import keras
 
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import functional_graph
-from keras_structsparse.graph.prunable_layers import batch_norm_pairs, is_convolution, kernel_layers
+from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers, graph_of
 from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.coupled_groups import (
@@ -75,19 +75,19 @@ def attach(
     if weights not in SHARES:
         raise ValueError(f"weights: expected one of {tuple(SHARES)}. Received: {weights!r}")
     _check_choice(regularizer, weights, coupled)
-    network = functional_graph.read(model)
-    chosen = _chosen(network, layers)
-    pairs = batch_norm_pairs(network)
+    found = PrunableLayers.of(model)
+    chosen = _chosen(found, layers)
+    pairs = found.batch_norms
     norms = {name: _scaled_norm(name, pairs[name]) for name in chosen if name in pairs}
-    shares = SHARES[weights](network, chosen)
+    shares = SHARES[weights](found.graph, chosen)
     mean = math.fsum(shares.values()) / len(shares)
     shares = {name: share / mean for name, share in shares.items()}
-    _set(Site(network, chosen, norms, shares, regularizer.norm), regularizer, coupled)
+    _set(Site(found, chosen, norms, shares, regularizer.norm), regularizer, coupled)
     _forget_traces(model)
     return model
 
 
-def regularizers_of(model: keras.Model) -> dict[str, GroupSparsityRegularizer]:
+def regularizers_of(model: ModelLike) -> dict[str, GroupSparsityRegularizer]:
     """The regularizers of this package on a model, by name of the layer.
 
     Args:
@@ -97,29 +97,28 @@ def regularizers_of(model: keras.Model) -> dict[str, GroupSparsityRegularizer]:
         In topological order.
     """
     found = {}
-    for call in functional_graph.read(model).layers():
+    for call in graph_of(model).layers():
         regularizer = getattr(getattr(call.operation, "kernel", None), "regularizer", None)
         if isinstance(regularizer, GroupSparsityRegularizer):
             found[call.name] = regularizer
     return found
 
 
-def _chosen(network: functional_graph.Graph, names: Iterable[str] | None) -> dict[str, keras.Layer]:
-    available = kernel_layers(network)
+def _chosen(found: PrunableLayers, names: Iterable[str] | None) -> Mapping[str, keras.Layer]:
+    available = found.layers
     if names is None:
-        chosen = {n: layer for n, layer in available.items() if is_convolution(layer)}
-        if not chosen:
+        if not found.convolutions:
             raise ModelError(
-                f"Model '{network.model.name}' has no convolutions to regularize. Expected at "
+                f"Model '{found.model.name}' has no convolutions to regularize. Expected at "
                 "least one Conv1D, Conv2D or Conv3D layer with groups=1."
             )
-        return chosen
+        return found.convolutions
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise ValueError("layers: expected at least one name. Received: none")
     for name in names:
         if name not in available:
-            raise ValueError(_unavailable(network, available, name))
+            raise ValueError(_unavailable(found.graph, available, name))
     return {name: available[name] for name in names}
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import keras
 
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import streams
+from keras_structsparse.graph.channels.channel_groups import KernelRun, runs
 from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.regularizers import nested_groups
 from keras_structsparse.regularizers.coupling import Links, Stream, Writer, share_of
 
@@ -22,14 +23,14 @@ class Site:
     """A network and what of it is regularized.
 
     Attributes:
-        graph: The network.
+        found: The prunable layers of the network.
         layers: The layers, by name.
         norms: The batch normalisation paired with each layer that has one.
         shares: Each layer's share of alpha.
         norm: The norm of the regularizer.
     """
 
-    graph: Graph
+    found: PrunableLayers
     layers: Mapping[str, keras.Layer]
     norms: Mapping[str, keras.Layer]
     shares: Mapping[str, float]
@@ -71,7 +72,7 @@ def joint_links(site: Site) -> dict[str, Links]:
     of the same length; the first of its layers pays for it.
     """
     joint, joined = collections.defaultdict(list), collections.defaultdict(list)
-    for run in streams.joined(streams.channels(site.graph, site.layers), list(site.layers)):
+    for run in site.found.channels.joined(list(site.layers)):
         writers = tuple(site.writer(name, first) for name, first in run.first)
         weight = share_of([site.shares[name] * _factor(site, name) for name, _ in run.first])
         joint[run.first[0][0]].append(Stream(writers, run.width, weight))
@@ -85,20 +86,21 @@ def joint_links(site: Site) -> dict[str, Links]:
 
 def complexity_links(site: Site) -> dict[str, Links]:
     """What each layer reads, with the positions of its output map as weights (34)."""
-    found = streams.channels(site.graph, site.layers)
+    graph, order = site.found.graph, list(site.layers)
+    written = site.found.channels.writers(order)
     links = {}
     for name, layer in site.layers.items():
         reads, constant = [], 0.0
-        for call in site.graph.calls_of[id(layer)]:
-            runs, lasting = streams.reads(found[call.inputs[0]], list(site.layers))
-            places = positions(site.graph, call)
-            reads += [_read(site, run, places) for run in runs]
+        for call in graph.calls_of[id(layer)]:
+            found, lasting = runs(written[call.inputs[0]], order)
+            places = positions(graph, call)
+            reads += [_read(site, run, places) for run in found]
             constant += places * lasting
         links[name] = Links(reads=tuple(reads), constant=constant)
     return links
 
 
-def _read(site: Site, run: streams.Run, places: float) -> Stream:
+def _read(site: Site, run: KernelRun, places: float) -> Stream:
     # The root of the mean over the writers: a channel counts once, however many write it.
     weight = places * run.times / math.sqrt(len(run.first))
     return Stream(tuple(site.writer(*first) for first in run.first), run.width, weight)

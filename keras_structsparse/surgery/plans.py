@@ -19,8 +19,9 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse._validation import nonnegative, positive
 from keras_structsparse.errors import ModelError, PlanError
-from keras_structsparse.graph import functional_graph, kernel_supports, prunable_layers
+from keras_structsparse.graph import functional_graph, kernel_supports
 from keras_structsparse.graph.cloning import copy_model
+from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery import thresholds
 
 Masks = dict[int, dict[str, Array]]
@@ -120,7 +121,7 @@ def _checked_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def plan(
-    model: keras.Model,
+    model: ModelLike,
     tau: float = 1e-3,
     groups: str = "half_ring",
     coupled: bool = False,
@@ -153,26 +154,26 @@ def plan(
             whole number above 0.
     """
     nonnegative("tau", tau)
-    network = functional_graph.read(model)
-    check_convolutions(network)
+    found = PrunableLayers.of(model)
+    check_convolutions(found)
     block = positive("round_to", round_to)
-    return Plan(thresholds.sizes(network, tau, groups, coupled, block))
+    return Plan(thresholds.sizes(found, tau, groups, coupled, block))
 
 
-def check_convolutions(network: functional_graph.Graph) -> None:
-    """Raise a ModelError unless the network has an ungrouped convolution."""
-    if not any(prunable_layers.is_convolution(call.operation) for call in network.calls):
+def check_convolutions(found: PrunableLayers) -> None:
+    """Raise a ModelError unless the model has an ungrouped convolution."""
+    if not found.convolutions:
         raise ModelError(
-            f"Model '{network.model.name}' has no convolutions whose kernels could be chosen. "
+            f"Model '{found.model.name}' has no convolutions whose kernels could be chosen. "
             "Expected at least one Conv1D, Conv2D or Conv3D layer with groups=1."
         )
 
 
-def masks(network: functional_graph.Graph, plan: Plan) -> Masks:
+def masks(found: PrunableLayers, plan: Plan) -> Masks:
     """The weights that a plan changes, with its entries set to zero.
 
     Args:
-        network: The graph of the model.
+        found: The prunable layers of the model.
         plan: The plan.
 
     Returns:
@@ -184,18 +185,14 @@ def masks(network: functional_graph.Graph, plan: Plan) -> Masks:
     Raises:
         PlanError: The plan does not fit the model.
     """
-    layers, pairs = (
-        prunable_layers.kernel_layers(network),
-        prunable_layers.batch_norm_pairs(network),
-    )
     result: Masks = {}
     for name, sizes in plan.sizes.items():
-        layer = _planned_layer(layers, name)
+        layer = _planned_layer(found.layers, name)
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         _check_fit(name, sizes, kernel.shape)
         result[id(layer)] = {"kernel": masked_kernel(kernel, sizes)}
-        norm = pairs.get(name)
-        if norm is not None and norm.scale:
+        norm = found.scaled_norms.get(name)
+        if norm is not None:
             cut = (np.asarray(sizes) == 0) & kernel.any(axis=tuple(range(kernel.ndim - 1)))
             gamma = keras.ops.convert_to_numpy(norm.gamma)
             result[id(norm)] = {"gamma": np.where(cut, np.zeros_like(gamma), gamma)}
@@ -249,9 +246,10 @@ def masked(model: keras.Model, plan: Plan) -> keras.Model:
         ModelError: The model has no graph.
         PlanError: The plan does not fit the model.
     """
-    changes = masks(functional_graph.read(model), plan)
+    found = PrunableLayers.of(model)
+    changes = masks(found, plan)
     twin = copy_model(model)
-    originals, copies = functional_graph.read(model).layers(), functional_graph.read(twin).layers()
+    originals, copies = found.graph.layers(), functional_graph.read(twin).layers()
     for original, copied in zip(originals, copies, strict=True):
         for weight, value in changes.get(id(original.operation), {}).items():
             getattr(copied.operation, weight).assign(value)

@@ -13,6 +13,7 @@ from keras_structsparse.graph.channels.costs import Costs, Realization, check_re
 from keras_structsparse.graph.channels.propagation import Step, Walk, walk
 from keras_structsparse.graph.channels.rule import Channels, Piece
 from keras_structsparse.graph.cloning import clone
+from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery.channel_selection import Layout, choose
 from keras_structsparse.surgery.plans import Masks, Plan, masks
 from keras_structsparse.surgery.plans import plan as read_plan
@@ -21,7 +22,7 @@ CONSTANTS = ("exact", "interior", "drop")
 
 
 def prune(
-    model: keras.Model,
+    model: ModelLike,
     plan: Plan | None = None,
     constants: str = "exact",
     *,
@@ -81,29 +82,29 @@ def prune(
     block = positive("round_to", round_to)
     if (plan is None) == (tau is None):
         raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
-    chosen = read_plan(model, tau, round_to=block) if tau is not None else plan
+    found = PrunableLayers.of(model)
+    chosen = read_plan(found, tau, round_to=block) if tau is not None else plan
     if not isinstance(chosen, Plan):
         raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
-    network = functional_graph.read(model)
     realization = realizations(costs or Costs(), block)[realize]
-    builder, notes = _prepared(network, chosen, constants, realization, block)
-    pruned = functional_graph.rebuild(network, builder)
+    builder, notes = _prepared(found, chosen, constants, realization, block)
+    pruned = functional_graph.rebuild(found.graph, builder)
     functional_graph.note(pruned, notes)
-    weight_provenance.settle(model, pruned)
+    weight_provenance.settle(found.model, pruned)
     return pruned
 
 
 def _prepared(
-    network: functional_graph.Graph,
+    found: PrunableLayers,
     plan: Plan,
     constants: str,
     realization: Realization,
     round_to: int,
 ) -> tuple[_Builder, tuple[str, ...]]:
     """What makes the new layers, and what to note. It alone holds the masked weights."""
-    changes = masks(network, plan)
-    walked = walk(network, changes, constants, realization)
-    layout = choose(network, walked, round_to)
+    changes = masks(found, plan)
+    walked = walk(found.graph, changes, constants, realization)
+    layout = choose(found.graph, walked, round_to)
     notes = _collect_notes(walked) + _filling_notes(walked, layout, round_to)
     return _Builder(walked, layout, changes), notes
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import kernel_supports, prunable_layers, streams
-from keras_structsparse.graph.functional_graph import Graph
+from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph.channels.channel_groups import KernelRun
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.surgery import rounding
 
 
 def sizes(
-    network: Graph, tau: float, how: str, coupled: bool, round_to: int = 1
+    found: PrunableLayers, tau: float, how: str, coupled: bool, round_to: int = 1
 ) -> dict[str, tuple[int, ...]]:
     """The sizes of all kernels whose group norms exceed a threshold (15, 23).
 
     Args:
-        network: The graph of the model.
+        found: The prunable layers of the model.
         tau: The threshold on the l2 norms.
         how: "half_ring" or "ring".
         coupled: Whether kernels that write the same channels are removed together or not at all.
@@ -32,15 +33,12 @@ def sizes(
     Raises:
         ModelError: A weight is not finite.
     """
-    layers, pairs = (
-        prunable_layers.kernel_layers(network),
-        prunable_layers.batch_norm_pairs(network),
-    )
-    norms = {name: _norms(name, layer, pairs.get(name), how) for name, layer in layers.items()}
+    layers = found.layers
+    norms = {n: _norms(n, layer, found.scaled_norms.get(n), how) for n, layer in layers.items()}
     counts = {name: np.sum(own > tau, axis=0) for name, own in norms.items()}
     strength = {name: own[-1] for name, own in norms.items()}
     if coupled:
-        joint = _joint_norms(network, strength)
+        joint = _joint_norms(found.channels.joined(list(layers)), strength)
         counts = {
             name: np.where(np.isnan(joint[name]), own, np.where(joint[name] > tau, own.clip(1), 0))
             for name, own in counts.items()
@@ -63,10 +61,10 @@ def _rounded(counts: Array, norms: Array, strength: Array, round_to: int) -> Arr
     return np.where(back, np.sum(norms >= level, axis=0).clip(1), counts)
 
 
-def _joint_norms(network: Graph, norms: Mapping[str, Array]) -> dict[str, Array]:
+def _joint_norms(joined: Sequence[KernelRun], norms: Mapping[str, Array]) -> dict[str, Array]:
     """For each kernel that shares channels the root mean square of their norms, else NaN."""
     found = {name: np.full_like(own, np.nan) for name, own in norms.items()}
-    for run in streams.joined(streams.channels(network, norms), list(norms)):
+    for run in joined:
         parts = [norms[name][first : first + run.width] for name, first in run.first]
         for name, first in run.first:
             found[name][first : first + run.width] = np.sqrt(np.mean(np.square(parts), axis=0))
@@ -74,7 +72,7 @@ def _joint_norms(network: Graph, norms: Mapping[str, Array]) -> dict[str, Array]
 
 
 def _norms(name: str, layer: keras.Layer, norm: keras.Layer | None, how: str) -> Array:
-    gamma = _finite(norm.name, norm.gamma) if norm is not None and norm.scale else None
+    gamma = _finite(norm.name, norm.gamma) if norm is not None else None
     return effective_norms(_finite(name, layer.kernel), gamma, how)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_structsparse.profiling.kernel_reader import Reader
+from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.kernel_reader import KernelReader
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 
 
@@ -31,11 +32,12 @@ class CorrelationLog(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Read the network."""
-        self._reader = Reader(self.model)
+        self._reader = KernelReader(PrunableLayers.of(self.model))
 
     def on_shrink(self, model: keras.Model, ancestry: Ancestry) -> None:
         """Go on with what is left of the network."""
-        self._reader, self._left = Reader(model), self._start.followed_by(ancestry)
+        self._reader = KernelReader(PrunableLayers.of(model))
+        self._left = self._start.followed_by(ancestry)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Note the correlations."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.functional_graph import read
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.surgery.plans import Plan, masks, plan
 from keras_structsparse.training.fit import accuracy
 
@@ -24,10 +24,10 @@ def masked_accuracy(model: keras.Model, chosen: Plan, data: tuple[Array, Array])
         A number in [0, 1].
     """
     weights = model.get_weights()
-    network = read(model)
-    changes = masks(network, chosen)
+    found = PrunableLayers.of(model)
+    changes = masks(found, chosen)
     try:
-        for call in network.layers():
+        for call in found.graph.layers():
             for name, value in changes.get(id(call.operation), {}).items():
                 getattr(call.operation, name).assign(value)
         return accuracy(model, data)

@@ -12,8 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_structsparse.graph import functional_graph
-from keras_structsparse.graph.prunable_layers import batch_norm_pairs, kernel_layers
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.regularizers.attachment import install
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
@@ -90,14 +89,14 @@ def reattach(
         >>> regularizers_of(reattach(found, pruned, left))["conv"].alpha is found["conv"].alpha
         True
     """
-    network = functional_graph.read(model)
+    prunable = PrunableLayers.of(model)
     families = collections.defaultdict(list)
     for name, (base, _) in ancestry.layers.items():
         if base in regularizers:
             families[_family(regularizers[base])].append(name)
     for names in families.values():
         old = {name: regularizers[ancestry.layers[name][0]] for name in names}
-        site = _site(network, old)
+        site = _site(prunable, old)
         install(site, _links(old)(site), {n: _spread(old[n], n, ancestry) for n in names})
     return model
 
@@ -107,12 +106,15 @@ def _family(regularizer: GroupSparsityRegularizer) -> Any:
     return id(regularizer.alpha), type(regularizer), regularizer.norm, regularizer.groups
 
 
-def _site(network: functional_graph.Graph, old: Mapping[str, GroupSparsityRegularizer]) -> Site:
-    layers, pairs = kernel_layers(network), batch_norm_pairs(network)
+def _site(found: PrunableLayers, old: Mapping[str, GroupSparsityRegularizer]) -> Site:
     return Site(
-        network,
-        {name: layers[name] for name in old},
-        {name: pairs[name] for name, regularizer in old.items() if regularizer.scale is not None},
+        found,
+        {name: found.layers[name] for name in old},
+        {
+            name: found.batch_norms[name]
+            for name, regularizer in old.items()
+            if regularizer.scale is not None
+        },
         {name: regularizer.weight for name, regularizer in old.items()},
         next(iter(old.values())).norm,
     )

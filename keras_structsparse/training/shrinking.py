@@ -11,8 +11,7 @@ import keras
 
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
-from keras_structsparse.graph import functional_graph
-from keras_structsparse.graph.prunable_layers import batch_norm_pairs, kernel_layers
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.estimate import remaining
 from keras_structsparse.profiling.profile import profile
 from keras_structsparse.regularizers.attachment import regularizers_of
@@ -130,8 +129,9 @@ def fit_shrinking(
     _check_compiled(model)
     _check_callbacks(callbacks)
     whole = Ancestry.of(model)
-    check_reattachable(regularizers_of(model), whole)
-    sections = [Section(profile(model).multiply_adds, initial_epoch)]
+    found = PrunableLayers.of(model)
+    check_reattachable(regularizers_of(found), whole)
+    sections = [Section(profile(found).multiply_adds, initial_epoch)]
     course = Course(callbacks, epochs, verbose)
     now = Shrunk(model, whole, course.history.history, sections)
     inputs, targets, rest = fed(model, x, y, options)
@@ -163,9 +163,10 @@ def shrink(model: keras.Model) -> tuple[keras.Model, Ancestry]:
         DeadNetworkError: The output does not depend on the input any more.
     """
     with scope_of(model):
-        pruned = prune(model, read_plan(model, 0.0), costs=NO_HELPERS)
+        found = PrunableLayers.of(model)
+        pruned = prune(found, read_plan(found, 0.0), costs=NO_HELPERS)
         ancestry = Ancestry.between(model, pruned)
-        carry_optimizer(model, reattach(regularizers_of(model), pruned, ancestry))
+        carry_optimizer(model, reattach(regularizers_of(found), pruned, ancestry))
         forget(pruned, _still(pruned))
     return pruned, ancestry
 
@@ -199,8 +200,8 @@ def _next(now: Shrunk, course: Course, epoch: int, epochs: int | None) -> Shrunk
 
 
 def _pays(now: Shrunk, epoch: int, epochs: int) -> bool:
-    sizes, section = read_plan(now.model, 0.0).sizes, now.sections[-1]
-    left = sum(remaining(functional_graph.read(now.model), sizes).values())
+    found, section = PrunableLayers.of(now.model), now.sections[-1]
+    left = sum(remaining(found, read_plan(found, 0.0).sizes).values())
     steps = len(section.steps) / (epoch - section.epoch) * (epochs - epoch)
     return saving(now.sections, left, steps) > 0
 
@@ -211,13 +212,13 @@ def _still(model: keras.Model) -> dict[int, Array]:
     Such a channel is kept for its constant. Their momentum must not move them: however small they
     were, the normalisation would make them large.
     """
-    network = functional_graph.read(model)
-    layers, masks = kernel_layers(network), dict[int, Array]()
-    for name, norm in batch_norm_pairs(network).items():
-        kernel = keras.ops.convert_to_numpy(layers[name].kernel)
+    found, masks = PrunableLayers.of(model), dict[int, Array]()
+    for name, norm in found.scaled_norms.items():
+        variable = found.layers[name].kernel
+        kernel = keras.ops.convert_to_numpy(variable)
         alive = kernel.any(axis=tuple(range(kernel.ndim - 1))).astype(kernel.dtype)
-        if norm.scale and not alive.all():
-            masks |= {id(layers[name].kernel): alive, id(norm.gamma): alive}
+        if not alive.all():
+            masks |= {id(variable): alive, id(norm.gamma): alive}
     return masks
 
 

@@ -9,7 +9,6 @@ from keras import layers as L
 
 import keras_structsparse as kss
 from keras_structsparse import models
-from keras_structsparse.graph.functional_graph import read
 from keras_structsparse.profiling.estimate import remaining
 
 NETWORKS = ("digits-plain", "digits-residual", "fashion-mnist-residual")
@@ -19,7 +18,7 @@ SIZES_LEAVE = {"crop": 0.8, "auto": 0.8, "split": 0.6}
 
 def counted(model: keras.Model, plan: kss.Plan, realize: str = "auto") -> tuple[int, int]:
     """The multiply-adds by the estimate, and those of the network that surgery makes."""
-    estimate = sum(remaining(read(model), plan.sizes, realize).values())
+    estimate = sum(remaining(model, plan.sizes, realize).values())
     return estimate, kss.profile(kss.prune(model, plan, realize=realize)).multiply_adds
 
 
@@ -27,7 +26,7 @@ def counted(model: keras.Model, plan: kss.Plan, realize: str = "auto") -> tuple[
 def test_nothing_is_missing_from_a_whole_network(name: str) -> None:
     model = models.build(name)
     own = {layer.name: layer.multiply_adds for layer in kss.profile(model).layers}
-    assert remaining(read(model), {}) == {name: work for name, work in own.items() if work}
+    assert remaining(model, {}) == {name: work for name, work in own.items() if work}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -61,7 +60,7 @@ def test_smaller_kernels_are_estimated(name: str, seed: int, realize: str) -> No
 
 def test_an_empty_branch_costs_nothing() -> None:
     model = models.build("digits-residual")
-    whole, left = (remaining(read(model), sizes) for sizes in ({}, {"conv3": [0] * 16}))
+    whole, left = (remaining(model, sizes) for sizes in ({}, {"conv3": [0] * 16}))
     assert set(whole) - set(left) == {"conv2", "conv3"}
     estimate, exact = counted(model, kss.Plan({"conv3": [0] * 16}))
     assert estimate == exact
@@ -73,7 +72,7 @@ def test_channels_first_are_followed() -> None:
         options = {"padding": "same", "data_format": order}
         stack = [L.Conv2D(4, 3, name=name, **options) for name in ("a", "b", "c")]
         model = keras.Sequential([keras.Input(shape), *stack])
-        return remaining(read(model), {"a": (3, 0, 2, 0), "b": (3, 3, 0, 0)})
+        return remaining(model, {"a": (3, 0, 2, 0), "b": (3, 3, 0, 0)})
 
     last = counts("channels_last")
     assert counts("channels_first") == last

@@ -14,7 +14,7 @@ from helpers_models import Array, chain, randomize, use_float64
 from keras import layers as L
 from keras import optimizers as O
 
-from keras_structsparse.graph.functional_graph import read
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.regularizers import KernelSize
 from keras_structsparse.regularizers.attachment import attach
 from keras_structsparse.surgery import origins, prune
@@ -59,7 +59,7 @@ def trained(optimizer: Optimizer, model: keras.Model, steps: int = 5) -> keras.M
 
 def apply_mask(model: keras.Model, plan: Plan = PLAN) -> None:
     """Set a plan's entries to zero in a model itself, whose optimizer keeps its state."""
-    changes = masks(read(model), plan)
+    changes = masks(PrunableLayers.of(model), plan)
     for layer in model.layers:
         for weight in layer.weights:
             weight.assign(changes.get(id(layer), {}).get(weight.name, weight))

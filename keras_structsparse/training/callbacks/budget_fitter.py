@@ -10,8 +10,9 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
-from keras_structsparse.profiling.estimate import remaining
-from keras_structsparse.profiling.kernel_reader import Reader, State
+from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.estimate import Estimate
+from keras_structsparse.profiling.kernel_reader import KernelReader, State
 from keras_structsparse.profiling.profile import profile
 from keras_structsparse.regularizers.attachment import regularizers_of
 from keras_structsparse.surgery import prune
@@ -53,9 +54,11 @@ class Fitter:
 
     def __init__(self, model: keras.Model, tau: float, realize: str = "auto") -> None:
         self.model, self.tau, self.realize = model, tau, realize
-        self.reader = Reader(model)
-        self.regularizers = regularizers_of(model)
-        self.base = profile(model).multiply_adds
+        self.found = PrunableLayers.of(model)
+        self.reader = KernelReader(self.found)
+        self.regularizers = regularizers_of(self.found)
+        self.base = profile(self.found).multiply_adds
+        self._counting = Estimate.of(self.found, realize)
         self._correction = 1.0
         state = self.reader.state()
         self._lengths = {
@@ -87,7 +90,7 @@ class Fitter:
     def exact_share(self, plan: Plan) -> float:
         """The share that surgery leaves; 0 of a network that it refuses as dead."""
         try:
-            return profile(prune(self.model, plan, realize=self.realize)).multiply_adds / self.base
+            return profile(prune(self.found, plan, realize=self.realize)).multiply_adds / self.base
         except DeadNetworkError:
             return 0.0
 
@@ -163,8 +166,7 @@ class Fitter:
         ]
 
     def _work(self, sizes: Sizes) -> float:
-        left = remaining(self.reader.graph, sizes, self.realize)
-        return sum(left.values()) / self.base
+        return sum(self._counting.remaining(sizes).values()) / self.base
 
     def _estimate(self, sizes: Sizes) -> float:
         return self._correction * self._work(sizes)

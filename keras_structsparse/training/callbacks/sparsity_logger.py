@@ -10,8 +10,9 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse._validation import nonnegative, require
-from keras_structsparse.profiling.estimate import remaining
-from keras_structsparse.profiling.kernel_reader import Reader
+from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.estimate import Estimate
+from keras_structsparse.profiling.kernel_reader import KernelReader
 from keras_structsparse.profiling.profile import profile
 from keras_structsparse.regularizers.attachment import regularizers_of
 from keras_structsparse.surgery.kernel_provenance import Ancestry
@@ -58,16 +59,19 @@ class SparsityLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Read the network."""
-        self._whole = self._reader = Reader(self.model)
-        self._regularizers = regularizers_of(self.model)
+        found = PrunableLayers.of(self.model)
+        self._whole = self._reader = KernelReader(found)
+        self._counting = Estimate.of(found)
+        self._regularizers = regularizers_of(found)
         self._names = tuple(self._regularizers)
         self._ancestry = Ancestry.of(self.model)
-        self._base = profile(self.model).multiply_adds
+        self._base = profile(found).multiply_adds
 
     def on_shrink(self, model: keras.Model, ancestry: Ancestry) -> None:
         """Go on with what is left of the network, and report of the whole one's layers."""
-        self._reader, self._ancestry = Reader(model), ancestry
-        self._regularizers = regularizers_of(model)
+        found = PrunableLayers.of(model)
+        self._reader, self._ancestry = KernelReader(found), ancestry
+        self._regularizers = regularizers_of(found)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Fill the logs."""
@@ -79,7 +83,7 @@ class SparsityLogger(keras.callbacks.Callback):
         state = reader.state()
         own = reader.sizes(state, self.tau, self.groups)
         left = self._ancestry.of_base(Plan({n: sizes.tolist() for n, sizes in own.items()})).sizes
-        work = remaining(self._whole.graph, left)
+        work = self._counting.remaining(left)
         penalties = dict.fromkeys(self._names, 0.0)
         for name, regularizer in self._regularizers.items():
             penalties[self._base_name(name)] = float(regularizer(reader.layers[name].kernel))

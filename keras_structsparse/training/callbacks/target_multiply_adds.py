@@ -124,7 +124,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         """Meet the target also where the training stopped early."""
         self._advance(1.0)
         self._set_alphas(self._steering.alpha)
-        self.reached = self._fitter.exact_share(read_plan(self.model, self.tau))
+        self.reached = self._fitter.exact_share(read_plan(self._fitter.found, self.tau))
 
     # --- steering ---
 

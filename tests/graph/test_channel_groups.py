@@ -1,4 +1,4 @@
-"""Which kernels write what a layer reads, and which share a stream."""
+"""Which kernels write what a layer reads, and which kernels share channels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import keras
 import pytest
 from keras import layers as L
+from keras import ops
 
 from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.channels.channel_groups import ChannelMap, runs
+from keras_structsparse.graph.channels.channel_groups import KernelRun as Run
 from keras_structsparse.graph.prunable_layers import kernel_layers
-from keras_structsparse.graph.streams import Run, channels, joined, reads
 
 Tensor = Any
 
@@ -31,12 +33,12 @@ def found_reads(
     """What the layer of a name reads."""
     order = sorted(kernel_layers(graph)) if writers is None else writers
     (call,) = (call for call in graph.calls if call.name == name)
-    return reads(channels(graph, order)[call.inputs[0]], order)
+    return runs(ChannelMap.of(graph).writers(order)[call.inputs[0]], order)
 
 
 def found_joined(graph: functional_graph.Graph, writers: Any = None) -> list[Run]:
     order = sorted(kernel_layers(graph)) if writers is None else writers
-    return joined(channels(graph, order), order)
+    return ChannelMap.of(graph).joined(order)
 
 
 A = Run((("a", 0),), 2)
@@ -74,6 +76,51 @@ BOTH = Run((("a", 0), ("b", 0)), 2)
 def test_what_a_layer_reads(body: Callable[[Tensor], Tensor], expected: Any) -> None:
     graph = network(lambda x: L.Conv2D(4, 1, name="reader")(body(x)))
     assert found_reads(graph, "reader") == expected
+
+
+@pytest.mark.parametrize(
+    ("bare", "layer"),
+    [
+        (lambda a, b: a + b, lambda a, b: L.Add()([a, b])),
+        (lambda a, b: ops.relu(a) + ops.tanh(b), lambda a, b: L.Add()([L.ReLU()(a), b])),
+        (lambda a, b: a - b, lambda a, b: L.Subtract()([a, b])),
+        (lambda a, b: a * b, lambda a, b: L.Multiply()([a, b])),
+        (lambda a, b: ops.maximum(a, b), lambda a, b: L.Maximum()([a, b])),
+        (
+            lambda a, b: ops.concatenate([a, b], axis=-1),
+            lambda a, b: L.Concatenate()([a, b]),
+        ),
+        (
+            lambda a, b: ops.image.resize(a, (4, 4)) + ops.image.resize(b, (4, 4)),
+            lambda a, b: L.Add()([L.Resizing(4, 4)(a), L.Resizing(4, 4)(b)]),
+        ),
+        (
+            lambda a, b: ops.split(a, 2, axis=-1)[1] + ops.split(b, 2, axis=-1)[0],
+            lambda a, b: L.Add()([ops.take(a, [1], -1), ops.take(b, [0], -1)]),
+        ),
+        (
+            lambda a, b: a * ops.sigmoid(ops.mean(b, (1, 2), keepdims=True)),
+            lambda a, b: L.Multiply()([a, L.GlobalAveragePooling2D(keepdims=True)(b)]),
+        ),
+    ],
+)
+def test_bare_operations_are_followed_like_layers(bare: Any, layer: Any) -> None:
+    def found(join: Any) -> Any:
+        graph = network(lambda x: L.Conv2D(4, 1, name="reader")(join(conv(x, "a"), conv(x, "b"))))
+        return found_reads(graph, "reader"), found_joined(graph)
+
+    assert found(bare) == found(layer)
+    assert found(bare) != (([], 2), [])
+
+
+def test_slices_pass_on_the_channels_that_they_pick() -> None:
+    def body(x: Tensor) -> Tensor:
+        a, b = conv(x, "a", 4), conv(x, "b", 4)
+        joined = ops.concatenate([a[..., 1:], b[..., :2]], axis=-1)
+        return L.Conv2D(4, 1, name="reader")(joined)
+
+    runs_read = [Run((("a", 1),), 3), Run((("b", 0),), 2)]
+    assert found_reads(network(body), "reader") == (runs_read, 0)
 
 
 def test_a_dense_layer_reads_every_position_of_a_flattened_map() -> None:

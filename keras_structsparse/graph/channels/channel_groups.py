@@ -1,0 +1,241 @@
+"""Which kernels write every channel of a network, and which kernels share a channel.
+
+One walk by the rules of surgery, with no weight zero, numbers the channels of all tensors. Coupled
+groups, `MultiplyAdds`, thresholds and estimates read the result: they follow channels through every
+layer and bare operation that surgery has a rule for, rules of users included.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from keras_structsparse._typing import Array
+from keras_structsparse.graph.channels.costs import REALIZE
+from keras_structsparse.graph.channels.propagation import Step, walk
+from keras_structsparse.graph.functional_graph import Call, Graph
+
+Kernel = tuple[str, int]
+"""Name of a layer and number of its kernel."""
+
+Writers = frozenset[Kernel] | None
+"""The kernels that must all be zero for a channel to be constant; None if it never is."""
+
+
+@dataclass(frozen=True)
+class KernelRun:
+    """Consecutive kernels of several layers that write the same channels.
+
+    Attributes:
+        first: For each layer its name and the number of its first kernel; a layer may come twice.
+        width: Number of kernels of each layer.
+        times: How often each channel occurs.
+    """
+
+    first: tuple[Kernel, ...]
+    width: int
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class ChannelStep:
+    """What one call does to numbered channels.
+
+    Attributes:
+        call: The call.
+        inputs: The numbers of the channels of each tensor that it reads.
+        outputs: The numbers of the channels of each tensor that it makes.
+        merged: Arrays as long as the output: a channel is constant if all of these are, at its
+            place. Empty where channels are passed on under their numbers.
+        mixes: Whether every output channel depends on all input channels.
+    """
+
+    call: Call
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+    merged: tuple[Array, ...]
+    mixes: bool
+
+
+@dataclass(frozen=True)
+class ChannelMap:
+    """The channels of all tensors of a network, by number.
+
+    Channels of one number are the same channel, passed on by activations, pooling and the like.
+
+    Attributes:
+        graph: The network.
+        steps: What its calls do, in topological order.
+        channels: For each tensor the numbers of its channels.
+        kept: For each number, whether it never vanishes: channels of the model's inputs, and those
+            that a layer without a rule reads or makes.
+    """
+
+    graph: Graph
+    steps: tuple[ChannelStep, ...]
+    channels: Mapping[int, Array]
+    kept: Array
+
+    @classmethod
+    def of(cls, graph: Graph) -> ChannelMap:
+        """Follow the channels of a network.
+
+        Args:
+            graph: The network.
+
+        Returns:
+            The channels, whatever the network's weights are.
+
+        Examples:
+            >>> from keras_structsparse.graph.functional_graph import read
+            >>> inputs = keras.Input((8, 8, 1))
+            >>> a, b = (keras.layers.Conv2D(2, 3, name=n)(inputs) for n in ("a", "b"))
+            >>> found = ChannelMap.of(read(keras.Model(inputs, keras.ops.relu(a + b))))
+            >>> found.joined(["a", "b"])
+            [KernelRun(first=(('a', 0), ('b', 0)), width=2, times=1)]
+        """
+        found = walk(graph, _ones(graph), "exact", REALIZE["none"])
+        kept = np.zeros(found.count, bool)
+        for tensor in graph.inputs:
+            kept[found.channels[tensor].ids] = True
+        for step in found.steps:
+            for ids in step.flow.keeps:
+                kept[ids] = True
+        channels = {tensor: own.ids for tensor, own in found.channels.items()}
+        return cls(graph, tuple(map(_step, found.steps)), channels, kept)
+
+    def writers(self, layers: Collection[str]) -> dict[int, tuple[Writers, ...]]:
+        """The kernels that write each channel of each tensor.
+
+        Args:
+            layers: Names of the layers whose kernels may vanish.
+
+        Returns:
+            By tensor, one entry per channel. A sum has the kernels of all its sides; a channel that
+            anything else writes, or that never vanishes, has None.
+        """
+        names = {id(call.operation): call.name for call in self.graph.layers()}
+        found: list[Writers] = [None] * len(self.kept)
+        for step in self.steps:
+            name = names.get(id(step.call.operation))
+            for number, own in _written(step, name if name in layers else None, found):
+                found[number] = None if self.kept[number] else own
+        return {tensor: tuple(found[i] for i in ids) for tensor, ids in self.channels.items()}
+
+    def joined(self, layers: Sequence[str]) -> list[KernelRun]:
+        """The kernels of different layers that write the same channels, by one sum or several.
+
+        Args:
+            layers: Names of the layers whose kernels may vanish.
+
+        Returns:
+            Runs of two or more layers, each kernel in at most one. Channels that never vanish join
+            nothing.
+        """
+        group: dict[Kernel, set[Kernel]] = {}
+        found = self.writers(layers).values()
+        for member in {own for tensor in found for own in tensor if own and len(own) > 1}:
+            whole = set().union(*(group.get(kernel, {kernel}) for kernel in member))
+            group.update(dict.fromkeys(whole, whole))
+        rank = {name: i for i, name in enumerate(layers)}
+        unique = {id(kernels): frozenset(kernels) for kernels in group.values()}.values()
+        first = {kernels: min((rank[name], j) for name, j in kernels) for kernels in unique}
+        return list(_runs(((k, 1) for k in sorted(unique, key=first.__getitem__)), layers))
+
+
+def _ones(graph: Graph) -> dict[int, dict[str, Array]]:
+    """Weights of ones for all layers, by ``id`` and name; they take no memory."""
+    layers = {id(c.operation): c.operation for c in graph.calls if _weights(c.operation)}
+    return {
+        key: {w.name: np.broadcast_to(np.float32(1), tuple(w.shape)) for w in _weights(layer)}
+        for key, layer in layers.items()
+    }
+
+
+def _weights(operation: keras.Operation) -> Sequence[keras.Variable]:
+    return getattr(operation, "weights", ())
+
+
+def _step(step: Step) -> ChannelStep:
+    inputs = tuple(side.ids for side in step.site.inputs)
+    outputs = tuple(output.ids for output in step.outputs)
+    own = step.flow.output.ids
+    read = np.concatenate(inputs) if inputs else np.zeros(0, int)
+    partners = [b if np.array_equal(a, own) else a for a, b in step.flow.joins if _has(a, b, own)]
+    merged = tuple(p for p in partners if np.isin(p, read).all())
+    passed = bool(np.isin(own, read).all())
+    # A map that is broadcast over all channels, for example, is needed beside the merged ones.
+    besides = [ids for ids in step.flow.needs(np.ones(len(own), bool)) if len(ids)]
+    narrow = any(not np.isin(ids, [*own, *itertools.chain(*merged)]).all() for ids in besides)
+    mixes = bool(step.rule is None or step.flow.reads or narrow or not (passed or merged))
+    return ChannelStep(step.call, inputs, outputs, () if mixes else merged, mixes)
+
+
+def _has(left: Array, right: Array, own: Array) -> bool:
+    return bool(np.array_equal(left, own) or np.array_equal(right, own))
+
+
+def _written(
+    step: ChannelStep, layer: str | None, found: Sequence[Writers]
+) -> Iterator[tuple[int, Writers]]:
+    """The numbers of channels that a call makes or merges, with the kernels that write them.
+
+    Args:
+        step: What the call does.
+        layer: The name of its layer, if the kernels of that may vanish.
+        found: What is known of the numbers before.
+    """
+    if step.mixes:
+        for output in step.outputs:
+            for j, number in enumerate(output):
+                yield int(number), None if layer is None else frozenset([(layer, j)])
+    elif step.merged:
+        (output,) = step.outputs
+        for number, *sides in zip(output, *step.merged, strict=True):
+            passed = [found[number]] if number in step.inputs[0] else []
+            yield int(number), _union([*passed, *(found[side] for side in sides)])
+
+
+def _union(members: Iterable[Writers]) -> Writers:
+    union: frozenset[Kernel] = frozenset()
+    for member in members:
+        if member is None:
+            return None
+        union |= member
+    return union
+
+
+def runs(members: Sequence[Writers], layers: Sequence[str]) -> tuple[list[KernelRun], int]:
+    """Channels as runs of kernels that write them.
+
+    Args:
+        members: For each channel the kernels that write it.
+        layers: The names of all layers, for the order within a run.
+
+    Returns:
+        The runs, and the number of channels that never vanish.
+    """
+    counts: dict[frozenset[Kernel], int] = {}
+    for member in members:
+        if member is not None:
+            counts[member] = counts.get(member, 0) + 1
+    found = list(_runs(counts.items(), layers))
+    return found, len(members) - sum(run.width * run.times for run in found)
+
+
+def _runs(
+    members: Iterable[tuple[frozenset[Kernel], int]], order: Sequence[str]
+) -> Iterator[KernelRun]:
+    """Put members together whose kernels are numbered consecutively in every layer."""
+    rank = {name: i for i, name in enumerate(order)}
+    ordered = [(sorted(m, key=lambda k: (rank[k[0]], k[1])), times) for m, times in members]
+    numbered = enumerate(ordered)
+    for _, part in itertools.groupby(
+        numbered, lambda x: ([(name, j - x[0]) for name, j in x[1][0]], x[1][1])
+    ):
+        run = [item for _, item in part]
+        yield KernelRun(tuple(run[0][0]), len(run), run[0][1])
