@@ -12,9 +12,9 @@ from keras_structsparse._typing import Array
 from keras_structsparse.graph import kernel_supports
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.kernel_correlation import mean_correlation
-from keras_structsparse.surgery.thresholds import effective_norms
+from keras_structsparse.surgery.thresholds import threshold_norms
 
-State = Mapping[str, tuple[Array, Array | None]]
+KernelState = Mapping[str, tuple[Array, Array | None]]
 """By layer the kernel, and the scale of its batch normalisation or None."""
 
 
@@ -38,7 +38,7 @@ class KernelReader:
         """The paired batch normalisations that have a scale, by name of the layer."""
         return self.found.scaled_norms
 
-    def state(self) -> State:
+    def state(self) -> KernelState:
         """Copies of all kernels and scales."""
         return {name: self.layer_state(name) for name in self.layers}
 
@@ -47,32 +47,32 @@ class KernelReader:
         gamma = _copy(self.norms[name].gamma) if name in self.norms else None
         return _copy(self.layers[name].kernel), gamma
 
-    def assign(self, state: State) -> None:
+    def assign(self, state: KernelState) -> None:
         """Write kernels and scales back."""
         for name, (kernel, gamma) in state.items():
             self.layers[name].kernel.assign(kernel)
             if gamma is not None:
                 self.norms[name].gamma.assign(gamma)
 
-    def reached(self, name: str, how: str) -> Array:
+    def reached(self, name: str, groups: str) -> Array:
         """The sizes (groups + 1,) of a layer's kernels with 0, 1, ... groups left."""
-        return np.array([0, *kernel_supports.sizes(self.layers[name].kernel.shape[:-2], how)])
+        return np.array([0, *kernel_supports.sizes(self.layers[name].kernel.shape[:-2], groups)])
 
-    def sizes(self, state: State, tau: float, how: str = "half_ring") -> dict[str, Array]:
+    def sizes(self, state: KernelState, tau: float, groups: str = "half_ring") -> dict[str, Array]:
         """The sizes of all kernels whose group norms exceed a threshold, as :func:`plan` has them.
 
         Args:
             state: What :meth:`state` returned.
             tau: The threshold.
-            how: "half_ring" or "ring".
+            groups: "half_ring" or "ring".
 
         Returns:
             By layer the sizes (kernels,).
         """
-        counts = {n: (effective_norms(*own, how) > tau).sum(axis=0) for n, own in state.items()}
-        return {name: self.reached(name, how)[count] for name, count in counts.items()}
+        counts = {n: (threshold_norms(*own, groups) > tau).sum(axis=0) for n, own in state.items()}
+        return {name: self.reached(name, groups)[count] for name, count in counts.items()}
 
-    def correlations(self, state: State, sizes: Mapping[str, Array]) -> dict[str, float]:
+    def correlations(self, state: KernelState, sizes: Mapping[str, Array]) -> dict[str, float]:
         """The mean correlation of the kernels that are left, as :func:`mean_correlation` has it.
 
         Args:

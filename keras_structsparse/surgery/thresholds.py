@@ -11,19 +11,19 @@ from keras_structsparse._typing import Array
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import kernel_supports
 from keras_structsparse.graph.channels.channel_groups import KernelRun
+from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.surgery import rounding
 
 
 def sizes(
-    found: PrunableLayers, tau: float, how: str, coupled: bool, round_to: int = 1
+    found: PrunableLayers, tau: float, groups: str, coupled: bool, round_to: int = 1
 ) -> dict[str, tuple[int, ...]]:
     """The sizes of all kernels whose group norms exceed a threshold (15, 23).
 
     Args:
         found: The prunable layers of the model.
         tau: The threshold on the l2 norms.
-        how: "half_ring" or "ring".
+        groups: "half_ring" or "ring".
         coupled: Whether kernels that write the same channels are removed together or not at all.
         round_to: What widths are rounded up to multiples of.
 
@@ -34,7 +34,7 @@ def sizes(
         ModelError: A weight is not finite.
     """
     layers = found.layers
-    norms = {n: _norms(n, layer, found.scaled_norms.get(n), how) for n, layer in layers.items()}
+    norms = {n: _norms(n, layer, found.scaled_norms.get(n), groups) for n, layer in layers.items()}
     counts = {name: np.sum(own > tau, axis=0) for name, own in norms.items()}
     strength = {name: own[-1] for name, own in norms.items()}
     if coupled:
@@ -46,7 +46,8 @@ def sizes(
         strength = {n: np.where(np.isnan(joint[n]), own, joint[n]) for n, own in strength.items()}
     counts = {n: _rounded(counts[n], norms[n], strength[n], round_to) for n in layers}
     reached = {
-        n: [0, *kernel_supports.sizes(layer.kernel.shape[:-2], how)] for n, layer in layers.items()
+        n: [0, *kernel_supports.sizes(layer.kernel.shape[:-2], groups)]
+        for n, layer in layers.items()
     }
     return {n: tuple(int(reached[n][count]) for count in counts[n]) for n in layers}
 
@@ -56,9 +57,33 @@ def _rounded(counts: Array, norms: Array, strength: Array, round_to: int) -> Arr
 
     These keep the groups that are as strong as the weakest of them.
     """
-    back = rounding.returning(counts > 0, strength, round_to)
+    back = restored(counts > 0, strength, round_to)
     level = norms[-1][back].min(initial=np.inf)
     return np.where(back, np.sum(norms >= level, axis=0).clip(1), counts)
+
+
+def restored(kept: Array, strength: Array, block: int) -> Array:
+    """Which removed kernels are restored, so that the width is a multiple of a block.
+
+    Args:
+        kept: Whether each kernel is kept anyway (kernels,).
+        strength: Norms (kernels,). The strongest kernels are restored first, those of norm 0 never.
+        block: The block.
+
+    Returns:
+        A mask (kernels,). It is empty if no kernel is kept, or if too few have a norm above 0.
+
+    Examples:
+        >>> restored(np.array([True, False, False, False]), np.array([5.0, 1.0, 0.0, 2.0]), 2)
+        array([False, False, False,  True])
+    """
+    width = int(np.sum(kept))
+    missing = filled(width, block) - width
+    candidates = np.where(kept, 0.0, strength)
+    found = np.zeros(len(candidates), bool)
+    if width and np.count_nonzero(candidates) >= missing:
+        found[np.argsort(-candidates, kind="stable")[:missing]] = True
+    return found
 
 
 def _joint_norms(joined: Sequence[KernelRun], norms: Mapping[str, Array]) -> dict[str, Array]:
@@ -71,27 +96,27 @@ def _joint_norms(joined: Sequence[KernelRun], norms: Mapping[str, Array]) -> dic
     return found
 
 
-def _norms(name: str, layer: keras.Layer, norm: keras.Layer | None, how: str) -> Array:
+def _norms(name: str, layer: keras.Layer, norm: keras.Layer | None, groups: str) -> Array:
     gamma = _finite(norm.name, norm.gamma) if norm is not None else None
-    return effective_norms(_finite(name, layer.kernel), gamma, how)
+    return threshold_norms(_finite(name, layer.kernel), gamma, groups)
 
 
-def effective_norms(kernel: Array, gamma: Array | None, how: str) -> Array:
+def threshold_norms(kernel: Array, gamma: Array | None, groups: str) -> Array:
     """The norms that thresholds are compared with, in float64 on every backend.
 
     Args:
         kernel: Array (*spatial, in, out).
         gamma: Scale (out,) of the batch normalisation that hides the kernels' own; or None.
-        how: "half_ring", "ring" or "kernel".
+        groups: "half_ring", "ring" or "kernel".
 
     Returns:
         The l2 norms (groups, kernels) of ``gamma_j k_j / |k_j|``, or of ``k_j``; ``G_1`` first.
 
     Examples:
-        >>> effective_norms(np.array([[3.0], [4.0]]), np.array([-2.0]), "kernel").round(6).tolist()
+        >>> threshold_norms(np.array([[3.0], [4.0]]), np.array([-2.0]), "kernel").round(6).tolist()
         [[2.0]]
     """
-    masks = kernel_supports.masks(kernel.shape[:-2], how)
+    masks = kernel_supports.masks(kernel.shape[:-2], groups)
     squares = np.square(kernel, dtype=np.float64).sum(axis=-2)
     norms = np.sqrt(masks @ squares.reshape(masks.shape[1], kernel.shape[-1]))
     if gamma is None:

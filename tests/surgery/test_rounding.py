@@ -30,7 +30,7 @@ from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked, plan
-from keras_structsparse.surgery.rounding import returning
+from keras_structsparse.surgery.thresholds import restored
 
 Array = Any
 BLOCKS = st.sampled_from([2, 3, 4, 8])
@@ -57,7 +57,7 @@ def test_a_filled_width_is_the_next_multiple(width: int, block: int) -> None:
 def test_the_strongest_come_back(kernels: list[tuple[bool, float]], block: int) -> None:
     kept = np.array([k for k, _ in kernels], bool)
     strength = np.array([s for _, s in kernels], float)
-    back = returning(kept, strength, block)
+    back = restored(kept, strength, block)
     assert not (back & (kept | (strength == 0))).any()
     others = ~kept & ~back
     assert not back.any() or strength[back].min() >= strength[others].max(initial=0)

@@ -12,12 +12,12 @@ from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.estimate import Estimate
-from keras_structsparse.profiling.kernel_reader import KernelReader, State
+from keras_structsparse.profiling.kernel_reader import KernelReader, KernelState
 from keras_structsparse.profiling.profile import profile
 from keras_structsparse.regularizers.attachment import regularizers_of
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked_kernel
-from keras_structsparse.surgery.thresholds import effective_norms
+from keras_structsparse.surgery.thresholds import threshold_norms
 from keras_structsparse.training.callbacks.greedy_group_selection import (
     Cut,
     LayerGroups,
@@ -62,19 +62,19 @@ class Fitter:
         self._correction = 1.0
         state = self.reader.state()
         self._lengths = {
-            name: _root_mean_square(effective_norms(*state[name], "kernel"))
+            name: _root_mean_square(threshold_norms(*state[name], "kernel"))
             for name in self.regularizers
         }
 
-    def share(self, state: State) -> float:
+    def share(self, state: KernelState) -> float:
         """The share that surgery would leave."""
         return self._estimate(self.reader.sizes(state, self.tau))
 
-    def corrected_share(self, state: State) -> float:
+    def corrected_share(self, state: KernelState) -> float:
         """The same, by rebuilding the network."""
         return self._rebuilt(self.reader.sizes(state, self.tau))
 
-    def coming_share(self, state: State) -> float:
+    def coming_share(self, state: KernelState) -> float:
         """The share without the groups that have become small and may go next.
 
         Small is relative: norms shrink long before they are 0, in all layers and not alike.
@@ -142,7 +142,7 @@ class Fitter:
             found += self._masks(name, sizes)
         return found
 
-    def give_back(self, plan: Plan, state: State) -> None:
+    def give_back(self, plan: Plan, state: KernelState) -> None:
         """Undo what a plan removed: those entries are as in an earlier state, the others as now."""
         for name, sizes in plan.sizes.items():
             kernel, gamma = self.reader.layer_state(name)
@@ -182,15 +182,15 @@ class Fitter:
         if share > 0 and work > 0:
             self._correction = share / work
 
-    def _relative_norms(self, name: str, state: State) -> Array:
+    def _relative_norms(self, name: str, state: KernelState) -> Array:
         """The norms of a layer's groups over what its kernels had at the start."""
-        norms = effective_norms(*state[name], self.regularizers[name].groups)
+        norms = threshold_norms(*state[name], self.regularizers[name].groups)
         return norms / (self._lengths[name] or 1.0)
 
-    def _groups(self, name: str, state: State, now: Sizes) -> LayerGroups:
+    def _groups(self, name: str, state: KernelState, now: Sizes) -> LayerGroups:
         """The groups that the layer's regularizer has, with norms over its share of alpha."""
         regularizer = self.regularizers[name]
-        norms = effective_norms(*state[name], regularizer.groups)
+        norms = threshold_norms(*state[name], regularizer.groups)
         reached = self.reader.reached(name, regularizer.groups)
         return LayerGroups(norms / (regularizer.weight or TINY), reached, now[name])
 

@@ -11,7 +11,7 @@ import keras
 
 from keras_structsparse._validation import nonnegative
 from keras_structsparse.graph.channels.costs import check_realize
-from keras_structsparse.profiling.kernel_reader import State
+from keras_structsparse.profiling.kernel_reader import KernelState
 from keras_structsparse.regularizers.alpha import let_go
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.surgery.plans import Plan
@@ -92,7 +92,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         self._steering = _Steering(self.target)
         self._epoch = self._looks = self._checks = 0
         self._arrived, self._plan, self._masks = False, Plan({}), list[Mask]()
-        self._last: State = self._fitter.reader.state()
+        self._last: KernelState = self._fitter.reader.state()
         self.reached = self.threshold = None
         start = self._fitter.share(self._last)
         if start < self.target - self.tolerance:
