@@ -14,6 +14,7 @@ from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_affine import KERNELS, Affine, ahead, behind, normalization
 from keras_structsparse.graph.cloning import clone, copy_model, set_weights
+from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph
 
 Into = Callable[[keras.Layer, Affine], Sequence[Array] | None]
@@ -240,8 +241,7 @@ def _can_change(layer: keras.Operation, norm: keras.Layer) -> bool:
 
 
 def _is_of_channels(network: Graph, norm: Call, layer: keras.Layer) -> bool:
-    axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
-    return (norm.operation.axis - axis) % len(network.shapes[norm.inputs[0]]) == 0
+    return (norm.operation.axis - channel_axis(layer)) % len(network.shapes[norm.inputs[0]]) == 0
 
 
 def _are_alone(network: Graph, first: keras.Layer, second: keras.Layer) -> bool:

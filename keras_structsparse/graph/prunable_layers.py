@@ -10,6 +10,7 @@ from typing import TypeAlias
 import keras
 
 from keras_structsparse.graph.channels.channel_groups import ChannelMap
+from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph, read
 
 KERNEL_LAYERS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
@@ -130,8 +131,7 @@ def batch_norm_pairs(graph: Graph) -> dict[str, keras.Layer]:
     layers, pairs = kernel_layers(graph), {}
     for call in graph.layers():
         if call.name in layers and call.operation.activation is keras.activations.linear:
-            first = getattr(call.operation, "data_format", None) == "channels_first"
-            norm = _only_norm(graph, call, 1 if first else -1)
+            norm = _only_norm(graph, call, channel_axis(call.operation))
             if norm is not None:
                 pairs[call.name] = norm
     return pairs

@@ -12,6 +12,7 @@ from keras import layers as kl
 
 from keras_structsparse._typing import Shape
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.data_format import spatial_shape
 from keras_structsparse.graph.functional_graph import Call, Graph
 from keras_structsparse.graph.prunable_layers import KERNEL_LAYERS
 
@@ -64,14 +65,9 @@ for _count, _kinds in _COUNTS.items():
         multiply_adds.register(_kind, _count)
 
 
-def channel_axis(layer: keras.Layer) -> int:
-    """The axis of a layer's maps that counts channels."""
-    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
-
-
 def _places(call: Call, shape: Shape) -> int:
     """Number of positions of a map."""
-    sides = shape[2:] if channel_axis(call.operation) == 1 else shape[1:-1]
+    sides = spatial_shape(call.operation, shape)
     if None in sides:
         raise ModelError(
             f"Layer '{call.name}': expected a map of known size. Received the shape {shape}. "

@@ -11,6 +11,7 @@ import keras
 
 from keras_structsparse._typing import Shape
 from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph
 from keras_structsparse.graph.prunable_layers import ModelLike, graph_of
 from keras_structsparse.profiling import multiply_adds
@@ -150,7 +151,7 @@ def _layer_profile(
     return LayerProfile(
         name=call.name,
         kind=type(layer).__name__,
-        kernels=int(shape[multiply_adds.channel_axis(layer)] or 0) if any(work) else 0,
+        kernels=int(shape[channel_axis(layer)] or 0) if any(work) else 0,
         size=_sides(getattr(layer, "kernel_size", ())),
         output_shape=shape[1:],
         multiply_adds=sum(count or 0 for count in work),

@@ -12,6 +12,7 @@ import keras
 
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.channels.channel_groups import KernelRun, runs
+from keras_structsparse.graph.data_format import spatial_shape
 from keras_structsparse.graph.functional_graph import Call, Graph
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.regularizers import nested_groups
@@ -118,8 +119,7 @@ def positions(graph: Graph, call: Call) -> float:
         ModelError: The size of the map is open.
     """
     shape = graph.shapes[call.outputs[0]]
-    first = getattr(call.operation, "data_format", None) == "channels_first"
-    sizes = shape[2:] if first else shape[1:-1]
+    sizes = spatial_shape(call.operation, shape)
     if None in sizes and hasattr(call.operation, "kernel_size"):
         raise ModelError(
             f"Layer '{call.name}': the size of its output is not known ({sizes}), so its "

@@ -22,6 +22,7 @@ from keras_structsparse.graph.channels.rule import (
     channels_last,
     unknown,
 )
+from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph
 
 
@@ -250,9 +251,8 @@ def _axis(network: Graph, tensor: int) -> int:
     rank, tensors = len(network.shapes[tensor]), [tensor]
     for index in tensors:  # grows
         for call in network.readers.get(index, ()):
-            found = getattr(call.operation, "data_format", None)
-            if found is not None:
-                return 1 if found == "channels_first" and rank > 2 else -1
+            if getattr(call.operation, "data_format", None) is not None:
+                return channel_axis(call.operation) if rank > 2 else -1
             tensors += [i for i in call.outputs if len(network.shapes[i]) == rank]
     return -1
 
