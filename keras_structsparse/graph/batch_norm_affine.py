@@ -32,7 +32,7 @@ class Affine:
 
     @property
     def is_finite(self) -> bool:
-        """Whether every number is one."""
+        """Whether all entries are finite."""
         return bool(np.isfinite(self.gain).all() and np.isfinite(self.shift).all())
 
     def part(self, start: int, stop: int) -> Affine:
@@ -41,13 +41,32 @@ class Affine:
 
 
 def normalization(norm: keras.Layer) -> Affine:
-    """What a batch normalisation does at inference."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # the caller looks at is_finite
-        gain = 1.0 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
-    if norm.scale:
-        gain = gain * _float64(norm.gamma)
-    shift = -gain * _float64(norm.moving_mean)
-    return Affine(gain, shift + _float64(norm.beta) if norm.center else shift)
+    """What a batch normalisation does at inference, by :func:`normalization_affine`."""
+    weights = {weight.name: keras.ops.convert_to_numpy(weight) for weight in norm.weights}
+    return normalization_affine(weights, norm.epsilon)
+
+
+def normalization_affine(weights: Mapping[str, Array], epsilon: float) -> Affine:
+    """The gain and the shift of a batch normalisation at inference.
+
+    ``gain = gamma / sqrt(variance + epsilon)`` and ``shift = beta - gain * mean``.
+
+    Args:
+        weights: Its weights (channels,) by name; gamma and beta may be missing.
+        epsilon: Its epsilon.
+
+    Returns:
+        Gain and shift (channels,) in float64; not finite where the weights are not.
+
+    Examples:
+        >>> weights = {"gamma": [4.0], "moving_mean": [1.0], "moving_variance": [4.0]}
+        >>> normalization_affine(weights, 0.0)
+        Affine(gain=array([2.]), shift=array([-2.]))
+    """
+    values = {name: np.asarray(value, np.float64) for name, value in weights.items()}
+    with np.errstate(invalid="ignore", divide="ignore"):  # callers check is_finite
+        gain = values.get("gamma", 1.0) / np.sqrt(values["moving_variance"] + epsilon)
+        return Affine(gain, values.get("beta", 0.0) - gain * values["moving_mean"])
 
 
 @dataclass(frozen=True)

@@ -193,8 +193,8 @@ def _entries(shape: Sequence[int], inputs: int, sizes: Array, places: int, reali
     def area(size: int) -> int:
         return math.prod(min(side, size) for side in shape)
 
-    def price(size: int, kernels: int) -> float:
+    def cost(size: int, kernels: int) -> float:
         return realization.costs.convolution(places, area(size), inputs, kernels)
 
-    segments = realization.cut(sizes.tolist(), price) if len(sizes) else []
+    segments = realization.segments(sizes.tolist(), cost) if len(sizes) else []
     return inputs * sum((stop - start) * area(int(sizes[stop - 1])) for start, stop in segments)

@@ -6,21 +6,26 @@ from keras_structsparse.graph.channels.registry import RULES, register
 from keras_structsparse.graph.channels.rule import (
     Channels,
     Flow,
+    LinearRead,
     Piece,
-    Reading,
     Rule,
     Site,
     emit,
+    only,
     unknown,
 )
 from keras_structsparse.graph.channels.weight_provenance import Origin, Taken, origins
 from keras_structsparse.surgery.pruning import prune
+
+Reading = LinearRead
+"""The former name of :class:`LinearRead`, for rules that use it."""
 
 __all__ = [
     "RULES",
     "Channels",
     "Costs",
     "Flow",
+    "LinearRead",
     "Origin",
     "Piece",
     "Reading",
@@ -28,6 +33,7 @@ __all__ = [
     "Site",
     "Taken",
     "emit",
+    "only",
     "origins",
     "prune",
     "register",

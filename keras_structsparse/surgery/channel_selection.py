@@ -11,7 +11,7 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.graph.channels.propagation import Walk
-from keras_structsparse.graph.channels.rule import Channels, Reading
+from keras_structsparse.graph.channels.rule import Channels, LinearRead
 from keras_structsparse.graph.functional_graph import Graph
 
 Adder = Callable[[Walk, Array, Array], bool]
@@ -21,7 +21,7 @@ WEAKEST_CARRIER = 1e-3
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChannelSelection:
     """Which channels stay, and in which order.
 
     Attributes:
@@ -42,7 +42,7 @@ class Layout:
         return kept[np.argsort(self.rank[channels.ids[kept]], kind="stable")]
 
 
-def choose(network: Graph, walk: Walk, round_to: int = 1) -> Layout:
+def select_channels(network: Graph, walk: Walk, round_to: int = 1) -> ChannelSelection:
     """The smallest choice of channels that is exact, and the order that suits convolutions best.
 
     A channel stays if an output of the model needs it: if it depends on the input there, and
@@ -56,7 +56,7 @@ def choose(network: Graph, walk: Walk, round_to: int = 1) -> Layout:
         round_to: What the widths of layers are to be multiples of.
 
     Returns:
-        The layout.
+        The selection.
     """
     roots = _joined(walk)
     fixed = np.zeros(walk.count, bool)
@@ -70,7 +70,9 @@ def choose(network: Graph, walk: Walk, round_to: int = 1) -> Layout:
     _grow(walk, roots, keep, exact)
     least = keep.copy()
     _grow(walk, roots, keep, (*exact, partial(_fill_blocks, block=round_to)))
-    return Layout(keep[roots], _ranks(walk, roots, fixed)[roots], (keep & ~least)[roots], roots)
+    return ChannelSelection(
+        keep[roots], _ranks(walk, roots, fixed)[roots], (keep & ~least)[roots], roots
+    )
 
 
 def _grow(walk: Walk, roots: Array, keep: Array, adders: Sequence[Adder]) -> None:
@@ -96,9 +98,9 @@ def _ranks(walk: Walk, roots: Array, fixed: Array) -> Array:
     """
     rank = np.zeros(walk.count, int)
     taken = fixed.copy()
-    for reading in _readings(walk):
-        if reading.groups > 1:
-            taken[roots[reading.inputs.ids]] = taken[roots[reading.outputs]] = True
+    for read in _linear_reads(walk):
+        if read.groups > 1:
+            taken[roots[read.inputs.ids]] = taken[roots[read.outputs]] = True
     for step in walk.steps:
         if step.shared:  # All calls must find their channels in one order.
             for channels in (*step.site.inputs, *step.outputs):
@@ -127,32 +129,32 @@ def _joined(walk: Walk) -> Array:
 
 def _add_carriers(walk: Walk, roots: Array, keep: Array) -> bool:
     changed = False
-    for reading in _readings(walk):
-        if reading.carries:
-            changed |= _carry(reading, roots, keep)
+    for read in _linear_reads(walk):
+        if read.carries:
+            changed |= _carry(read, roots, keep)
     return changed
 
 
-def _carry(reading: Reading, roots: Array, keep: Array) -> bool:
+def _carry(read: LinearRead, roots: Array, keep: Array) -> bool:
     """In each group the strongest constant stays, unless one as good does."""
-    inputs = reading.inputs
-    kept = reading.grouped(keep[roots[inputs.ids]])
-    strength = reading.grouped(np.where(inputs.offset, np.abs(inputs.value), 0.0))
+    inputs = read.inputs
+    kept = read.grouped(keep[roots[inputs.ids]])
+    strength = read.grouped(np.where(inputs.offset, np.abs(inputs.value), 0.0))
     lost = np.where(kept, 0.0, strength)
     weak = np.where(kept, strength, 0.0).max(axis=1) < WEAKEST_CARRIER * lost.max(axis=1)
-    groups = np.flatnonzero(weak & _stays(reading, roots, keep))
+    groups = np.flatnonzero(weak & _stays(read, roots, keep))
     strongest = lost[groups].argmax(axis=1)
-    keep[roots[reading.grouped(inputs.ids)[groups, strongest]]] = True
+    keep[roots[read.grouped(inputs.ids)[groups, strongest]]] = True
     return bool(len(groups))
 
 
 def _add_readable(walk: Walk, roots: Array, keep: Array) -> bool:
     """A layer that stays must have something to read; its groups read and make equally many."""
     changed = False
-    for reading in _readings(walk):
-        stays = _stays(reading, roots, keep)
-        for ids, least in ((reading.inputs.ids, 1), (reading.outputs, 0)):
-            changed |= _even(roots[reading.grouped(ids)[stays]], keep, least)
+    for read in _linear_reads(walk):
+        stays = _stays(read, roots, keep)
+        for ids, least in ((read.inputs.ids, 1), (read.outputs, 0)):
+            changed |= _even(roots[read.grouped(ids)[stays]], keep, least)
     return changed
 
 
@@ -168,9 +170,9 @@ def _even(ids: Array, keep: Array, least: int) -> bool:
     return bool(missing.any())
 
 
-def _stays(reading: Reading, roots: Array, keep: Array) -> Array:
+def _stays(read: LinearRead, roots: Array, keep: Array) -> Array:
     """Which groups have an output left."""
-    return np.asarray(reading.grouped(keep[roots[reading.outputs]]).any(axis=1))
+    return np.asarray(read.grouped(keep[roots[read.outputs]]).any(axis=1))
 
 
 def _fill_blocks(walk: Walk, roots: Array, keep: Array, block: int) -> bool:
@@ -187,5 +189,5 @@ def _fill_blocks(walk: Walk, roots: Array, keep: Array, block: int) -> bool:
     return changed
 
 
-def _readings(walk: Walk) -> Iterable[Reading]:
-    return (reading for step in walk.steps for reading in step.flow.reads)
+def _linear_reads(walk: Walk) -> Iterable[LinearRead]:
+    return (read for step in walk.steps for read in step.flow.reads)

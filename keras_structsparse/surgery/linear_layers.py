@@ -18,7 +18,7 @@ from keras import activations
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels import weight_provenance
-from keras_structsparse.graph.channels.rule import Channels, Flow, Reading, Site
+from keras_structsparse.graph.channels.rule import Channels, Flow, LinearRead, Site
 from keras_structsparse.graph.channels.weight_provenance import Taken
 
 ELEMENTWISE = frozenset(
@@ -100,7 +100,7 @@ def flow(site: Site, padded: bool) -> Flow:
         output,
         keeps=(output.ids,) if mixes else (),
         needs=needs,
-        reads=(Reading(inputs, output.ids, groups_of(site), carries=not folds),),
+        reads=(LinearRead(inputs, output.ids, groups_of(site), carries=not folds),),
         blocks=groups_of(site) == 1,
         notes=notes,
     )

@@ -14,7 +14,7 @@ from keras_structsparse.graph.channels.propagation import Step, Walk, walk
 from keras_structsparse.graph.channels.rule import Channels, Piece
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
-from keras_structsparse.surgery.channel_selection import Layout, choose
+from keras_structsparse.surgery.channel_selection import ChannelSelection, select_channels
 from keras_structsparse.surgery.plans import Masks, Plan, masks
 from keras_structsparse.surgery.plans import plan as read_plan
 
@@ -104,17 +104,17 @@ def _prepared(
     """What makes the new layers, and what to note. It alone holds the masked weights."""
     changes = masks(found, plan)
     walked = walk(found.graph, changes, constants, realization)
-    layout = choose(found.graph, walked, round_to)
-    notes = _collect_notes(walked) + _filling_notes(walked, layout, round_to)
-    return _Builder(walked, layout, changes), notes
+    selection = select_channels(found.graph, walked, round_to)
+    notes = _collect_notes(walked) + _filling_notes(walked, selection, round_to)
+    return _Builder(walked, selection, changes), notes
 
 
 class _Builder:
     """Makes the new outputs of each call, once; remembers copies of layers that are shared."""
 
-    def __init__(self, walked: Walk, layout: Layout, changes: Masks) -> None:
+    def __init__(self, walked: Walk, selection: ChannelSelection, changes: Masks) -> None:
         self.steps = {id(step.call): step for step in walked.steps}
-        self.layout = layout
+        self.selection = selection
         unchanged = {id(step.call.operation) for step in walked.steps if step.rule is None}
         self.changes = {key: changes[key] for key in unchanged & changes.keys()}
         self.copies: dict[int, keras.Operation] = {}
@@ -140,7 +140,7 @@ class _Builder:
         results = [built] if isinstance(built, Piece) else built
         for index, piece, channels in zip(call.outputs, results, step.outputs, strict=True):
             self.orders[index] = np.arange(0) if piece is None else piece.order
-            roots = self.layout.roots[channels.ids[self.orders[index]]]
+            roots = self.selection.roots[channels.ids[self.orders[index]]]
             self.given.setdefault(frozenset(roots.tolist()), roots)
         return [None if piece is None else piece.tensor for piece in results]
 
@@ -150,12 +150,12 @@ class _Builder:
         A concatenation has an order of its own: what is added to it had best come in that. Channels
         that are not sorted, as those of groups, keep theirs.
         """
-        wanted = self.layout.wanted(output)
+        wanted = self.selection.wanted(output)
         ids = output.ids[wanted]
-        roots = self.layout.roots[ids]
+        roots = self.selection.roots[ids]
         given = self.given.get(frozenset(roots.tolist()), roots)
         once = len(np.unique(roots)) == len(roots) == len(given)
-        if not once or not self.layout.rank[ids].any():
+        if not once or not self.selection.rank[ids].any():
             return wanted
         return wanted[np.argsort(roots)][np.argsort(np.argsort(given))]
 
@@ -166,7 +166,7 @@ class _Builder:
         before, made = self.shared[id(step.call.operation)]
         now = [piece for piece in pieces if piece is not None]
         for old, new in zip(before, now, strict=True):
-            assert np.array_equal(old.order, new.order), "layout.choose leaves them in one order"
+            assert np.array_equal(old.order, new.order), "selection.choose leaves them in one order"
         tensors = [piece.tensor for piece in now]
         return Piece(
             functional_graph.again([p.tensor for p in before], made.tensor, tensors), made.order
@@ -207,9 +207,9 @@ def _collect_notes(walked: Walk) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sentences))
 
 
-def _filling_notes(walked: Walk, layout: Layout, round_to: int) -> tuple[str, ...]:
+def _filling_notes(walked: Walk, selection: ChannelSelection, round_to: int) -> tuple[str, ...]:
     """How many kernels of which layers stay only to fill a block."""
     outputs = {step.call.name: step.flow.output for step in walked.steps if step.flow.blocks}
-    counts = {name: int(layout.filling[found.ids].sum()) for name, found in outputs.items()}
+    counts = {name: int(selection.filling[found.ids].sum()) for name, found in outputs.items()}
     filling = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
     return (f"kernels kept only for widths of multiples of {round_to}: {filling}",) * bool(filling)

@@ -1,8 +1,8 @@
-"""What a network costs beside its multiply-adds, and how to cut a layer by that.
+"""The cost model of surgery, and the cheapest split of a layer by the sizes of its kernels.
 
-Everything is counted in multiply-adds: one element written to memory, or one operation started,
-takes as long as so many of them. Runtimes compute kernels in blocks: a convolution takes as long
-as one whose kernels fill their blocks.
+The unit is one multiply-add: writing one element to memory, or starting one operation, takes as
+long as a given number of multiply-adds. Runtimes compute kernels in blocks, so a convolution takes
+as long as one whose number of kernels is rounded up to a multiple of the block.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ FORMAT = "keras_structsparse.costs/1"
 
 
 def filled(width: int, block: int) -> int:
-    """The least multiple of a block that is not below a width.
+    """Round a width up to a multiple of a block.
+
+    Args:
+        width: Number of kernels.
+        block: Number of kernels that a runtime computes at once.
+
+    Returns:
+        The smallest multiple of ``block`` that is at least ``width``.
 
     Examples:
         >>> filled(9, 8), filled(8, 8), filled(9, 1)
@@ -32,20 +39,21 @@ def filled(width: int, block: int) -> int:
 
 @dataclass(frozen=True)
 class Costs:
-    """The price of operations, for one example.
+    """What operations cost for one example, in multiply-adds.
 
-    An operation is started once for a whole batch: so ``start`` is its price divided by the batch
-    size, and costs suit one batch size on one machine
-    (:func:`keras_structsparse.profiling.calibration.calibrate` measures them).
+    An operation is started once per batch, so ``start`` is that cost divided by the batch size.
+    The numbers hold for one batch size on one machine;
+    :func:`keras_structsparse.profiling.calibration.calibrate` measures them.
 
     Attributes:
-        move: Multiply-adds that take as long as one element written to memory.
-        start: Multiply-adds that take as long as starting one more operation.
-        block: Kernels that are computed at once: fewer take as long. Two registers of eight
-            numbers are usual.
+        move: Multiply-adds that take as long as writing one element to memory.
+        start: Multiply-adds that take as long as starting one operation.
+        block: Number of kernels that the runtime computes at once; a smaller number takes as long.
+            Typical: 16, two registers of eight float32 numbers.
 
     Raises:
-        CostsError: A price is negative or not finite, or ``block`` is no whole number above 0.
+        CostsError: ``move`` or ``start`` is negative or not finite, or ``block`` is not a whole
+            number >= 1.
 
     Examples:
         >>> Costs.from_json(Costs(move=20.0, start=3e5).to_json())
@@ -65,13 +73,16 @@ class Costs:
             raise CostsError(f"block: expected a whole number >= 1. Received: {self.block!r}")
 
     def convolution(self, places: int, area: int, inputs: int, kernels: int) -> float:
-        """The price of a convolution.
+        """The cost of one convolution.
 
         Args:
-            places: Positions of its output map.
-            area: Entries of a kernel at one input channel.
-            inputs: Input channels.
-            kernels: Output channels.
+            places: Number of positions of its output map.
+            area: Number of positions of a kernel (9 for 3x3).
+            inputs: Number of input channels.
+            kernels: Number of kernels: its output channels.
+
+        Returns:
+            The cost for one example, in multiply-adds.
 
         Examples:
             >>> costs = Costs(move=1.0, start=5.0, block=8)
@@ -82,10 +93,13 @@ class Costs:
         return places * (work + kernels * self.move) + self.start
 
     def to_json(self, **notes: Any) -> str:
-        """The costs as JSON text, which :meth:`from_json` reads.
+        """Write the costs as JSON text, which :meth:`from_json` reads.
 
         Args:
-            **notes: What else to write, such as where the costs were measured.
+            **notes: More entries to write, such as where the costs were measured.
+
+        Returns:
+            The text.
         """
         return json.dumps({"format": FORMAT, **asdict(self), **notes}, indent=2) + "\n"
 
@@ -94,20 +108,18 @@ class Costs:
         """Read costs from JSON text.
 
         Args:
-            text: What :meth:`to_json` wrote; notes are passed over.
+            text: What :meth:`to_json` wrote; its notes are ignored.
 
         Returns:
             The costs.
 
         Raises:
-            CostsError: The text is no JSON, or no costs of this format.
+            CostsError: The text is not JSON, or has another format.
         """
         try:
             content = json.loads(text)
         except (TypeError, ValueError) as error:
-            raise CostsError(f"costs: expected JSON. Received text that is none: {error}") from (
-                error
-            )
+            raise CostsError(f"costs: expected JSON. Received invalid JSON: {error}") from (error)
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         if found != FORMAT:
             raise CostsError(f'costs: expected "format": "{FORMAT}". Received: {found!r}')
@@ -116,30 +128,35 @@ class Costs:
 
 FREE = Costs(move=0.0, start=0.0, block=1)
 
-Price = Callable[[int, int], float]
+SegmentCost = Callable[[int, int], float]
+"""From the largest key of a segment and its length to its cost."""
+
 Segments = list[tuple[int, int]]
-Cut = Callable[[Sequence[int], Price], Segments]
+"""Half-open ranges (start, stop) of a sequence, in order."""
+
+Segmentation = Callable[[Sequence[int], SegmentCost], Segments]
+"""From the keys of a sequence and the cost of a segment to the segments."""
 
 
-def cut(keys: Sequence[int], price: Price, step: int = 1) -> Segments:
-    """Cut a sequence into segments of least total price.
+def cheapest_segments(keys: Sequence[int], cost: SegmentCost, step: int = 1) -> Segments:
+    """Split a sequence into segments of least total cost, by dynamic programming.
 
     Args:
-        keys: The sequence; cuts are made only where neighbours differ, or at the last multiple
-            of the step before.
-        price: From the largest key and the length of a segment to its price; it must not fall
-            with either.
-        step: What all segments but the last are to be multiples of.
+        keys: The sequence. It is split only where neighbours differ, or at the last multiple of
+            ``step`` before such a place.
+        cost: From the largest key and the length of a segment to its cost; it must not decrease
+            in either.
+        step: The lengths of all segments but the last are multiples of this number.
 
     Returns:
         The segments (start, stop), in order.
 
     Examples:
-        >>> cut([1, 1, 1, 5], lambda key, length: length * key**2 + 4)
+        >>> cheapest_segments([1, 1, 1, 5], lambda key, length: length * key**2 + 4)
         [(0, 3), (3, 4)]
-        >>> cut([1, 1, 1, 5], lambda key, length: length * key**2 + 100)
+        >>> cheapest_segments([1, 1, 1, 5], lambda key, length: length * key**2 + 100)
         [(0, 4)]
-        >>> cut([1, 1, 1, 5], lambda key, length: length * key**2, step=2)
+        >>> cheapest_segments([1, 1, 1, 5], lambda key, length: length * key**2, step=2)
         [(0, 2), (2, 4)]
     """
     changes = (i for i in range(1, len(keys)) if keys[i - 1] != keys[i])
@@ -151,8 +168,8 @@ def cut(keys: Sequence[int], price: Price, step: int = 1) -> Segments:
         largest = 0
         for start in range(stop - 1, -1, -1):
             largest = max(largest, peaks[start])
-            segment = price(largest, edges[stop] - edges[start])
-            choices.append((best[start][0] + segment, start))
+            segment_cost = cost(largest, edges[stop] - edges[start])
+            choices.append((best[start][0] + segment_cost, start))
         best.append(min(choices))
     segments = []
     stop = len(edges) - 1
@@ -163,41 +180,42 @@ def cut(keys: Sequence[int], price: Price, step: int = 1) -> Segments:
     return segments[::-1]
 
 
-def whole(keys: Sequence[int], price: Price) -> Segments:
-    """One segment, whatever it costs; none of an empty sequence."""
+def one_segment(keys: Sequence[int], cost: SegmentCost) -> Segments:
+    """The whole sequence as one segment, whatever it costs; no segment for an empty sequence."""
     return [(0, len(keys))] if keys else []
 
 
 @dataclass(frozen=True)
 class Realization:
-    """How kernels of several sizes become convolutions.
+    """How a layer with kernels of several sizes is realized as convolutions.
 
     Attributes:
-        costs: What operations cost beside their multiply-adds.
-        cut: From the sizes of the kernels and the price of a convolution to the convolutions.
-        crops: Whether a convolution may become smaller than the original.
+        costs: The cost model.
+        segments: From the sorted sizes of the kernels and the cost of a convolution to the
+            segments that become one convolution each.
+        crops: Whether kernels may be cropped below their original size.
     """
 
     costs: Costs
-    cut: Cut
+    segments: Segmentation
     crops: bool = True
 
 
 def realizations(costs: Costs, round_to: int = 1) -> Mapping[str, Realization]:
-    """The values of ``realize`` that :func:`keras_structsparse.prune` takes.
+    """The realization for each value of ``realize`` that :func:`keras_structsparse.prune` takes.
 
     Args:
-        costs: What operations cost beside their multiply-adds; "crop" and "split" do not ask.
-        round_to: What widths are to be multiples of: the parts of "split" as well.
+        costs: The cost model; "crop" and "split" ignore it.
+        round_to: Widths are multiples of this number, those of the parts of a split too.
 
     Returns:
         The realizations by name.
     """
     return {
-        "auto": Realization(costs, partial(cut, step=round_to)),
-        "crop": Realization(FREE, whole),
-        "split": Realization(FREE, partial(cut, step=round_to)),
-        "none": Realization(costs, whole, crops=False),
+        "auto": Realization(costs, partial(cheapest_segments, step=round_to)),
+        "crop": Realization(FREE, one_segment),
+        "split": Realization(FREE, partial(cheapest_segments, step=round_to)),
+        "none": Realization(costs, one_segment, crops=False),
     }
 
 
@@ -205,10 +223,10 @@ REALIZE = realizations(Costs())
 
 
 def check_realize(value: str) -> str:
-    """The value, if it is a key of :data:`REALIZE`.
+    """Return ``value`` if it is a key of :data:`REALIZE`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not.
     """
     if value not in REALIZE:
         raise ValueError(f"realize: expected one of {tuple(REALIZE)}. Received: {value!r}")

@@ -1,8 +1,8 @@
-"""What is known of the channels of a tensor, and what a layer does with them.
+"""The channels of tensors, and the rules that say what layers do with them.
 
-Every channel of every tensor has a number. Layers that pass a channel on (activations, pooling,
-flattening, concatenation) pass its number on, so that one decision, to keep a number or not, holds
-wherever the channel goes.
+Every channel of every tensor has a number. A layer that passes a channel on (activation, pooling,
+flattening, concatenation) keeps its number, so the decision to keep or remove a number holds for
+every tensor that contains the channel.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Channels:
     """The channels of one tensor, in their original order.
 
     Attributes:
-        ids: The number of each channel.
-        live: Whether the channel depends on the input of the network.
-        value: The value of a channel that does not, everywhere; unused where ``live``.
-        cost: Multiply-adds spent on making the channel.
-        border: Empty, or the name of the call whose zero border surrounds the constants: then a
-            constant channel is ``value`` times one spatial pattern that all of them share.
-        axis: Where the channels are: -1 for the last axis, 1 for the one behind the batch.
+        ids: The number of each channel (channels,).
+        live: Whether the channel depends on the input of the network (channels,).
+        value: The value of a constant channel at all positions (channels,); unused where ``live``.
+        cost: Multiply-adds that compute the channel (channels,).
+        border: Empty, or the name of the call whose zero padding surrounds the constants. Then
+            every constant channel is ``value`` times one spatial pattern that all of them share.
+        axis: The axis of the channels: -1 for the last, 1 for the one after the batch.
     """
 
     ids: Array
@@ -47,49 +47,59 @@ class Channels:
 
     @property
     def offset(self) -> Array:
-        """Whether the channel is a constant other than zero."""
+        """Whether the channel is a nonzero constant (channels,)."""
         return ~self.live & (self.value != 0)
 
     def passed(self, **changes: Any) -> Channels:
-        """These channels with some attributes replaced."""
+        """A copy of these channels with some attributes replaced."""
         return replace(self, **changes)
 
     def part(self, which: Array) -> Channels:
-        """Some of these channels, by index."""
+        """Some of these channels, by index or mask."""
         fields = {name: getattr(self, name)[which] for name in ("ids", "live", "value", "cost")}
         return replace(self, **fields)
 
 
 def unknown(ids: Array, axis: int = -1) -> Channels:
-    """Channels of which nothing is known: all live, at no cost."""
+    """Channels without any information: all live, at no cost.
+
+    Args:
+        ids: The number of each channel (channels,).
+        axis: The axis of the channels.
+    """
     nothing = np.zeros(len(ids))
     return Channels(ids, np.ones(len(ids), bool), nothing, nothing, axis=axis)
 
 
 def channels_last(shape: Shape, axis: int) -> Shape:
-    """A shape with the channels, which are on some axis, moved to the end."""
+    """A shape with its channel axis moved to the end.
+
+    Args:
+        shape: Shape of a tensor, batch axis first.
+        axis: The axis of its channels: -1 or 1.
+    """
     return shape if axis == -1 or len(shape) < 3 else (shape[0], *shape[2:], shape[1])
 
 
 @dataclass(frozen=True)
 class Site:
-    """One call of one layer, as a rule sees it.
+    """A call site: one call of one layer, with all that a rule needs to know.
 
     Attributes:
         name: Name of the call.
-        layer_name: Name of the new layer.
-        derive: From a suffix to a name for one more new layer, different from all others.
-        operation: The layer.
-        weights: Its weights by name, with the plan's entries set to zero.
-        inputs: The channels of the tensors it reads.
-        shapes: The original shapes of these tensors, with their channels moved to the end.
-        output_shape: The original shape of the tensor it makes, likewise.
-        dtype: The type of that tensor.
-        constants: "exact", "interior" or "drop": what becomes of the constants of removed
-            channels where layers read them.
-        realize: How kernels of several sizes become convolutions, and what operations cost.
-        fresh: Gives new channel numbers.
-        fill: Puts tensors in the places of the call's inputs.
+        layer_name: Name for the new layer.
+        derive: From a suffix to a unique name for one more new layer.
+        operation: The original layer.
+        weights: Its weights by name, with the entries that the plan removes set to zero.
+        inputs: The channels of its input tensors.
+        shapes: The original shapes of its input tensors, with the channels moved to the end.
+        output_shape: The original shape of its (first) output, likewise.
+        dtype: The dtype of that output.
+        constants: "exact", "interior" or "drop": how readers replace the constants of removed
+            channels.
+        realize: How kernels of several sizes become convolutions, with the cost model.
+        fresh: From a count to so many new channel numbers.
+        fill: From tensors to the arguments of the call, with the tensors in place of its inputs.
     """
 
     name: str
@@ -108,33 +118,33 @@ class Site:
 
     @property
     def axis(self) -> int:
-        """Where the channels of the inputs are: -1 for the last axis, 1 for the first."""
+        """The axis of the channels of the inputs: -1 (channels last) or 1 (channels first)."""
         return self.inputs[0].axis if self.inputs else -1
 
     @property
     def data_format(self) -> str:
-        """The same in the words of Keras."""
+        """The data format of the inputs, as Keras names it."""
         return "channels_last" if self.axis == -1 else "channels_first"
 
     def taken(self, name: str) -> Taken:
-        """A weight that knows where its entries come from, whatever part of it is taken."""
+        """A weight that records the origin of its entries, also when parts of it are taken."""
         names = [weight.name for weight in self.operation.weights]
         return weight_provenance.whole(self.weights[name], self.operation, names.index(name))
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a layer reads a tensor: each group of its outputs reads a group of the inputs.
+class LinearRead:
+    """How a linear layer reads a tensor: each group of outputs reads one group of inputs.
 
-    Of every group that has an output left equally many inputs, at least one, and equally many
-    outputs stay; the other groups go.
+    Groups without a kept output are removed. The remaining groups keep equally many inputs, at
+    least one each, and equally many outputs.
 
     Attributes:
         inputs: The channels of the tensor.
-        outputs: The numbers of the channels that the layer makes.
-        groups: The number of groups, each as many neighbouring channels.
-        carries: Whether constants cannot go into the bias: then one constant channel of each
-            group stands for all that are removed.
+        outputs: The numbers of the channels that the layer computes.
+        groups: The number of groups; each consists of neighbouring channels.
+        carries: Whether constants cannot be moved into the bias. Then each group keeps one
+            constant channel, the carrier, that stands for all removed constants.
     """
 
     inputs: Channels
@@ -143,12 +153,12 @@ class Reading:
     carries: bool = False
 
     def grouped(self, values: Array) -> Array:
-        """Values of the inputs, or of the outputs, as an array (groups, channels of a group)."""
+        """Reshape values of the inputs or outputs to (groups, channels of a group)."""
         return np.reshape(values, (self.groups, -1))
 
 
 def nothing(needed: Array) -> tuple[Array, ...]:
-    """No numbers but those of the output itself."""
+    """The default of :attr:`Flow.needs`: no channels besides those of the output itself."""
     return ()
 
 
@@ -158,23 +168,23 @@ class Flow:
 
     Attributes:
         output: The channels of its output.
-        joins: Pairs of arrays of numbers that must be kept or removed together.
-        keeps: Arrays of numbers that must be kept.
-        needs: From the mask of the output channels that something needs to the numbers that the
-            call needs for them, besides those of these channels themselves.
-        reads: How the call reads inputs of which some channels must stay with the output.
-        blocks: Whether it computes the output channels in blocks: rounding applies to it.
-        parts: For a call of several outputs, which channels of ``output`` each of them holds.
-        sizes: For each output channel a key: the layer gains by having equal keys side by side.
-        gain: Multiply-adds that it gains by that.
-        notes: What could not be done, and why.
+        joins: Pairs of arrays of channel numbers that must be kept or removed together.
+        keeps: Arrays of channel numbers that must be kept.
+        needs: From the mask of the output channels that are needed to arrays of the channel
+            numbers that the call needs to compute them; channels passed on are left out.
+        reads: How the call reads inputs, if it is linear.
+        blocks: Whether runtimes compute its output channels in blocks: then ``round_to`` applies.
+        parts: For a call with several outputs, the channels of ``output`` that each one holds.
+        sizes: A key for each output channel (channels,); equal keys should be side by side.
+        gain: Multiply-adds saved if the channels are sorted by ``sizes``.
+        notes: What could not be removed, and why.
     """
 
     output: Channels
     joins: tuple[tuple[Array, Array], ...] = ()
     keeps: tuple[Array, ...] = ()
     needs: Callable[[Array], tuple[Array, ...]] = nothing
-    reads: tuple[Reading, ...] = ()
+    reads: tuple[LinearRead, ...] = ()
     blocks: bool = False
     parts: tuple[Array, ...] = ()
     sizes: Array = None
@@ -189,41 +199,60 @@ class Flow:
 
 @dataclass(frozen=True)
 class Piece:
-    """A new tensor and what it holds.
+    """A tensor of the new network: a piece of an original one.
 
     Attributes:
         tensor: The tensor.
-        order: The original channels that it holds, in its own order.
+        order: The indices of the original channels that it holds, in its own order.
     """
 
     tensor: Tensor
     order: Array
 
     def mask(self, width: int) -> Array:
-        """Which of ``width`` original channels the tensor holds."""
+        """Which of ``width`` original channels the tensor holds (width,)."""
         return np.isin(np.arange(width), self.order)
 
 
+def only(pieces: Sequence[Piece | None]) -> Piece:
+    """The input of a call that reads one tensor.
+
+    Args:
+        pieces: What :attr:`Rule.build` receives.
+
+    Returns:
+        The single piece. It exists: surgery builds a call only if one of its output channels is
+        kept, and then its input keeps at least one channel.
+
+    Raises:
+        ValueError: There are several pieces, or none.
+    """
+    if len(pieces) != 1 or pieces[0] is None:
+        raise ValueError(f"only: expected one piece. Received: {list(pieces)!r}")
+    return pieces[0]
+
+
 def never(site: Site) -> str | None:
-    """Refuse nothing."""
+    """The default of :attr:`Rule.refuses`: refuse no call."""
     return None
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How the channels of one family of layers flow, and how such a layer shrinks.
+    """How surgery treats the calls of one type of layer.
 
     Attributes:
-        flow: From a site to what the call does with the channels.
-        build: From a site, the output channels that stay, in the order they would best have, and
-            the new inputs (None for a tensor without channels) to the new output; to one for each
-            output of the call (None likewise), if the rule splits.
-        refuses: From a site to the reason why the rule cannot serve it, or None.
-        borders: Whether ``flow`` understands constants with a border; elsewhere they count as
-            live.
+        flow: From a site to what the call does to channels.
+        build: From a site, the output channels that are kept, in the preferred order, and the new
+            inputs (None for an input without channels left), to the new output. If the rule
+            splits: to a list with a piece, or None, for each output of the call.
+        refuses: From a site to the reason why the rule cannot treat it, or None. A refused call is
+            copied unchanged with all its channels, and the reason becomes a note.
+        borders: Whether ``flow`` handles constants behind zero padding
+            (:attr:`Channels.border`); for other rules they count as live.
         splits: Whether calls may have several outputs.
-        channels_first: Whether the rule understands channels on the first axis; one that does
-            not is never asked.
+        channels_first: Whether the rule handles channels on axis 1; other rules are not used for
+            such calls.
     """
 
     flow: Callable[[Site], Flow]
@@ -235,7 +264,7 @@ class Rule:
 
 
 def misplaced(site: Site) -> str | None:
-    """Why the layer's data format does not fit its input; None if it does."""
+    """Why the data format of the layer does not match that of its input; None if it does."""
     expected = getattr(site.operation, "data_format", "channels_last")
     if site.data_format == expected or len(site.shapes[0]) < 3:
         return None
@@ -243,10 +272,18 @@ def misplaced(site: Site) -> str | None:
 
 
 def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array | Taken] = ()) -> Tensor:
-    """Call a new layer on a tensor and give it its weights.
+    """Call a new layer on a tensor and set its weights.
 
-    Of weights made with :meth:`Site.taken` it is remembered where they come from: an optimizer's
-    state can follow them. Others count as new.
+    The origin of weights made with :meth:`Site.taken` is recorded, so that optimizer state can be
+    transferred to them; plain arrays count as new weights.
+
+    Args:
+        layer: A layer that is not built.
+        tensor: Its input.
+        weights: Its weights in the order of ``layer.weights``; without any, it keeps its own.
+
+    Returns:
+        The output of the layer.
     """
     if not weights:
         return layer(tensor)

@@ -13,9 +13,9 @@ import numpy as np
 
 from keras_structsparse._typing import Array, Shape, Tensor
 from keras_structsparse.graph import kernel_supports
-from keras_structsparse.graph.channels.costs import Cut, Price, whole
+from keras_structsparse.graph.channels.costs import Segmentation, SegmentCost, one_segment
 from keras_structsparse.graph.channels.registry import register
-from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced, only
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
@@ -42,11 +42,11 @@ def flow(site: Site) -> Flow:
     found = linear_layers.flow(site, _is_padded(site))
     sizes = _support_sizes(site.weights["kernel"])
     inputs = int(site.inputs[0].live.sum()) // linear_layers.groups_of(site)
-    live, price = found.output.live, _price(site, inputs)
+    live, cost = found.output.live, _least_cost(site, inputs)
     keys = sorted(sizes[live].tolist())
-    segments = _cut(site)(keys, price)
-    apart = sum(price(keys[stop - 1], stop - start) for start, stop in segments)
-    together = price(max(keys, default=1), len(keys))
+    segments = _segmentation(site)(keys, cost)
+    apart = sum(cost(keys[stop - 1], stop - start) for start, stop in segments)
+    together = cost(max(keys, default=1), len(keys))
     notes = found.notes + _uncroppable(site, max(keys, default=1))
     return replace(found, sizes=sizes, gain=together - apart, notes=notes)
 
@@ -64,13 +64,12 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     One convolution cropped to its largest kernel, or several followed by a concatenation where
     that costs less.
     """
-    (piece,) = pieces
-    assert piece is not None, "layout.choose leaves every layer something to read"
+    piece = only(pieces)
     rows = linear_layers.read_rows(site, piece.order, wanted)
     tensor = _picked(site, piece, rows)
     kernel, bias = linear_layers.shrunk(site, rows, wanted, _is_padded(site))
     sizes = _support_sizes(kernel.values)
-    segments = _cut(site)(sizes.tolist(), _price(site, kernel.values.shape[-2]))
+    segments = _segmentation(site)(sizes.tolist(), _least_cost(site, kernel.values.shape[-2]))
     if len(segments) == 1:
         return Piece(_convolution(site, site.layer_name, kernel, bias, tensor), wanted)
     parts = [
@@ -88,9 +87,9 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     return Piece(join(parts), wanted)
 
 
-def _cut(site: Site) -> Cut:
-    """How to cut the kernels by their sizes; those of groups must stay side by side."""
-    return site.realize.cut if linear_layers.groups_of(site) == 1 else whole
+def _segmentation(site: Site) -> Segmentation:
+    """How to split the kernels by size; the kernels of a group must stay side by side."""
+    return site.realize.segments if linear_layers.groups_of(site) == 1 else one_segment
 
 
 def _picked(site: Site, piece: Piece, rows: Array) -> Tensor:
@@ -137,7 +136,7 @@ def _overflows_now(site: Site, kernel: Sequence[int]) -> bool:
 
 
 def _window(site: Site, kernel: Array) -> int:
-    """The size of least price that holds all entries: a larger one may do without padding."""
+    """The cheapest size that holds all nonzero entries: a larger one may need no padding."""
     *_, inputs, kernels = kernel.shape
     sizes = _windows(site, int(_support_sizes(kernel).max()))
     return min(sizes, key=lambda size: _cost(site, inputs, size)(kernels))
@@ -156,17 +155,17 @@ def _can_pad(site: Site) -> bool:
     return site.axis == -1 or len(site.operation.kernel_size) > 1
 
 
-def _price(site: Site, inputs: int) -> Price:
-    """What a convolution of so many kernels, the largest of a given size, costs at best."""
+def _least_cost(site: Site, inputs: int) -> SegmentCost:
+    """The least cost of a convolution, by the size of its largest kernel and their number."""
 
     @functools.cache
     def windows(size: int) -> list[Callable[[int], float]]:
         return [_cost(site, inputs, window) for window in _windows(site, size)]
 
-    def price(size: int, kernels: int) -> float:
+    def least(size: int, kernels: int) -> float:
         return min(cost(kernels) for cost in windows(size))
 
-    return price
+    return least
 
 
 def _cost(site: Site, inputs: int, size: int) -> Callable[[int], float]:

@@ -8,7 +8,7 @@ import keras
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
-from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, only
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
 
@@ -20,8 +20,7 @@ def flow(site: Site) -> Flow:
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The layer with the kept units over the kept inputs."""
-    (piece,) = pieces
-    assert piece is not None, "layout.choose leaves every layer something to read"
+    piece = only(pieces)
     kernel, bias = linear_layers.shrunk(site, piece.order, wanted, padded=False)
     layer = clone(
         site.operation,

@@ -22,6 +22,7 @@ from keras_structsparse.graph.channels.rule import (
     Site,
     emit,
     misplaced,
+    only,
 )
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
@@ -53,8 +54,7 @@ def _notes(site: Site, active: Array) -> tuple[str, ...]:
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The layer over the kept channels."""
-    (piece,) = pieces
-    assert piece is not None, "the output has the channels of the input"
+    piece = only(pieces)
     kernel = site.taken("kernel").along(-2, piece.order)
     order = repeated(piece.order, kernel.values.shape[-1])
     bias = [site.taken("bias").along(0, order)] if "bias" in site.weights else []
@@ -86,8 +86,7 @@ def flow_separable(site: Site) -> Flow:
 
 def build_separable(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """Both kernels over the kept channels."""
-    (piece,) = pieces
-    assert piece is not None, "layout.choose leaves every layer something to read"
+    piece = only(pieces)
     bias = linear_layers.shrunk_bias(_as_convolution(site), piece.order, wanted, padded=False)
     depthwise = site.taken("depthwise_kernel").along(-2, piece.order)
     rows = repeated(piece.order, depthwise.values.shape[-1])

@@ -12,7 +12,7 @@ from keras import activations, layers, ops
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
-from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, only
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery import linear_layers
@@ -33,8 +33,7 @@ def flow_identity(site: Site) -> Flow:
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The same layer on fewer channels."""
-    (piece,) = pieces
-    assert piece is not None, "the output has the channels of the input"
+    piece = only(pieces)
     args, kwargs = site.fill([piece.tensor])
     return Piece(clone(site.operation, name=site.layer_name)(*args, **kwargs), piece.order)
 
@@ -63,8 +62,7 @@ def flow_prelu(site: Site) -> Flow:
 
 def build_prelu(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The slopes of the kept channels; all channels may share one."""
-    (piece,) = pieces
-    assert piece is not None, "the output has the channels of the input"
+    piece = only(pieces)
     slope = site.taken("alpha")
     if slope.values.shape[-1] == len(site.inputs[0]):
         slope = slope.along(-1, piece.order)

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
-from keras_structsparse.graph.channels.rule import Piece, Rule, Site, emit
+from keras_structsparse.graph.channels.rule import Piece, Rule, Site, emit, only
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery.rules import elementwise, mixing
 
 
 def build_affine(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """One factor and one offset serve all channels, however many."""
-    (piece,) = pieces
-    assert piece is not None, "the output has the channels of the input"
+    piece = only(pieces)
     layer = clone(site.operation, name=site.layer_name)
     weights = [site.taken(name) for name in site.weights]
     return Piece(emit(layer, piece.tensor, weights), piece.order)

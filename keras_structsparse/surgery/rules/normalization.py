@@ -13,21 +13,21 @@ import numpy as np
 from keras import layers
 
 from keras_structsparse._typing import Array
+from keras_structsparse.graph.batch_norm_affine import Affine, normalization_affine
 from keras_structsparse.graph.channels.registry import register
-from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, unknown
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, only, unknown
 from keras_structsparse.graph.cloning import clone, set_weights
 from keras_structsparse.surgery.constant_propagation import settled
-
-Affine = tuple[Array, Array]
 
 
 def flow(affine: Callable[[Site], Affine], site: Site) -> Flow:
     """A constant c becomes gain c + shift; a channel with a gain of 0 becomes the shift."""
     inputs = site.inputs[0]
-    gain, shift = affine(site)
-    live = inputs.live & (gain != 0)
+    own = affine(site)
+    live = inputs.live & (own.gain != 0)
     constant = np.where(inputs.live, 0.0, inputs.value)
-    return Flow(inputs.passed(live=live, value=np.where(live, 0.0, gain * constant + shift)))
+    value = np.where(live, 0.0, own.gain * constant + own.shift)
+    return Flow(inputs.passed(live=live, value=value))
 
 
 def build(
@@ -37,8 +37,7 @@ def build(
     pieces: Sequence[Piece | None],
 ) -> Piece:
     """The layer over the kept channels, with its statistics."""
-    (piece,) = pieces
-    assert piece is not None, "the output has the channels of the input"
+    piece = only(pieces)
     layer = clone(site.operation, name=site.layer_name, **changes(site, piece.order))
     weights = [site.taken(name).along(0, piece.order) for name in site.weights]
     return Piece(emit(layer, piece.tensor, weights), piece.order)
@@ -56,10 +55,7 @@ def refuses(site: Site) -> str | None:
 
 
 def _batch(site: Site) -> Affine:
-    weights = {name: np.asarray(value, np.float64) for name, value in site.weights.items()}
-    deviation = np.sqrt(weights["moving_variance"] + site.operation.epsilon)
-    gain = weights.get("gamma", 1.0) / deviation
-    return gain, weights.get("beta", 0.0) - gain * weights["moving_mean"]
+    return normalization_affine(site.weights, site.operation.epsilon)
 
 
 def _nothing(site: Site, order: Array) -> dict[str, Any]:
@@ -73,8 +69,8 @@ def _instance(site: Site) -> Affine:
     """Of a channel by itself: a constant is its own mean, so that the offset alone is left."""
     gamma, beta = (site.weights.get(name) for name in ("gamma", "beta"))
     width = len(site.inputs[0])
-    live = np.where(site.inputs[0].live, 1.0 if gamma is None else gamma, 0.0)
-    return live, np.zeros(width) if beta is None else np.asarray(beta, np.float64)
+    gain = np.where(site.inputs[0].live, 1.0 if gamma is None else gamma, 0.0)
+    return Affine(gain, np.zeros(width) if beta is None else np.asarray(beta, np.float64))
 
 
 def refuses_groups(site: Site) -> str | None:
@@ -89,7 +85,7 @@ def refuses_groups(site: Site) -> str | None:
 
 def _scale(site: Site) -> Affine:
     (gamma,) = site.weights.values()
-    return np.asarray(gamma, np.float64), np.zeros(len(gamma))
+    return Affine(np.asarray(gamma, np.float64), np.zeros(len(gamma)))
 
 
 def flow_rescaling(site: Site) -> Flow:
@@ -134,8 +130,7 @@ def flow_inputs(site: Site) -> Flow:
 
 def build_inputs(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """A copy of the layer."""
-    (piece,) = pieces
-    assert piece is not None, "the output has the channels of the input"
+    piece = only(pieces)
     layer = clone(site.operation, name=site.layer_name)
     output = layer(piece.tensor)
     set_weights(layer, list(site.weights.values()))

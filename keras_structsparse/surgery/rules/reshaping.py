@@ -11,7 +11,15 @@ from keras import layers
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
-from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site, misplaced
+from keras_structsparse.graph.channels.rule import (
+    Channels,
+    Flow,
+    Piece,
+    Rule,
+    Site,
+    misplaced,
+    only,
+)
 from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules.arithmetic import policy
 from keras_structsparse.surgery.rules.elementwise import build
@@ -67,8 +75,7 @@ def flow_reshape(site: Site) -> Flow:
 
 def build_reshape(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """A layer that reshapes to the new number of channels."""
-    (piece,) = pieces
-    assert piece is not None, "the output has the channels of the input"
+    piece = only(pieces)
     width, kept = len(site.inputs[0]), piece.order
     if not _keeps_channels(site):
         kept = (np.arange(_positions(site))[:, None] * width + kept).ravel()

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.graph.channels.registry import register
-from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, only
 from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules import elementwise
 
@@ -96,8 +96,7 @@ def _indices(site: Site) -> Array:
 
 
 def _picked(site: Site, channels: Array, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    (piece,) = pieces
-    assert piece is not None, "the output has channels of the input"
+    piece = only(pieces)
     place = {int(channel): index for index, channel in enumerate(piece.order)}
     places = np.array([place[int(channel)] for channel in channels[wanted]])
     return Piece(pick(piece.tensor, places, site.derive), wanted)
@@ -111,8 +110,7 @@ def flow_split(site: Site) -> Flow:
 
 def build_split(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> list[Piece | None]:
     """A slice for each output that has channels left."""
-    (piece,) = pieces
-    assert piece is not None, "the output has channels of the input"
+    piece = only(pieces)
     results: list[Piece | None] = []
     for part in _sections(site):
         places = np.flatnonzero(np.isin(piece.order, part))

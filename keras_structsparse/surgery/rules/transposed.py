@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
-from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced
+from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced, only
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
 
@@ -27,8 +27,7 @@ def flow(site: Site) -> Flow:
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The layer with the kept kernels over the kept channels."""
-    (piece,) = pieces
-    assert piece is not None, "layout.choose leaves every layer something to read"
+    piece = only(pieces)
     kernel, bias = linear_layers.shrunk(
         _as_convolution(site), piece.order, wanted, _makes_patterns(site)
     )
