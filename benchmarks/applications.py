@@ -136,16 +136,16 @@ sizes; 32x32 images, 75x75 for Inception and Xception; KerasHub's backbones are 
 each kind of block, their composite layers opened by `kss.opened`.
 
 - **difference**: pruned against masked in float64, relative to the largest output; **control**:
-  the same with one more living kernel removed. Exact: at most 1e-10, the control a thousand
+  the same with one more live kernel removed. Exact: at most 1e-10, the control a thousand
   times more.
 - **multiply-adds**: millions before; per cent left with one convolution per kernel size
   (`realize="split"`), as the cost model decides (`"auto"`), and what eq. (10) gives for the plan
-  (living inputs times sizes of kernels, measured on the masked network).
+  (live inputs times kernel sizes, measured on the masked network).
 - **constants**: channels that convolutions still compute though they do not depend on the input.
-  **carriers**: such channels that padded convolutions read. **kept**: layers that surgery left as
-  they are.
-- Every row is of the version of this package that it was made with; `--again` makes rows anew.
-- **seconds**: `prune` alone, float32, on a machine that did other things too. **CPU**: the seconds
+  **carriers**: such channels that padded convolutions read. **kept**: layers that surgery left
+  unchanged.
+- Rows are of the versions of this package that they were made with; `--again` makes all rows again.
+- **seconds**: `prune` alone, float32, on a machine that was busy with other work. **CPU**: the seconds
   of processor time in it. **memory**: its peak over the size of the model, where that
   is above a million parameters.
 
@@ -196,7 +196,7 @@ def ranking(rows: list[Row]) -> str:
         f"| {kind} | {channels} | {calls} | {models} |"
         for kind, (channels, calls, models) in sorted(total.items(), key=lambda x: -x[1][0])
     ]
-    head = "## What is left as it is\n\n| layer | constant channels read | calls | networks |\n"
+    head = "## Layers left unchanged\n\n| layer | constant channels read | calls | networks |\n"
     return head + "| --- | --- | --- | --- |\n" + "\n".join(lines) + "\n"
 
 

@@ -69,8 +69,8 @@ def verify(
         plan: The plan.
         constants: As for :func:`keras_structsparse.prune`.
         realize: Likewise.
-        samples: Number of random inputs. Five is a size that few layers have: see "A trap" in
-            the project's docs/method.md.
+        samples: Number of random inputs. Five is a size that few layers have: see "Traps" in
+            docs/design-notes.md.
         seed: Seed of the inputs.
         costs: As for :func:`keras_structsparse.prune`.
         round_to: Likewise.

@@ -265,7 +265,7 @@ def test_noise_at_inference_has_no_constants() -> None:
 def test_what_is_broadcast_over_positions_is_no_bias(
     add: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
-    """With as many samples as positions, and a single channel left: docs/method.md, "A trap"."""
+    """As many samples as positions, and a single channel left: docs/design-notes.md, "Traps"."""
     inputs = keras.Input((3, 2))
     x = L.Conv1D(4, 3, padding="same", name="first")(inputs)
     x = add(x, keras.ops.max(x, axis=-2, keepdims=True))
