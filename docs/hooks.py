@@ -92,4 +92,5 @@ def _mathml(match: re.Match[str]) -> str:
 
     block, inline = match["block"], match["inline"]
     text: str = convert((block or inline).strip(), display="block" if block else "inline")
-    return f"\n{text}\n" if block else text
+    # Markdown would make a paragraph of its own of a line that starts with <math>.
+    return f"\n{text}\n" if block else f"<span>{text}</span>"

@@ -183,6 +183,8 @@ def test_equations_become_mathml(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.count("<math") == 2
     assert 'display="block"' in found
     assert "$" not in found
+    # Markdown makes a block of a line that starts with <math>; <span> is inline.
+    assert "<span><math" in hooks()["equations"]("$x$ starts a line")
 
 
 def test_the_reference_networks_of_the_page_are_those_of_the_zoo() -> None:
