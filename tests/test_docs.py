@@ -161,6 +161,40 @@ def test_every_public_name_is_in_the_reference() -> None:
             assert re.search(rf"\b{name}\b", reference), name
 
 
+def missing_files(text: str) -> list[str]:
+    """Python files that a page names and that are neither in the package nor in the clone."""
+    named = re.findall(r"`((?:\w+/)+\w+\.py)`", text)
+    folders = (ROOT, ROOT / "keras_structsparse")
+    return [name for name in named if not any((f / name).is_file() for f in folders)]
+
+
+@pytest.mark.parametrize("name", ["code-map.md", "design-notes.md", "method.md"])
+def test_files_that_a_page_names_exist(name: str) -> None:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert not missing_files(text)
+    assert missing_files(text + "`graph/nosuch.py`") == ["graph/nosuch.py"]
+
+
+def stops(text: str) -> list[str]:
+    """The files of the numbered list in the section on the walk of one kernel."""
+    section = text.split("## The walk of one kernel")[1].split("\n## ")[0]
+    return re.findall(r"^\d+\. `([\w/]+\.py)`: ", section, re.MULTILINE)
+
+
+def test_the_walk_of_a_kernel_has_at_most_ten_stops_each_a_file() -> None:
+    text = (ROOT / "docs" / "code-map.md").read_text(encoding="utf-8")
+    found = stops(text)
+    assert 5 <= len(found) <= 10
+    assert len(set(found)) == len(found)
+    assert stops(text.replace("1. `", "1. x`")) == found[1:]  # a stop without a file is not counted
+
+
+def test_a_clones_two_commands_are_the_first_block_of_the_readme() -> None:
+    first, *others = blocks(ROOT / "README.md")
+    assert list(commands(first)) == [["./dev", "quickstart"], ["./dev", "test"]]
+    assert all(list(commands(block)) != list(commands(first)) for block in others)
+
+
 # --- the hooks of the site ---
 
 
