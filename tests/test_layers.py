@@ -127,6 +127,23 @@ def test_the_layers_are_kept() -> None:
     assert "0 broken" in done.stdout
 
 
+LOADED = """
+import sys
+import keras
+before = {name.split(".")[0] for name in sys.modules}
+import keras_structsparse
+print(*sorted({name.split(".")[0] for name in sys.modules} - before - set(sys.stdlib_module_names)))
+"""
+
+
+def test_importing_the_package_loads_nothing_beside_keras() -> None:
+    """No typer, no matplotlib, no tensorflow-datasets: only what Keras loads by itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, cwd=CLONE
+    )
+    assert done.stdout.split() == [PACKAGE]
+
+
 def test_only_helpers_lie_beside_the_rooms() -> None:
     assert {path.stem for path in ROOT.glob("*.py")} == TOP | {"errors"}
 
