@@ -8,6 +8,7 @@ the same.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not (Path(__file__).parent / "models").is_dir():
     # In a clone, the zoo lies beside the package; an installed package holds it.
@@ -28,6 +29,7 @@ from keras_structsparse.errors import (
     PlanError,
     StructSparseError,
 )
+from keras_structsparse.export.verified import Exported
 from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.graph.batch_norm_scale import with_scales
 from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
@@ -51,6 +53,11 @@ from keras_structsparse.training.optimizer.proximal import Proximal
 from keras_structsparse.training.optimizer_state import carry_optimizer
 from keras_structsparse.training.shrinking import Shrunk, fit_shrinking
 
+if TYPE_CHECKING:
+    from keras_structsparse.export.verified import export
+else:
+    from keras_structsparse import export  # a package that can be called; see its docstring
+
 __all__ = [
     "Ancestry",
     "Comparison",
@@ -58,6 +65,7 @@ __all__ = [
     "CostsError",
     "DatasetError",
     "DeadNetworkError",
+    "Exported",
     "KernelCount",
     "KernelSize",
     "MarksError",
@@ -80,6 +88,7 @@ __all__ = [
     "calibrate",
     "carry_optimizer",
     "compare",
+    "export",
     "fit_shrinking",
     "folded",
     "masked",

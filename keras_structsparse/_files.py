@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import uuid
@@ -14,6 +15,8 @@ from keras_structsparse.errors import OutputError
 
 MARKER = ".structsparse"
 MARK = "written by keras_structsparse\n"
+MANIFEST = ".structsparse.files"
+MANIFEST_FORMAT = "keras_structsparse.files/1"
 
 
 def write_text(path: StrPath, text: str) -> Path:
@@ -109,6 +112,55 @@ def is_ours(directory: Path) -> bool:
     """Whether :func:`new_directory` marked a directory."""
     marker = directory / MARKER
     return marker.is_file() and marker.read_bytes() == MARK.encode("utf-8")
+
+
+def write_manifest(directory: Path) -> None:
+    """List all that a finished directory holds in a hidden file, so that it can be replaced later.
+
+    Args:
+        directory: The directory.
+    """
+    record = {"format": MANIFEST_FORMAT, "files": _entries(directory)}
+    write_text(directory / MANIFEST, json.dumps(record, indent=1) + "\n")
+
+
+def unlisted(directory: Path) -> tuple[str, ...]:
+    """What a directory holds and :func:`write_manifest` did not list.
+
+    Args:
+        directory: The directory; it need not exist.
+
+    Returns:
+        Relative paths of files and directories, sorted; all of them if there is no manifest.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = write_text(folder / "ours.txt", "")
+        >>> write_manifest(folder)
+        >>> unlisted(folder)
+        ()
+        >>> _ = write_text(folder / "thesis.tex", "")
+        >>> unlisted(folder)
+        ('thesis.tex',)
+    """
+    listed = _listed(directory / MANIFEST)
+    return tuple(name for name in _entries(directory) if name not in listed)
+
+
+def _entries(directory: Path) -> list[str]:
+    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*"))
+
+
+def _listed(manifest: Path) -> frozenset[str]:
+    """What a manifest lists, with itself; nothing if it is missing or damaged."""
+    try:
+        record = json.loads(manifest.read_text(encoding="utf-8"))
+        if record["format"] == MANIFEST_FORMAT:
+            return frozenset([*record["files"], MANIFEST])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return frozenset()
 
 
 def _first_entry(directory: Path) -> str:

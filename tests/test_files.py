@@ -164,3 +164,27 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
         _files.new_directory(tmp_path / "file")
     with pytest.raises(OutputError, match="path: expected"):
         _files.new_directory(tmp_path / "file" / "below")
+
+
+# --- manifests ---
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", '{"files": ["mine"]}', '{"format": "x", "files": ["mine"]}']
+)
+def test_a_damaged_manifest_lists_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine").write_text("x")
+    _files.write_manifest(tmp_path)
+    assert _files.unlisted(tmp_path) == ()  # the control
+    (tmp_path / _files.MANIFEST).write_text(text)
+    assert _files.unlisted(tmp_path) == (_files.MANIFEST, "mine")
+
+
+def test_what_lies_behind_a_link_is_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "mine").write_text("x")
+    (tmp_path / "inside").mkdir()
+    _files.write_manifest(tmp_path / "inside")
+    (tmp_path / "inside" / "link").symlink_to(tmp_path / "outside")
+    assert _files.unlisted(tmp_path / "inside") == ("link",)
+    assert _files.unlisted(tmp_path / "nowhere") == ()

@@ -360,11 +360,11 @@ def export(
     if format in ENDINGS:
         console.check_new_file(out, "--out", ENDINGS[format], force)
     else:
-        console.check_new_directory(out, "--out", "saved_model.pb", force)
-    from keras_structsparse.cli import export_jobs
+        console.check_new_directory(out, "--out", force)
     from keras_structsparse.export.formats import load_model
+    from keras_structsparse.export.verified import export as write
 
-    export_jobs.export(load_model(model), out, format.value, fold)
+    typer.echo(str(write(load_model(model), out, format.value, fold=fold)))
 
 
 @app.command(epilog="Example:\n\nstructsparse calibrate --batch-size 1 --out costs.json")

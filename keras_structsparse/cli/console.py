@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typer.core import TyperGroup
 
+from keras_structsparse._files import unlisted
 from keras_structsparse.errors import OutputError, StructSparseError
 
 if TYPE_CHECKING:
@@ -143,14 +144,13 @@ def check_new_file(path: Path, option: str, suffix: str, force: bool) -> None:
     _check_writable(path, option)
 
 
-def check_new_directory(path: Path, option: str, member: str, force: bool) -> None:
+def check_new_directory(path: Path, option: str, force: bool) -> None:
     """Raise unless a directory can be written; nothing is written.
 
     Args:
         path: The directory: it must not exist, or be empty.
         option: The option that gave it.
-        member: A file by which one is known that ``force`` may replace.
-        force: Whether such a directory may be replaced.
+        force: Whether a directory that holds nothing but an earlier export may be replaced.
 
     Raises:
         OutputError: The directory holds something else, or cannot be written.
@@ -158,10 +158,9 @@ def check_new_directory(path: Path, option: str, member: str, force: bool) -> No
     expected = f"{option}: expected a new or empty directory"
     if path.exists() and not path.is_dir():
         raise OutputError(f"{expected}. Received a file: {path}")
-    held = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    if held and member not in held:
+    if held := unlisted(path):
         raise OutputError(f"{expected}. Received: {path}, which holds '{held[0]}'")
-    if held and not force:
+    if path.is_dir() and any(path.iterdir()) and not force:
         raise OutputError(f"{expected}. Received: {path}, an export; --force replaces it")
     _check_writable(path, option)
 
@@ -176,12 +175,6 @@ def _check_writable(path: Path, option: str) -> None:
             f"{option}: expected a path that can be written. Received: {path} "
             f"({parent}: {error.strerror})"
         ) from error
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a directory."""
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 # --- progress ---

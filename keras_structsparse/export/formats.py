@@ -1,4 +1,4 @@
-"""Save, load and export models."""
+"""Save and load models, and write them in the formats of other runtimes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from typing import Any
 
 import keras
 
-from keras_structsparse._files import write_atomically
+from keras_structsparse._files import unlisted, write_atomically, write_manifest
 from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import ModelError, OutputError
 from keras_structsparse.graph import functional_graph
 
 SUFFIX = ".keras"
-SAVED_MODEL_FILE = "saved_model.pb"
 
 
 def save_model(model: keras.Model, path: StrPath) -> Path:
@@ -53,13 +52,13 @@ def load_model(path: StrPath, compile: bool = False) -> keras.Model:
 
     Args:
         path: The file.
-        compile: Whether to restore optimizer and loss too.
+        compile: Whether to restore optimizer and loss as well.
 
     Returns:
         The model.
 
     Raises:
-        ModelError: There is no such file, it is no model, or it needs code that is not there.
+        ModelError: The file does not exist, holds no model, or needs code that is not imported.
     """
     file = Path(path)
     expected = f"'{path}': expected a {SUFFIX} file that holds a model"
@@ -70,9 +69,9 @@ def load_model(path: StrPath, compile: bool = False) -> keras.Model:
         raise ModelError(f"{expected}. Received a file that ends in '{file.suffix}'.")
     try:
         model = keras.models.load_model(file, compile=compile)
-    except Exception as error:  # whatever a foreign file makes Keras raise
-        # Keras says of any file that is no zip archive that it was not found.
-        reason = str(error) if "File not found" not in str(error) else "it is no zip archive"
+    except Exception as error:  # Keras raises many types for damaged files
+        # Keras reports a file that is not a zip archive as not found.
+        reason = str(error) if "File not found" not in str(error) else "it is not a zip archive"
         raise ModelError(f"{expected}. It cannot be loaded: {reason}") from error
     if not isinstance(model, keras.Model):
         raise ModelError(f"{expected}. Received: {type(model).__name__}")
@@ -84,23 +83,26 @@ class Exporter:
     """How a format is written.
 
     Attributes:
-        suffix: How the name of the file ends; empty for a directory.
-        write: Writes a model to a path.
-        needs: The modules that it takes, and those that run the result.
+        suffix: The ending of the file's name; empty for a directory.
+        write: Writes a model to a path that does not exist.
+        needs: The modules that write the format, and those that run the result.
     """
 
     suffix: str
-    write: Callable[[keras.Model, Path], Path]
+    write: Callable[[keras.Model, Path], None]
     needs: tuple[str, ...]
 
 
 def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Path:
-    """Export a model's inference for use without Keras, atomically.
+    """Export a model for inference without Keras, atomically, as it is and without a check.
+
+    :func:`keras_structsparse.export` also folds batch normalisations and runs the result.
 
     Args:
         model: A built model.
-        path: Where to: for "saved_model" a directory, for "litert" a file whose name ends in
-            ``.tflite``, for "onnx" in ``.onnx``. An earlier export there is replaced.
+        path: A directory for "saved_model", a file ``*.tflite`` for "litert", ``*.onnx`` for
+            "onnx". An existing file is replaced; a directory only if it is empty or holds nothing
+            but an earlier export.
         format: One of :data:`EXPORTERS`.
 
     Returns:
@@ -108,7 +110,7 @@ def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Pa
 
     Raises:
         ModelError: For "onnx": the model has no graph.
-        OutputError: The path has another ending, holds something else or cannot be written.
+        OutputError: The path has another ending, holds something else, or cannot be written.
         RuntimeError: A module that the format needs is not installed.
         ValueError: ``format`` is unknown.
 
@@ -119,10 +121,41 @@ def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Pa
         >>> (path / "saved_model.pb").is_file()
         True
     """
+    check_path(path, format)
+    check_installed(format)
+    return write_atomically(path, lambda target: EXPORTERS[format].write(model, target))
+
+
+def check_path(path: StrPath, format: str) -> None:
+    """Raise unless a model can be exported to a path without the loss of anything else.
+
+    Raises:
+        OutputError: The path has another ending than the format's, or holds something that is not
+            an earlier export.
+        ValueError: ``format`` is unknown.
+    """
+    target, suffix = Path(path), _exporter(format).suffix
+    if not suffix:
+        return _check_directory(target)
+    expected = f"path: expected a file name that ends in {suffix}"
+    if target.suffix != suffix:
+        raise OutputError(f"{expected}. Received: {path}")
+    if target.is_dir():
+        raise OutputError(f"{expected}. Received a directory: {path}")
+
+
+def _check_directory(path: Path) -> None:
+    expected = "path: expected a new or empty directory, or one that holds nothing but an export"
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{expected}. Received a file: {path}")
+    if held := unlisted(path):
+        raise OutputError(f"{expected}. Received: {path}, which holds '{held[0]}'")
+
+
+def _exporter(format: str) -> Exporter:
     if format not in EXPORTERS:
         raise ValueError(f"format: expected one of {sorted(EXPORTERS)}. Received: {format!r}")
-    check_installed(format)
-    return EXPORTERS[format].write(model, Path(path))
+    return EXPORTERS[format]
 
 
 def check_installed(format: str) -> None:
@@ -130,58 +163,41 @@ def check_installed(format: str) -> None:
 
     Raises:
         RuntimeError: A module is not installed.
+        ValueError: ``format`` is unknown.
     """
-    missing = [m for m in EXPORTERS[format].needs if importlib.util.find_spec(m) is None]
+    needs = _exporter(format).needs
+    missing = [module for module in needs if importlib.util.find_spec(module) is None]
     if missing:
         extra = "onnx" if format == "onnx" else "tensorflow"
         raise RuntimeError(
-            f"format: expected {' and '.join(EXPORTERS[format].needs)} for '{format}'. Received: "
+            f"format: expected {', '.join(needs)} to be installed for '{format}'. Received: "
             f"{missing[0]} is not installed; pip install 'keras-structsparse[{extra}]'"
         )
 
 
-def _export_saved_model(model: keras.Model, path: Path) -> Path:
-    """A TensorFlow SavedModel with the endpoint ``serve``."""
-    # Replacing a directory deletes what is in it.
-    if path.exists() and not (_is_saved_model(path) or (path.is_dir() and not any(path.iterdir()))):
-        raise OutputError(
-            f"path: expected a new directory, or a SavedModel to replace. Received: {path}"
-        )
-
-    return write_atomically(path, lambda target: _written(model, target, "tf_saved_model"))
+def _write_saved_model(model: keras.Model, path: Path) -> None:
+    """A TensorFlow SavedModel with the endpoint ``serve``, and a list of its files."""
+    _write(model, path, "tf_saved_model")
+    write_manifest(path)
 
 
-def _is_saved_model(path: Path) -> bool:
-    return (path / SAVED_MODEL_FILE).is_file()
+def _write_litert(model: keras.Model, path: Path) -> None:
+    """A file for LiteRT, formerly TensorFlow Lite."""
+    _write(model, path, "litert")
 
 
-def _export_litert(model: keras.Model, path: Path) -> Path:
-    """A file for LiteRT, once TensorFlow Lite."""
-    _check_suffix(path, "litert")
-    return write_atomically(path, lambda target: _written(model, target, "litert"))
-
-
-def _export_onnx(model: keras.Model, path: Path) -> Path:
+def _write_onnx(model: keras.Model, path: Path) -> None:
     """A file for ONNX Runtime and others."""
-    _check_suffix(path, "onnx")
-    # Without it, Keras wants the model to have been called.
+    # Without a signature, Keras requires that the model has been called.
     specs = [keras.tree.map_structure(_spec, functional_graph.input_structure(model))]
-    return write_atomically(
-        path, lambda target: _written(model, target, "onnx", input_signature=specs)
-    )
+    _write(model, path, "onnx", input_signature=specs)
 
 
 def _spec(tensor: Any) -> keras.InputSpec:
     return keras.InputSpec(dtype=tensor.dtype, shape=(None, *tensor.shape[1:]), name=tensor.name)
 
 
-def _check_suffix(path: Path, format: str) -> None:
-    suffix = EXPORTERS[format].suffix
-    if path.suffix != suffix:
-        raise OutputError(f"path: expected a file name that ends in {suffix}. Received: {path}")
-
-
-def _written(model: keras.Model, target: Path, format: str, **options: Any) -> None:
+def _write(model: keras.Model, target: Path, format: str, **options: Any) -> None:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of converters that use what numpy has deprecated
         model.export(str(target), format=format, verbose=False, **options)
@@ -189,9 +205,9 @@ def _written(model: keras.Model, target: Path, format: str, **options: Any) -> N
 
 EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
     {
-        "litert": Exporter(".tflite", _export_litert, ("tensorflow",)),
-        "onnx": Exporter(".onnx", _export_onnx, ("tf2onnx", "onnxruntime")),
-        "saved_model": Exporter("", _export_saved_model, ("tensorflow",)),
+        "litert": Exporter(".tflite", _write_litert, ("tensorflow",)),
+        "onnx": Exporter(".onnx", _write_onnx, ("onnx", "tf2onnx", "onnxruntime")),
+        "saved_model": Exporter("", _write_saved_model, ("tensorflow",)),
     }
 )
 """The export formats."""

@@ -489,6 +489,17 @@ def test_export_never_replaces_what_is_none(run: Run, force: tuple[str, ...]) ->
     assert_refused(run("export", "no.keras", "--out", "out/thesis.tex", *force), "a file")
 
 
+def test_a_forced_export_replaces_an_export_and_nothing_else(run: Run) -> None:
+    stored(network())
+    words = ("export", "model.keras", "--out", "out", "--no-fold")
+    assert_done(run(*words))
+    assert_refused(run(*words), "--out: expected", "--force replaces it")
+    assert_done(run(*words, "--force"))
+    Path("out", "notes.txt").write_text("years of work")
+    assert_refused(run(*words, "--force"), "--out: expected", "which holds 'notes.txt'")
+    assert Path("out", "notes.txt").read_text() == "years of work"
+
+
 def test_an_export_that_differs_is_not_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     stored(network())
     monkeypatch.setattr(

@@ -113,9 +113,9 @@ def test_a_saved_model_runs_in_tensorflow_alone(
 def test_an_earlier_export_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     path = export(network(), tmp_path / "saved")
-    (path / "left over").write_text("old")
+    (path / "variables" / "variables.index").unlink()  # of the earlier export
     export(network(), path)
-    assert not (path / "left over").exists()
+    assert (path / "variables" / "variables.index").is_file()
     home = tmp_path / "home"
     home.mkdir()
     export(network(), home)  # empty: nothing is lost
@@ -123,9 +123,36 @@ def test_an_earlier_export_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     thesis.mkdir()
     (thesis / "chapter.tex").write_text("mine")
     for taken in (thesis, thesis / "chapter.tex"):
-        with pytest.raises(OutputError, match="path: expected a new directory, or a SavedModel"):
+        with pytest.raises(OutputError, match="path: expected a new or empty directory"):
             export(network(), taken)
     assert (thesis / "chapter.tex").read_text() == "mine"
+
+
+def test_a_file_of_the_name_licenses_nothing(tmp_path: Path) -> None:
+    """Neither a stray saved_model.pb nor a model that another program wrote is removed."""
+    pytest.importorskip("tensorflow")
+    (tmp_path / "saved_model.pb").write_text("not a model")
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match=r"which holds 'saved_model\.pb'"):
+        export(network(), tmp_path)
+    foreign = tmp_path / "foreign"
+    network().export(str(foreign), verbose=False)
+    with pytest.raises(OutputError, match="foreign, which holds "):
+        export(network(), foreign)
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    assert (foreign / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "assets/notes.txt", ".hidden", "empty/"])
+def test_what_a_user_added_to_an_export_is_not_removed(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("tensorflow")
+    path = export(network(), tmp_path / "saved")
+    added = path / name
+    added.parent.mkdir(exist_ok=True)
+    added.mkdir() if name.endswith("/") else added.write_text("mine")
+    with pytest.raises(OutputError, match=f"which holds '{name.rstrip('/')}'"):
+        export(network(), path)
+    assert added.exists()
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:

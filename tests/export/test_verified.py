@@ -1,9 +1,15 @@
-"""The command ``export``: what it folds, writes, checks and refuses."""
+"""``kss.export``: what it folds, writes, checks, refuses and returns."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,10 +17,10 @@ import pytest
 from helpers_models import randomize
 from keras import layers as L
 
-from keras_structsparse.cli import export_jobs
-from keras_structsparse.errors import ModelError
+import keras_structsparse as kss
+from keras_structsparse.errors import ModelError, OutputError
+from keras_structsparse.export import formats, verified
 from keras_structsparse.export.formats import EXPORTERS
-from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.surgery.verification import Verification
 
 pytest.importorskip("tensorflow")
@@ -22,67 +28,198 @@ pytest.importorskip("tensorflow")
 
 def network() -> keras.Model:
     inputs = keras.Input((8, 8, 3))
-    x = L.BatchNormalization()(L.Conv2D(4, 3, name="conv")(inputs))
+    x = L.BatchNormalization(name="norm")(L.Conv2D(4, 3, name="conv")(inputs))
     x = L.BatchNormalization()(L.MaxPooling2D(2)(L.ReLU()(x)))
     return randomize(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
 
 
 @pytest.mark.parametrize("format", EXPORTERS)
-def test_it_folds_and_checks_what_it_wrote(
-    tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_folds_and_checks_what_it_wrote(tmp_path: Path, format: str) -> None:
     for name in EXPORTERS[format].needs:
         pytest.importorskip(name)
     path = tmp_path / f"model{EXPORTERS[format].suffix}"
-    export_jobs.export(network(), path, format)
-    said = capsys.readouterr().out
+    done = kss.export(network(), path, format)
+    assert (done.path, done.format, done.folded) == (path, format, ("norm",))
+    assert done.difference < 1e-5
+    assert done.folding is not None
+    assert done.folding.passed
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    assert done.size == sum(file.stat().st_size for file in files)
+    said = str(done)
     assert "folded 1 batch normalisations; folded against the model in float64: equal (" in said
     assert "relative difference, run without this package: " in said
     assert f"saved {path} (" in said
     assert os.listdir(tmp_path) == [path.name]
+    with pytest.raises(FrozenInstanceError):
+        done.size = 0  # type: ignore[misc]
 
 
 def test_without_folding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_jobs, "folded", None)
-    export_jobs.export(network(), tmp_path / "saved", "saved_model", fold=False)
+    monkeypatch.setattr(verified, "folded", None)
+    done = kss.export(network(), tmp_path / "saved", fold=False)
+    assert (done.folded, done.folding) == ((), None)
+    assert "folded" not in str(done)
     assert os.listdir(tmp_path) == ["saved"]
 
 
-def test_a_model_without_normalisations_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_jobs, "verify_folding", None)
+def test_a_model_without_normalisations_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verified, "verify_folding", None)
     model = keras.Sequential([keras.Input((3,)), L.Dense(2)])
-    assert export_jobs.fold_verified(model) is model
+    assert verified._folded(model)[0] is model
+    assert kss.export(model, tmp_path / "saved").folding is None
 
 
 def test_a_check_that_can_see_nothing_folds_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_jobs, "verify_folding", lambda model: Verification(0.0, 1e-12))
+    monkeypatch.setattr(verified, "verify_folding", lambda model: Verification(0.0, 1e-12))
     model = network()
-    assert export_jobs.fold_verified(model) is model
-    assert "not folded; " in capsys.readouterr().out
+    assert verified._folded(model)[0] is model
+    done = kss.export(model, tmp_path / "saved")
+    assert done.folded == ()
+    assert "not folded; " in str(done)
 
 
 @pytest.mark.parametrize("error", [1e-3, float("nan")])
 def test_a_wrong_fold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: float
 ) -> None:
-    monkeypatch.setattr(export_jobs, "verify_folding", lambda model: Verification(error, 1.0))
-    with pytest.raises(ModelError, match=r"NOT equal.*Nothing is written; --no-fold"):
-        export_jobs.export(network(), tmp_path / "saved", "saved_model")
+    monkeypatch.setattr(verified, "verify_folding", lambda model: Verification(error, 1.0))
+    with pytest.raises(ModelError, match=r"NOT equal.*Nothing is written; .*--no-fold"):
+        kss.export(network(), tmp_path / "saved")
     assert os.listdir(tmp_path) == []
 
 
 def test_a_wrong_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written is compared with the model that was given, not with the folded one."""
+    right = verified._folded
 
-    def wrong(model: keras.Model) -> keras.Model:
-        result = folded(model)
+    def wrong(model: keras.Model) -> Any:
+        result, *rest = right(model)
         bias = result.get_layer("conv").bias
         bias.assign(bias + np.ones(4))
-        return result
+        return result, *rest
 
-    monkeypatch.setattr(export_jobs, "fold_verified", wrong)
+    monkeypatch.setattr(verified, "_folded", wrong)
     with pytest.raises(ModelError, match="nothing is written"):
-        export_jobs.export(network(), tmp_path / "saved", "saved_model")
+        kss.export(network(), tmp_path / "saved")
     assert os.listdir(tmp_path) == []
+
+
+# --- what is refused before any work ---
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folding, the first step, fails with another error than the expected one."""
+    monkeypatch.setattr(verified, "_folded", None)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "torchscript"}, r"format: expected one of .*'torchscript'"),
+        ({"quantize": "int8"}, r"quantize: expected None; .* not available yet. Received: 'int8'"),
+        ({"representative": [1]}, r"representative: expected None; .* Received: list"),
+    ],
+)
+def test_arguments_are_checked_first(tmp_path: Path, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kss.export(network(), tmp_path / "saved", **options)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("name", "format", "message"),
+    [
+        ("here", "saved_model", "expected a new or empty directory.* which holds 'thesis.tex'"),
+        ("here/thesis.tex", "saved_model", "expected a new or empty directory.*Received a file"),
+        ("here", "onnx", r"expected a file name that ends in \.onnx"),
+        ("here.onnx", "onnx", "Received a directory"),
+    ],
+)
+def test_what_is_in_the_way_is_named(tmp_path: Path, name: str, format: str, message: str) -> None:
+    for folder in ("here", "here.onnx"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match=message):
+        kss.export(network(), tmp_path / name, format)
+    assert (tmp_path / "here" / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_missing_converter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda n: None if n == "onnx" else find(n))
+    with pytest.raises(RuntimeError, match=r"onnx is not installed; .*\[onnx\]"):
+        kss.export(network(), tmp_path / "model.onnx", "onnx")
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_what_has_no_graph_is_refused(tmp_path: Path, fold: bool) -> None:
+    with pytest.raises(ModelError, match=r"keras\.Model.*Received: str"):
+        kss.export("model.keras", tmp_path / "saved", fold=fold)
+    with pytest.raises(ModelError, match="not built"):
+        kss.export(keras.Sequential([L.Dense(2)]), tmp_path / "saved", fold=fold)
+    assert os.listdir(tmp_path) == []
+
+
+def test_whole_numbers_are_not_all_the_same() -> None:
+    inputs = [keras.Input((9,), dtype="int32"), keras.Input((9,))]
+    whole, floating = verified._inputs(keras.Model(inputs, [2 * x for x in inputs]))
+    assert set(whole.ravel()) == {0, 1}
+    assert (whole.dtype, floating.dtype) == (np.int32, np.float32)
+    assert 0 <= floating.min() < floating.max() <= 1
+
+
+# --- the name, which the function and the package share ---
+
+
+def test_the_function_has_the_signature_that_help_shows() -> None:
+    assert inspect.signature(kss.export) == inspect.signature(verified.export)
+
+
+def test_the_package_stays_a_package() -> None:
+    import keras_structsparse.export.formats as found
+
+    assert found is formats
+    package: Any = kss.export
+    assert importlib.import_module("keras_structsparse.export") is package
+    assert package.formats is formats
+
+
+IN_A_PROCESS = {
+    "modules first": "import keras_structsparse.export.formats; import keras_structsparse as kss",
+    "modules later": "import keras_structsparse as kss, keras_structsparse.export.clean_process",
+    "reloaded": (
+        "import importlib, keras_structsparse as kss;"
+        "importlib.reload(kss.export); importlib.reload(kss); importlib.reload(kss.export)"
+    ),
+    "all names": (
+        "import keras_structsparse as kss; space = {};"
+        "exec('from keras_structsparse import *', space); assert space['export'] is kss.export"
+    ),
+    "launcher": (
+        "import structsparse; structsparse._leave_out_public_names();"
+        "from keras_structsparse.export.formats import load_model;"
+        "import keras_structsparse as kss; assert not hasattr(kss, 'prune')"
+    ),
+}
+
+
+@pytest.mark.parametrize("way", IN_A_PROCESS)
+def test_the_name_can_be_called_however_it_is_imported(way: str) -> None:
+    check = (
+        "assert callable(kss.export);"
+        "from keras_structsparse.export.formats import save_model;"
+        "import keras_structsparse.export.formats as formats;"
+        "assert formats.save_model is save_model;"
+        "print('all is well')"
+    )
+    code = f"{IN_A_PROCESS[way]}\n{check}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("all is well\n"), done.stderr

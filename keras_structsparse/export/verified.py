@@ -1,0 +1,187 @@
+"""Export a model, with a check of every step: folding, writing, and running what was written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse._files import write_atomically
+from keras_structsparse._typing import StrPath
+from keras_structsparse.errors import ModelError
+from keras_structsparse.export import clean_process, formats
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.batch_norm_folding import folded
+from keras_structsparse.surgery.verification import Verification, random_inputs, verify_folding
+
+ALLOWED_DIFFERENCE = 1e-2
+"""Largest relative difference that can be rounding, in half precision too."""
+
+_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export has done.
+
+    Attributes:
+        path: The file or directory that was written.
+        format: Its format.
+        size: Its size in bytes.
+        difference: Largest difference between an output of the exported network, run in a process
+            without this package, and that of the given model, relative to the largest absolute
+            value of that output.
+        folded: Names of the batch normalisations that were folded; empty if there were none, or if
+            they were left as they are.
+        folding: The float64 comparison of the folded network with the given one. None if nothing
+            could be folded or ``fold=False``.
+    """
+
+    path: Path
+    format: str
+    size: int
+    difference: float
+    folded: tuple[str, ...]
+    folding: Verification | None
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self.folding is not None:
+            done = f"folded {len(self.folded)} batch normalisations"
+            yield f"{done if self.folded else 'not folded'}; {self.folding}"
+        yield f"relative difference, run without this package: {self.difference:.1e}"
+        yield f"saved {self.path} ({self.size:,} bytes)"
+
+
+def export(
+    model: keras.Model,
+    path: StrPath,
+    format: str = "saved_model",
+    quantize: str | None = None,
+    representative: Any = None,
+    fold: bool = True,
+) -> Exported:
+    """Export a model for inference without Keras and without this package, and check the result.
+
+    Batch normalisations are folded into the layers beside them. The folded network is compared
+    with the given one in float64, with a control: a network with one more kernel removed must
+    differ. If the control shows no difference, as in some networks that were never trained, the
+    model is exported unfolded. The written file is run in another process, where this package
+    cannot be imported, on 16 random inputs in [0, 1]. Only then is it put in place.
+
+    Args:
+        model: A functional or a built Sequential model.
+        path: A directory for "saved_model", a file ``*.tflite`` for "litert", ``*.onnx`` for
+            "onnx". An existing file is replaced; a directory only if it is empty or holds nothing
+            but an earlier export.
+        format: "saved_model", "litert" or "onnx".
+        quantize: Only None: quantization is not available yet.
+        representative: Only None: without quantization, no data are needed.
+        fold: Whether to fold batch normalisations.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ModelError: The model has no graph, folding changes its outputs, or the written file does
+            not run by itself or computes something else. Nothing is written.
+        OutputError: The path has another ending, holds something else, or cannot be written.
+        RuntimeError: A module that the format needs is not installed; or the backend cannot
+            compute in float64, which the check of the folding needs.
+        ValueError: ``format`` is unknown, or ``quantize`` or ``representative`` is given.
+
+    Examples:
+        >>> import tempfile
+        >>> stack = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(name="norm")]
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), *stack])
+        >>> done = export(model, Path(tempfile.mkdtemp(), "model"))
+        >>> done.folded, done.difference < 1e-5
+        (('norm',), True)
+    """
+    _refuse_quantization(quantize, representative)
+    formats.check_path(path, format)
+    formats.check_installed(format)
+    plain, names, check = _folded(model) if fold else (model, (), None)
+    inputs = _inputs(model)
+    differences: list[float] = []
+
+    def write(target: Path) -> None:
+        formats.export(plain, target, format)
+        differences.append(_checked_difference(model, target, inputs))
+
+    write_atomically(path, write)
+    return Exported(Path(path), format, _size(Path(path)), differences[0], names, check)
+
+
+def _refuse_quantization(quantize: object, representative: object) -> None:
+    if quantize is not None:
+        raise ValueError(
+            f"quantize: expected None; quantization is not available yet. Received: {quantize!r}"
+        )
+    if representative is not None:
+        raise ValueError(
+            "representative: expected None; data are used for quantization only, which is not "
+            f"available yet. Received: {type(representative).__name__}"
+        )
+
+
+def _folded(model: keras.Model) -> tuple[keras.Model, tuple[str, ...], Verification | None]:
+    """Fold batch normalisations if a check in float64 says that this changes nothing.
+
+    Returns:
+        The model to export, names of the folded layers, and the check. The model is the given one
+        if there is nothing to fold, or if the check's control shows no difference.
+    """
+    plain = folded(model)
+    names = tuple((_normalizations(model) - _normalizations(plain)).elements())
+    if not names:
+        return model, (), None
+    check = verify_folding(model)
+    if not check.error <= check.tolerance:  # NaN as well
+        raise ModelError(
+            f"fold: expected a folded network that equals the model. Received: {check}. Nothing is "
+            "written; fold=False (--no-fold) exports the model unfolded"
+        )
+    return (plain, names, check) if check.passed else (model, (), check)
+
+
+def _normalizations(model: keras.Model) -> Counter[str]:
+    """How often each batch normalisation is called, by name."""
+    calls = functional_graph.read(model).layers()
+    normalization = keras.layers.BatchNormalization
+    return Counter(c.operation.name for c in calls if isinstance(c.operation, normalization))
+
+
+def _inputs(model: keras.Model) -> Any:
+    """Random inputs in [0, 1], as images are: larger ones would saturate a softmax."""
+    structure = functional_graph.input_structure(model)
+    arrays = [
+        (np.clip(array / 4 + 0.5, 0, 1) if array.dtype.kind == "f" else array).astype(
+            keras.backend.standardize_dtype(tensor.dtype)
+        )
+        for array, tensor in zip(random_inputs(model, _SAMPLES, 0), model.inputs, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(structure, arrays)
+
+
+def _checked_difference(model: keras.Model, path: Path, inputs: Any) -> float:
+    difference = clean_process.check_portable(model, [path], inputs)[path]
+    if not difference <= ALLOWED_DIFFERENCE:  # NaN as well
+        raise ModelError(
+            "export: expected outputs that differ from the model's by at most "
+            f"{ALLOWED_DIFFERENCE:g}. Received a relative difference of {difference:.1e}; nothing "
+            "is written"
+        )
+    return difference
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
