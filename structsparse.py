@@ -7,6 +7,7 @@ switch for it. This must be done before any import of the package, so it stands 
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 PACKAGE = "keras_structsparse"
 
@@ -29,7 +30,11 @@ def _leave_out_public_names() -> None:
     spec = importlib.util.find_spec(PACKAGE)
     if PACKAGE not in sys.modules and spec is not None:
         # Not executed, but with its path and file, which tensorflow-datasets asks for.
-        sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
+        package = importlib.util.module_from_spec(spec)
+        folder = Path(package.__path__[0])
+        if not (folder / "models").is_dir():  # a clone, as in the package's __init__
+            package.__path__.append(str(folder.parent))
+        sys.modules[PACKAGE] = package
 
 
 def _silence_native_libraries() -> None:

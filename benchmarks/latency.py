@@ -36,7 +36,7 @@ from runs import RESULTS, Results, Row, groups, machine
 from keras_structsparse import models
 from keras_structsparse.export.formats import load_model
 from keras_structsparse.graph.batch_norm_folding import folded
-from keras_structsparse.models.bases import Base, build_base
+from keras_structsparse.models.base_architecture import Base, build_base
 from keras_structsparse.profiling import latency
 from keras_structsparse.profiling.profile import profile
 from keras_structsparse.surgery import Costs, prune

@@ -1,4 +1,4 @@
-"""The zoo: base architectures, reference networks and pruned networks, one family a file.
+"""The zoo: base architectures, reference networks and pruned networks.
 
 Importable as ``keras_structsparse.models``.
 """
@@ -10,21 +10,13 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_structsparse.models import (
-    alexnet,
-    cifar10,
-    digits,
-    googlenet,
-    imagenet,
-    mnist,
-    resnet,
-    vgg,
-)
-from keras_structsparse.models.bases import Base, build_base
+from keras_structsparse.models.base_architecture import Base, build_base
+from keras_structsparse.models.base_networks import BASES
+from keras_structsparse.models.base_spec import is_spec, parse
 from keras_structsparse.models.card import Card
 from keras_structsparse.models.entries import Entry, Published, base_entry
 from keras_structsparse.models.packaged import cards, load
-from keras_structsparse.models.specs import is_spec, parse
+from keras_structsparse.models.references import REFERENCES
 
 __all__ = [
     "BASES",
@@ -43,38 +35,22 @@ __all__ = [
     "parse",
 ]
 
-BASES: Mapping[str, Entry] = {
-    **digits.ENTRIES,
-    **mnist.ENTRIES,
-    **cifar10.ENTRIES,
-    **imagenet.ENTRIES,
-}
-"""Upper bounds to train with a penalty, by name."""
-
-REFERENCES: Mapping[str, Entry] = {
-    **alexnet.REFERENCES,
-    **vgg.REFERENCES,
-    **googlenet.REFERENCES,
-    **resnet.REFERENCES,
-    **cifar10.REFERENCES,
-}
-"""Published networks to compare with (Table 1), by name."""
-
 REGISTRY: Mapping[str, Entry] = {**BASES, **REFERENCES}
+"""All networks that can be built, by name."""
 
 
 def find(name: str) -> Entry:
-    """Look a network up.
+    """Find the registry's entry of a network.
 
     Args:
-        name: Its name in the registry, or a base architecture as a text for :func:`parse`; that
-            takes 32x32 images with three channels and has ten classes unless said otherwise.
+        name: Its name in the registry, or a base architecture as a text for :func:`parse`. Such a
+            base has 32x32 inputs with three channels and ten classes by default.
 
     Returns:
-        What the registry knows of it.
+        The entry.
 
     Raises:
-        ValueError: There is no network of that name, or the text is none.
+        ValueError: The registry has no such name, or the text does not describe a base.
 
     Examples:
         >>> find("(64,5)x18").summary
@@ -91,12 +67,12 @@ def find(name: str) -> Entry:
 def build(
     name: str, input_shape: tuple[int, int, int] | None = None, classes: int | None = None
 ) -> keras.Model:
-    """Build a network of the zoo, or a base architecture of your own, with new weights.
+    """Build a network of the registry, or a base architecture of your own, with new weights.
 
     Args:
         name: As for :func:`find`.
-        input_shape: Shape of one input, (height, width, channels); the entry's unless given.
-        classes: Number of classes; the entry's unless given.
+        input_shape: Shape of one input, (height, width, channels); None: the entry's.
+        classes: Number of classes; None: the entry's.
 
     Returns:
         The model.

@@ -48,16 +48,14 @@ def build_alexnet(input_shape: Shape, classes: int) -> keras.Model:
     return keras.Model(inputs, outputs, name="alexnet")
 
 
-REFERENCES = {
-    "alexnet": Entry(
-        "AlexNet, without local response normalisation",
-        (227, 227, 3),
-        1000,
-        build_alexnet,
-        Published(
-            "top-1 40.7 %, top-5 18.2 % (10 crops)",
-            "Krizhevsky et al. 2012, ImageNet Classification with Deep Convolutional Neural "
-            "Networks, Table 2, one network",
-        ),
+ENTRY = Entry(
+    "AlexNet, without local response normalisation",
+    (227, 227, 3),
+    1000,
+    build_alexnet,
+    Published(
+        "top-1 40.7 %, top-5 18.2 % (10 crops)",
+        "Krizhevsky et al. 2012, ImageNet Classification with Deep Convolutional Neural "
+        "Networks, Table 2, one network",
     ),
-}
+)

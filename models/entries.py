@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import keras
 
-from keras_structsparse.models.bases import Base, build_base
-from keras_structsparse.models.specs import text_of
+from keras_structsparse.models.base_architecture import Base, build_base
+from keras_structsparse.models.base_spec import text_of
 
 Shape = tuple[int, int, int]
 

@@ -71,15 +71,13 @@ def build_googlenet(input_shape: Shape, classes: int) -> keras.Model:
     return keras.Model(inputs, outputs, name="googlenet")
 
 
-REFERENCES = {
-    "googlenet": Entry(
-        "GoogLeNet, without auxiliary classifiers and local response normalisation",
-        (224, 224, 3),
-        1000,
-        build_googlenet,
-        Published(
-            "top-5 10.07 % (1 crop), 9.15 % (10 crops)",
-            "Szegedy et al. 2015, Going Deeper with Convolutions, Table 3, one network",
-        ),
+ENTRY = Entry(
+    "GoogLeNet, without auxiliary classifiers and local response normalisation",
+    (224, 224, 3),
+    1000,
+    build_googlenet,
+    Published(
+        "top-5 10.07 % (1 crop), 9.15 % (10 crops)",
+        "Szegedy et al. 2015, Going Deeper with Convolutions, Table 3, one network",
     ),
-}
+)

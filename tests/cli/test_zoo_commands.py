@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from keras_structsparse import models as zoo
 from keras_structsparse.cli import app, models
-from keras_structsparse.models import alexnet, vgg
 
 
 def run(*words: str) -> tuple[int, str, str]:
@@ -49,9 +48,10 @@ def test_the_table_of_references_has_the_open_entries() -> None:
     assert code == 0
     assert row(out, "alexnet")[5] == "724,406,816"
     assert row(out, "resnet152")[4] == "60,268,520"
-    for family in (alexnet, vgg):
-        for entry in family.REFERENCES.values():
-            assert entry.published.source in out.replace("\n", "")
+    for name in ("alexnet", "vgg16"):
+        published = zoo.REFERENCES[name].published
+        assert published is not None
+        assert published.source in out.replace("\n", "")
 
 
 def test_a_text_is_a_model(tmp_path: Path) -> None:

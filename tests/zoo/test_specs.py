@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_structsparse import models
-from keras_structsparse.models.bases import Base
-from keras_structsparse.models.specs import is_spec, parse, strides, text_of
+from keras_structsparse.models.base_architecture import Base
+from keras_structsparse.models.base_networks import cifar_resnet
+from keras_structsparse.models.base_spec import is_spec, parse, strides, text_of
 
 RUNS = st.lists(
     st.tuples(st.integers(1, 512), st.integers(1, 11), st.integers(1, 5)), min_size=1, max_size=5
@@ -30,7 +31,7 @@ def test_a_text_gives_its_layers(runs: list[tuple[int, int, int]], space: str, t
     ("text", "expected"),
     [
         ("(64,5)x18", Base(((64, 5),) * 18, (7, 13))),
-        ("(16,3)x7,(32,3)x6,(64,3)x6", models.cifar10._resnet(20)),
+        ("(16,3)x7,(32,3)x6,(64,3)x6", cifar_resnet(20)),
         ("(8,3)", Base(((8, 3),))),
         ("(8,3)x2", Base(((8, 3),) * 2, (1,))),
         ("(8,7,2),(8,3)x2,(16,3,2)x2", Base(((8, 7), *((8, 3),) * 2, *((16, 3),) * 2), (0, 3))),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_structsparse.models.bases import INITIALIZERS, NORMALIZATIONS, Base
+from keras_structsparse.models.base_architecture import INITIALIZERS, NORMALIZATIONS, Base
 
 _RUN = r"\(\s*(\d+)\s*,\s*(\d+)\s*(?:,\s*([12])\s*)?\)(?:\s*[x×]\s*(\d+))?"
 _SPEC = rf"\s*(?P<layers>{_RUN}(?:\s*,\s*{_RUN})*)(?P<words>(?:\s+\S+)*)\s*"
