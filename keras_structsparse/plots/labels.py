@@ -1,4 +1,9 @@
-"""Labels beside points, where they cover as little as possible."""
+"""Labels beside points, where they cover as little as possible.
+
+Twelve fixed positions are tried for every label, so that a figure is the same on every machine. The
+library adjustText moves labels in small steps for a second by default, so its result depends on the
+speed of the machine, and it requires scipy.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ SHIFTS = [
     *[(-24.0, 7.0), (0.0, 9.0), (26.0, -7.0), (0.0, -9.0), (24.0, 7.0), (-26.0, -7.0)],
     *[(-36.0, 0.0), (36.0, 0.0), (-30.0, 18.0), (30.0, -18.0), (0.0, 20.0), (0.0, -20.0)],
 ]
-"""Where a label may stand, in points from what it labels, best first."""
+"""Positions of a label, in points from the place that it labels, best first."""
 
 
 def place_labels(
@@ -20,7 +25,7 @@ def place_labels(
     """Write a text beside each place.
 
     Args:
-        figure: The figure, complete but for its labels.
+        figure: The figure, complete except for its labels.
         axes: The axes.
         texts: The texts.
         places: The places, in data units.
@@ -28,7 +33,7 @@ def place_labels(
     figure.draw_without_rendering()
     lines = [line.get_path().transformed(line.get_transform()) for line in axes.lines]
     taken = [mark for line in axes.lines if line.get_marker() != "None" for mark in _marks(line)]
-    # From left to right: the best places lie to the left, where no label is to come.
+    # From left to right: the best positions are on the left, where no later label will be.
     for index in sorted(range(len(texts)), key=lambda i: (places[i][0], -places[i][1])):
         choices = [note(axes, texts[index], places[index], shift) for shift in SHIFTS]
         covers = [_covered(choice.get_window_extent(), axes, taken, lines) for choice in choices]
@@ -60,7 +65,7 @@ def _marks(line: Any) -> list[Any]:
 
 
 def _covered(box: Any, axes: Axes, taken: Sequence[Any], lines: Sequence[Any]) -> int:
-    """How bad a place is: to leave the axes is worse than to cover a mark, a line is least."""
+    """Cost of a position: 8 outside the axes, 4 for a covered marker or label, 1 for a line."""
     frame = axes.get_window_extent()
     inside = frame.containsx(box.x0) and frame.containsx(box.x1)
     inside = inside and frame.containsy(box.y0) and frame.containsy(box.y1)

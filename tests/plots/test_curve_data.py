@@ -8,7 +8,7 @@ from helpers_curves import SWEEP, Swept, swept
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_structsparse.plots.curve_data import envelope, tau_curves
+from keras_structsparse.plots.curves import envelope, tau_curves
 
 TAUS = (0.0, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.3)
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from keras_structsparse.plots import architecture_figure, curves_figure, widths_figure
-from keras_structsparse.plots.curve_data import Curve, envelope, tau_curves
+from keras_structsparse.plots.curves import Curve, envelope, tau_curves
 from keras_structsparse.sweeps.references import Mark
 from keras_structsparse.sweeps.report.correlation_figures import correlation_drawings
 from keras_structsparse.sweeps.report.drawing import Drawing, Row
