@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_structsparse.data import digits, raw_files
-from keras_structsparse.data.raw_files import restore_fashion_mnist
 from keras_structsparse.errors import DatasetError
 
-__all__ = ["Dataset", "Split", "builder", "load", "restore_fashion_mnist"]
+__all__ = ["Dataset", "Split", "builder", "load"]
 
 OFFICIAL_TEST = {"imagenet2012": "validation"}  # its "test" split has no labels
 _TEST_SHARE = 0.2  # of sets without an official test split

@@ -22,15 +22,20 @@ TEST_SEED = 0
 def stratified(labels: NDArray[np.integer[Any]], count: int, seed: int) -> NDArray[np.bool_]:
     """A mask of exactly `count` entries, from each class its share to within one.
 
-    All are shuffled, sorted by class, and every (n/count)-th is taken.
+    The entries are shuffled and sorted by class, and every (n/count)-th is selected.
+
+    This is not scikit-learn's `train_test_split(stratify=...)`, which draws other entries. The
+    packaged networks of `kss.models.load` were trained on the complement of these test images, and
+    all committed results on these splits: with another draw, test images would be images that the
+    networks were trained on.
 
     Args:
         labels: Class numbers, shape (n,).
-        count: How many to mark, at most n.
-        seed: Of the shuffle.
+        count: Number of entries to select, at most n.
+        seed: Seed of the shuffle.
 
     Returns:
-        True where marked, shape (n,).
+        True for selected entries, shape (n,).
 
     Examples:
         >>> labels = np.array([0, 0, 0, 0, 1, 1])

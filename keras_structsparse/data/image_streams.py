@@ -1,6 +1,6 @@
-"""Images from tensorflow-datasets as streams: read, cut, changed at random, in batches.
+"""Images from tensorflow-datasets as streams: read, cropped, augmented, in batches.
 
-Nothing is held in memory but sets of small images, so this takes ImageNet too.
+Only data sets of small images are held in memory, so ImageNet can be streamed.
 """
 
 from __future__ import annotations
@@ -44,23 +44,26 @@ class Augmentation:
 
 
 class StreamSettings(Protocol):
-    """What a stream must know; recipes of :mod:`keras_structsparse.training.recipes` say it.
+    """The settings of a stream; any object with these attributes is one.
 
-    Attributes:
-        dataset: Name of the data set in tensorflow-datasets, or "digits".
-        batch_size: Images in a batch.
-        side: Side that images of different sizes are cut to; None for images of one size.
-        augmentation: Random changes of training images.
+    Recipes are such objects, and belong to the training: the data know nothing of it.
     """
 
     @property
-    def dataset(self) -> str: ...  # noqa: D102
+    def dataset(self) -> str:
+        """Name of the data set in tensorflow-datasets, or "digits"."""
+
     @property
-    def batch_size(self) -> int: ...  # noqa: D102
+    def batch_size(self) -> int:
+        """Images in a batch."""
+
     @property
-    def side(self) -> int | None: ...  # noqa: D102
+    def side(self) -> int | None:
+        """Height and width that images are resized and cropped to; None for images of one size."""
+
     @property
-    def augmentation(self) -> Augmentation: ...  # noqa: D102
+    def augmentation(self) -> Augmentation:
+        """Random changes of training images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +93,13 @@ def streams(
     validation: float = 0.1,
     seed: int = 0,
 ) -> Streams:
-    """Open the data set of a recipe.
+    """Open a data set as streams.
 
     The validation split is the beginning of the training split, in the order of its files, which
-    tensorflow-datasets has shuffled when it wrote them.
+    tensorflow-datasets shuffled when it wrote them.
 
     Args:
-        recipe: The recipe.
+        recipe: The data set, batch size, image size and augmentation.
         data_dir: As for :func:`keras_structsparse.data.datasets.load`.
         validation: Share of the training split to hold out, above 0 and below 1.
         seed: Of the order and the random changes of training images.
@@ -105,8 +108,9 @@ def streams(
         The streams.
 
     Raises:
-        DatasetError: As for :func:`keras_structsparse.data.datasets.builder`; or a share or a
-            split that there is not, or images of different sizes without ``recipe.side``.
+        DatasetError: As for :func:`keras_structsparse.data.datasets.builder`; or the share leaves
+            a split empty, a split does not exist, or images have different sizes and
+            ``recipe.side`` is None.
 
     Examples:
         >>> from keras_structsparse.training.recipes import RECIPES

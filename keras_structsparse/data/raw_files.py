@@ -1,15 +1,14 @@
-"""The raw files behind a TFDS builder: which, where they may lie, and whether a host has them.
+"""The raw files of a TFDS builder: which ones, where they are, and whether they can be downloaded.
 
-TFDS tries for minutes before it says that a download failed, so this asks first, for at most
-`PROBE_SECONDS`, and otherwise says which files to put where.
+Without the files and without a network, TFDS tries for minutes before it reports that a download
+failed. So the hosts are asked first, for at most `PROBE_SECONDS`; if they do not answer, the error
+names the files and the folder for them.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import json
-import os
-import struct
 import threading
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -19,27 +18,16 @@ from urllib.parse import urlsplit
 from keras_structsparse.errors import DatasetError
 
 PROBE_SECONDS = 2.0
-"""All the time that the hosts of a data set have to answer."""
-
-DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts its files."""
-
-FASHION_MNIST_TIMES = {
-    "train-images-idx3-ubyte.gz": 1504176606,
-    "train-labels-idx1-ubyte.gz": 1504176606,
-    "t10k-images-idx3-ubyte.gz": 1504176627,
-    "t10k-labels-idx1-ubyte.gz": 1504176627,
-}
-"""The original files and the time that stands in their gzip headers."""
+"""How long the hosts of a data set are waited for, all together."""
 
 
 class RawFile(NamedTuple):
     """A file that a builder reads.
 
     Attributes:
-        name: What it must be called in the manual folder; empty: TFDS only takes it by download.
+        name: Its name in the manual folder; empty if TFDS accepts it only by download.
         size: In bytes.
-        url: Where TFDS would download it.
+        url: The address that TFDS downloads it from.
     """
 
     name: str
@@ -52,14 +40,14 @@ def expected_files(source: Any) -> list[RawFile]:
     by_hand = bool(source.MANUAL_DOWNLOAD_INSTRUCTIONS)
     files = []
     for url, info in source.url_infos.items():
-        # files that only come by hand have no recorded name: it is the one in the address
+        # TFDS records no name for files that users download: it is the one in the address
         name = info.filename or (PurePosixPath(urlsplit(url).path).name if by_hand else "")
         files.append(RawFile(name, int(info.size), url))
     return files
 
 
 def locate(source: Any) -> Path:
-    """The folder to give TFDS as its `manual_dir`; what is not in there can be had otherwise.
+    """The folder to give TFDS as its `manual_dir`; files that it lacks can be downloaded.
 
     Args:
         source: A TFDS builder whose data are not prepared yet.
@@ -69,7 +57,7 @@ def locate(source: Any) -> Path:
         most of the raw files.
 
     Raises:
-        DatasetError: Files are missing, and their hosts do not answer or want a registration.
+        DatasetError: Files are missing, and their hosts do not answer or require a registration.
     """
     root = Path(str(source.data_dir_root)).expanduser()
     manual = root / "downloads" / "manual"
@@ -80,7 +68,9 @@ def locate(source: Any) -> Path:
     missing = [f for f in wanted if f.url not in cached and not _is_there(folder, f, source)]
     if source.MANUAL_DOWNLOAD_INSTRUCTIONS:
         if missing or not folder.is_dir():
-            raise DatasetError(_advice(source, missing, manual, "they only come by hand"))
+            raise DatasetError(
+                _advice(source, missing, manual, "they cannot be downloaded automatically")
+            )
     elif silent := unreachable(f.url for f in missing):
         reason = f"{', '.join(silent)} cannot be reached"
         raise DatasetError(_advice(source, missing, manual, reason))
@@ -88,16 +78,16 @@ def locate(source: Any) -> Path:
 
 
 def _is_there(folder: Path, file: RawFile, source: Any) -> bool:
-    """Same name and size: enough to tell MNIST from Fashion-MNIST; TFDS compares checksums."""
+    """Same name and size: this tells MNIST from Fashion-MNIST; TFDS itself compares checksums."""
     path = folder / file.name
     if not file.name or not path.is_file():
         return False
-    # archives of sets with registration may have been packed anew
+    # archives that need a registration may have been packed again
     return bool(source.MANUAL_DOWNLOAD_INSTRUCTIONS) or path.stat().st_size == file.size
 
 
 def _cached_urls(downloads: Path) -> set[str]:
-    """What TFDS has downloaded before: it keeps an INFO file beside each download."""
+    """Addresses that TFDS has downloaded before: it keeps an INFO file beside each download."""
     urls: set[str] = set()
     for info in downloads.glob("**/*.INFO"):
         if info.with_suffix("").is_file():
@@ -119,8 +109,8 @@ def _advice(source: Any, missing: Iterable[RawFile], manual: Path, reason: str) 
         lines.append(" ".join(source.MANUAL_DOWNLOAD_INSTRUCTIONS.split()))
     if source.name == "fashion_mnist":
         lines.append(
-            "On Debian: apt-get install dataset-fashion-mnist, then in Python: keras_structsparse."
-            f"datasets.restore_fashion_mnist({str(manual)!r})"
+            "On Debian: apt-get install dataset-fashion-mnist, then in a clone of this project: "
+            f"python benchmarks/fashion_mnist.py '{manual}'"
         )
     return "\n".join(lines)
 
@@ -128,14 +118,14 @@ def _advice(source: Any, missing: Iterable[RawFile], manual: Path, reason: str) 
 def _wrong_sizes(files: Iterable[RawFile], folders: Iterable[Path]) -> list[str]:
     paths = [(folder / f.name, f.size) for folder in folders for f in files if f.name]
     return [
-        f"  {path} has {path.stat().st_size:,} bytes, expected {size:,}: another data set's file?"
+        f"  {path} has {path.stat().st_size:,} bytes, expected {size:,}: of another data set?"
         for path, size in paths
         if path.is_file() and path.stat().st_size != size
     ]
 
 
 def unreachable(urls: Iterable[str]) -> list[str]:
-    """The hosts of `urls` that do not answer; asks all at once, for `PROBE_SECONDS` in total.
+    """The hosts of `urls` that do not answer; all are asked at once, for `PROBE_SECONDS` in total.
 
     Examples:
         >>> unreachable(["http://host.invalid/file"])
@@ -148,7 +138,7 @@ def unreachable(urls: Iterable[str]) -> list[str]:
 
 
 def _ask(url: str) -> concurrent.futures.Future[bool]:
-    """Asks in a daemon thread: a name server that hangs must not hold up the process."""
+    """Ask in a daemon thread: a name server that hangs must not block the process."""
     answer: concurrent.futures.Future[bool] = concurrent.futures.Future()
     threading.Thread(target=lambda: answer.set_result(_answers(url)), daemon=True).start()
     return answer
@@ -163,39 +153,3 @@ def _answers(url: str) -> bool:
             return bool(reply.status_code < 500 and reply.status_code != 407)
     except (requests.RequestException, OSError, ValueError):
         return False
-
-
-def restore_fashion_mnist(target: str | Path, source: str | Path = DEBIAN_FASHION_MNIST) -> None:
-    """Turns the files of Debian's package dataset-fashion-mnist into the original downloads.
-
-    Debian repacked them without name and time in the gzip header; with these put back the bytes
-    are the original ones, and TFDS accepts them by its own checksums.
-
-    Args:
-        target: Where to write the four files, e.g. `DATA_DIR/downloads/manual`.
-        source: Folder that holds the four files of the package.
-
-    Raises:
-        DatasetError: A file is missing in `source`, or is not a gzip file.
-    """
-    contents = {name: _original(Path(source) / name) for name in FASHION_MNIST_TIMES}
-    Path(target).mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        part = Path(target) / f"{name}.{os.getpid()}.part"
-        part.write_bytes(content)
-        part.replace(Path(target) / name)
-
-
-def _original(path: Path) -> bytes:
-    """The bytes of a repacked gzip file with its first header: flag, time and name put back."""
-    if not path.is_file():
-        raise DatasetError(
-            f"source: expected the file {path}; Debian's package dataset-fashion-mnist has it"
-        )
-    packed = path.read_bytes()
-    if packed[:3] != b"\x1f\x8b\x08":
-        raise DatasetError(f"source: expected a gzip file, received {path}")
-    if packed[3]:  # it has a header of its own already
-        return packed
-    time = struct.pack("<I", FASHION_MNIST_TIMES[path.name])
-    return packed[:3] + b"\x08" + time + packed[8:10] + path.stem.encode() + b"\0" + packed[10:]

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers_fashion_mnist import DEBIAN, IDX_FILES, restore
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_structsparse.data import datasets, digits, raw_files
 from keras_structsparse.data.datasets import Dataset, Split, load
 from keras_structsparse.errors import DatasetError
-
-IDX_FILES = list(raw_files.FASHION_MNIST_TIMES)
 
 
 @pytest.fixture(scope="session")
@@ -248,11 +247,9 @@ def test_files_of_another_set_are_pointed_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not raw_files.DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's dataset-fashion-mnist"
-)
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 def test_fashion_mnist_is_built_from_debians_package(tmp_path: Path) -> None:
-    raw_files.restore_fashion_mnist(tmp_path / "downloads" / "manual")
+    restore(tmp_path / "downloads" / "manual")
     data = load("fashion_mnist", tmp_path)
     assert [len(s) for s in (data.train, data.validation, data.test)] == [54000, 6000, 10000]
 

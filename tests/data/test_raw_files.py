@@ -1,10 +1,8 @@
-"""Raw files: found wherever they may lie, asked for by name, and made original again."""
+"""Raw files: found in every place that they may be in, and named where they are missing."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +10,7 @@ from typing import Any
 import pytest
 
 from keras_structsparse.data import raw_files
-from keras_structsparse.data.raw_files import restore_fashion_mnist
 from keras_structsparse.errors import DatasetError
-
-IDX_FILES = list(raw_files.FASHION_MNIST_TIMES)
 
 
 @pytest.fixture
@@ -66,33 +61,3 @@ def test_what_only_comes_by_download_says_so(tmp_path: Path) -> None:
     fake.url_infos["http://host.invalid/raw.gz"].filename = None
     with pytest.raises(DatasetError, match="only by download"):
         raw_files.locate(fake)
-
-
-def test_the_gzip_header_is_put_back(tmp_path: Path) -> None:
-    for name in IDX_FILES:
-        (tmp_path / name).write_bytes(gzip.compress(name.encode(), mtime=0))
-    restore_fashion_mnist(tmp_path / "out", tmp_path)
-    for name in IDX_FILES:
-        raw = (tmp_path / "out" / name).read_bytes()
-        seconds = 1504176606 if name.startswith("train") else 1504176627
-        assert raw[:4] == b"\x1f\x8b\x08\x08"
-        assert struct.unpack("<I", raw[4:8]) == (seconds,)
-        assert raw[10:].startswith(name.removesuffix(".gz").encode() + b"\0")
-        assert gzip.decompress(raw) == name.encode()
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(IDX_FILES)
-    restore_fashion_mnist(tmp_path / "twice", tmp_path / "out")
-    for name in IDX_FILES:
-        assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
-
-
-def test_nothing_is_restored_from_an_incomplete_package(tmp_path: Path) -> None:
-    (tmp_path / IDX_FILES[0]).write_bytes(gzip.compress(b"x", mtime=0))
-    with pytest.raises(DatasetError, match=IDX_FILES[1]):
-        restore_fashion_mnist(tmp_path / "out", tmp_path)
-    assert not (tmp_path / "out").exists()
-
-
-def test_only_gzip_files_are_restored(tmp_path: Path) -> None:
-    (tmp_path / IDX_FILES[0]).write_bytes(b"no gzip file")
-    with pytest.raises(DatasetError, match="expected a gzip file"):
-        restore_fashion_mnist(tmp_path / "out", tmp_path)

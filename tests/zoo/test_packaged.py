@@ -15,11 +15,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers_fashion_mnist import DEBIAN, restore
 from typer.testing import CliRunner
 
 import keras_structsparse as kss
 from keras_structsparse.cli import app
-from keras_structsparse.data import datasets, raw_files
+from keras_structsparse.data import datasets
 from keras_structsparse.errors import ModelError
 from keras_structsparse.models.card import Card
 from keras_structsparse.models.packaged import FOLDER, cards, load
@@ -76,12 +77,10 @@ def test_accuracy_is_that_of_the_card(name: str) -> None:
 
 
 @fashion
-@pytest.mark.skipif(
-    not raw_files.DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's dataset-fashion-mnist"
-)
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 def test_accuracy_on_clothes_is_that_of_the_card(name: str, tmp_path: Path) -> None:
     """On all test images, read without tensorflow-datasets."""
-    raw_files.restore_fashion_mnist(tmp_path)
+    restore(tmp_path)
     images, labels = (
         np.frombuffer(
             gzip.decompress((tmp_path / f"t10k-{file}-ubyte.gz").read_bytes())[skip:], "u1"
