@@ -14,13 +14,14 @@ from keras_structsparse._typing import Tensor
 from keras_structsparse._validation import nonnegative, require
 from keras_structsparse.graph.kernel_supports import GROUPS
 from keras_structsparse.regularizers import effective_kernels, penalties
+from keras_structsparse.regularizers._ops import constant
 from keras_structsparse.regularizers.alpha import Alpha
 from keras_structsparse.regularizers.bound_variables import Linked
 from keras_structsparse.regularizers.coupling import Links, NormOf, Stream
-from keras_structsparse.regularizers.group_norms import constant, group_norms
+from keras_structsparse.regularizers.group_norms import group_norms
 from keras_structsparse.regularizers.kernel_layouts import LAYOUTS
 from keras_structsparse.regularizers.nested_groups import NORMS
-from keras_structsparse.regularizers.prox_squared import prox_squared
+from keras_structsparse.regularizers.prox import proximal_operator
 
 
 class GroupSparsityRegularizer(Linked):
@@ -129,10 +130,7 @@ class GroupSparsityRegularizer(Linked):
         weights = self._weights(norms)
         steps = constant(step, like=weights) * self._strength(norms)
         plain = LAYOUTS[self.layout].to_plain(ops.convert_to_tensor(kernel))
-        if self.power == 1:
-            z = penalties.prox_chain(plain, self.groups, self.norm, steps * weights)
-        else:
-            z = prox_squared(plain, self.groups, self.norm, steps, weights, self._per)
+        z = proximal_operator(plain, self.groups, self.norm, steps, weights, self.power, self._per)
         return LAYOUTS[self.layout].from_plain(z, tuple(kernel.shape))
 
     def subgradient(self, kernel: Tensor) -> Tensor:

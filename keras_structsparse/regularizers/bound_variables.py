@@ -11,9 +11,10 @@ import numpy as np
 from keras import ops
 
 from keras_structsparse._typing import Tensor
+from keras_structsparse.regularizers._ops import constant
 from keras_structsparse.regularizers.coupling import Links, NormOf, Stream, Writer
 from keras_structsparse.regularizers.effective_kernels import effective_norms
-from keras_structsparse.regularizers.group_norms import constant, group_norms
+from keras_structsparse.regularizers.group_norms import group_norms
 from keras_structsparse.regularizers.penalties import reweighting
 
 

@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.regularizers.group_norms import safe_sqrt
+from keras_structsparse.regularizers._ops import safe_sqrt
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,8 @@ from __future__ import annotations
 from keras import ops
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.regularizers.group_norms import (
-    constant,
-    group_norms,
-    nonzero,
-    restore,
-    safe_sqrt,
-    to_blocks,
-)
+from keras_structsparse.regularizers._ops import constant, restore, safe_sqrt, zeros_to_ones
+from keras_structsparse.regularizers.group_norms import group_norms, to_blocks
 
 
 def effective_kernel(kernel: Tensor, gamma: Tensor) -> Tensor:
@@ -67,7 +61,7 @@ def effective_norms(kernel: Tensor, gamma: Tensor, groups: str, norm: str) -> Te
     """
     blocks, _ = to_blocks(kernel)
     squares = ops.sum(ops.square(blocks), axis=(0, 1))
-    ratios = ops.square(_scale(gamma, blocks)) / nonzero(squares)
+    ratios = ops.square(_scale(gamma, blocks)) / zeros_to_ones(squares)
     return group_norms(kernel, groups, norm) * safe_sqrt(ratios)
 
 
@@ -84,7 +78,7 @@ def _scale(gamma: Tensor, blocks: Tensor) -> Tensor:
 def _directions(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Unit kernels and lengths, (positions, in, kernels) and (kernels,); zeros stay zeros."""
     lengths = safe_sqrt(ops.sum(ops.square(blocks), axis=(0, 1)))
-    return ops.where(lengths > 0, blocks / nonzero(lengths), 0.0), lengths
+    return ops.where(lengths > 0, blocks / zeros_to_ones(lengths), 0.0), lengths
 
 
 def write_back(effective: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,6 +144,6 @@ def pair_gradient(gradient: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tens
     directions, lengths = _directions(blocks)
     gradient = constant(to_blocks(gradient)[0], like=blocks)
     along = ops.sum(gradient * directions, axis=(0, 1))
-    ratios = ops.where(lengths > 0, _scale(gamma, blocks) / nonzero(lengths), 0.0)
+    ratios = ops.where(lengths > 0, _scale(gamma, blocks) / zeros_to_ones(lengths), 0.0)
     d_kernel = ratios * (gradient - directions * along)
     return restore(d_kernel, kernel), constant(along, like=gamma)

@@ -1,7 +1,7 @@
 """The norms of nested groups of kernel entries, as differentiable tensors.
 
-Blocks are kernels with flat positions (positions, in, kernels); the ring of a group holds what the
-group adds to the one before it.
+Blocks are kernels with flattened spatial axes, (positions, in, kernels). The ring of a group is the
+set of entries that the group adds to the next smaller one, so groups are unions of rings.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from keras import ops
 
 from keras_structsparse._typing import SpatialShape, Tensor
 from keras_structsparse.graph.kernel_supports import masks, ring_index
+from keras_structsparse.regularizers._ops import constant, cumulative_sum, safe_sqrt
 from keras_structsparse.regularizers.nested_groups import norm_factors
 
 MOST_ENTRIES = 4_000_000
-"""Of the array (rings, positions, kernels) in `ring_squares`; above it, ring by ring is lighter."""
+"""Limit on the array (rings, positions, kernels) in `ring_squares`; larger ones are not formed."""
 
 
 def to_blocks(kernel: Tensor) -> tuple[Tensor, SpatialShape]:
-    """Flatten a kernel's spatial axes, in the precision norms are computed in.
+    """Flatten the spatial axes of a kernel, in the precision in which norms are computed.
 
     Args:
         kernel: Variable, tensor or array (*spatial, in, out); (in, out) for Dense.
@@ -31,7 +32,7 @@ def to_blocks(kernel: Tensor) -> tuple[Tensor, SpatialShape]:
         spatial shape.
 
     Raises:
-        ValueError: If the kernel has less than two axes.
+        ValueError: If the kernel has fewer than two axes.
     """
     kernel = ops.convert_to_tensor(kernel)
     if len(kernel.shape) < 2:
@@ -45,33 +46,20 @@ def to_blocks(kernel: Tensor) -> tuple[Tensor, SpatialShape]:
     return ops.reshape(blocks, (-1, channels, kernels)), tuple(shape)
 
 
-def constant(values: Tensor | float, like: Tensor) -> Tensor:
-    """Numbers, an array or a tensor, with the dtype of another tensor."""
-    # Not `ops.cast`: a float must not pass through float32.
-    return ops.convert_to_tensor(values, dtype=keras.backend.standardize_dtype(like.dtype))
-
-
-def safe_sqrt(squares: Tensor) -> Tensor:
-    """Square root of a non-negative tensor; its gradient at 0 is 0, on every backend."""
-    zero = ops.equal(squares, 0)
-    # Both branches must be finite at 0: a gradient of 0 * inf would be NaN on JAX and torch.
-    return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squares)))
-
-
-def by_ring(
+def reduce_rings(
     values: Tensor, shape: SpatialShape, groups: str, reduce: Callable[..., Tensor]
 ) -> Tensor:
-    """Reduce (positions, ...) over the positions of each ring to (groups, ...), G_1's ring first.
+    """Reduce (positions, ...) over each ring to (rings, ...), the ring of `G_1` first.
 
     Examples:
-        >>> np.array(by_ring(ops.ones((9, 1)), (3, 3), "half_ring", ops.sum))[:, 0].tolist()
+        >>> np.array(reduce_rings(ops.ones((9, 1)), (3, 3), "half_ring", ops.sum))[:, 0].tolist()
         [5.0, 3.0, 1.0]
     """
     return ops.stack([reduce(part, axis=0) for part in ring_parts(values, shape, groups)])
 
 
 def ring_squares(blocks: Tensor, shape: SpatialShape, groups: str) -> Tensor:
-    """The squared l2 norm of each ring of each kernel, (rings, kernels), the ring of G_1 first.
+    """Squared l2 norms (rings, kernels) of the rings of all kernels, the ring of `G_1` first.
 
     Examples:
         >>> blocks, shape = to_blocks(np.ones((3, 3, 2, 1), "float32"))
@@ -81,7 +69,7 @@ def ring_squares(blocks: Tensor, shape: SpatialShape, groups: str) -> Tensor:
     squares = _sums_of_squares(blocks)
     mask = masks(shape, groups)
     if mask.size * squares.shape[-1] > MOST_ENTRIES:
-        return by_ring(squares, shape, groups, ops.sum)
+        return reduce_rings(squares, shape, groups, ops.sum)
     rings = np.arange(len(mask))[:, None] == ring_index(shape, groups)
     # Not a matmul, which would round to TF32 on GPUs.
     inside = constant(rings[:, :, None].astype("float32"), like=blocks)
@@ -90,9 +78,9 @@ def ring_squares(blocks: Tensor, shape: SpatialShape, groups: str) -> Tensor:
 
 @ops.custom_gradient
 def _sums_of_squares(blocks: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-    """Over the input channels: (positions, in, kernels) to (positions, kernels)."""
+    """Sum of squares over the input channels: (positions, in, kernels) to (positions, kernels)."""
 
-    # In one pass: the derivatives of square and sum take three more over arrays of this size.
+    # One pass; automatic differentiation of square and sum needs three more over such an array.
     def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
         outer = arguments[0] if upstream is None else upstream
         return blocks * (2.0 * outer)[:, None]
@@ -101,8 +89,8 @@ def _sums_of_squares(blocks: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
 
 
 def nested_norms(squares: Tensor) -> Tensor:
-    """The l2 norm of each group from the squared norms of the rings, both (groups, kernels)."""
-    return safe_sqrt(running_sum(squares))
+    """l2 norms (groups, kernels) of nested groups, from the squared norms of their rings."""
+    return safe_sqrt(cumulative_sum(squares))
 
 
 def ring_parts(values: Tensor, shape: SpatialShape, groups: str) -> list[Tensor]:
@@ -113,26 +101,19 @@ def ring_parts(values: Tensor, shape: SpatialShape, groups: str) -> list[Tensor]
     return [ordered[start:end] for start, end in zip((0, *ends[:-1]), ends, strict=True)]
 
 
-def running_sum(values: Tensor) -> Tensor:
-    """Cumulated sums over the first axis: over the rings of each group, from rings to groups."""
-    # `ops.cumsum` rounds float64 to float32 on torch, whose tensors have their own.
-    own = getattr(values, "cumsum", None)
-    return ops.cumsum(values, axis=0) if own is None else own(0)
+def rings_to_positions(rings: Tensor, shape: SpatialShape, groups: str) -> Tensor:
+    """Give every position the value of its ring: (rings, kernels) to (positions, 1, kernels)."""
+    return ops.take(rings, ring_index(shape, groups), axis=0)[:, None]
 
 
-def outward_sum(values: Tensor) -> Tensor:
-    """Sums over the groups that hold each ring, its own and all later ones: groups to rings."""
-    return ops.flip(running_sum(ops.flip(values, axis=0)), axis=0)
-
-
-def running_max(rings: Tensor) -> tuple[Tensor, Tensor]:
+def nested_maxima(rings: Tensor) -> tuple[Tensor, Tensor]:
     """Maxima over the rings of each group, from non-negative (rings, kernels).
 
-    Returns the maxima (groups, kernels), and the (groups, rings, kernels) they are taken over.
+    Returns the maxima (groups, kernels) and the candidates (groups, rings, kernels).
     """
     # Not a chain of `maximum`, whose gradient at a tie differs between backends.
     inside = np.tri(rings.shape[0], dtype=bool)[:, :, None]
-    # Below all magnitudes, so that rings outside a group of zeros do not tie with its rings.
+    # Less than any magnitude, so that rings outside a group of zeros do not tie with its rings.
     candidates = ops.where(inside, rings[None], -1.0)
     return ops.max(candidates, axis=1), candidates
 
@@ -150,7 +131,7 @@ def group_norms(kernel: Tensor, groups: str = "half_ring", norm: str = "l2") -> 
         Its gradient at a group of zeros is 0.
 
     Raises:
-        ValueError: If `groups` or `norm` is unknown or the kernel has less than two axes.
+        ValueError: If `groups` or `norm` is unknown or the kernel has fewer than two axes.
 
     Examples:
         >>> kernel = np.zeros((3, 3, 1, 1), "float32")
@@ -164,22 +145,6 @@ def group_norms(kernel: Tensor, groups: str = "half_ring", norm: str = "l2") -> 
     if norm == "linf":
         # Not `abs`, whose derivative at 0 is 1 on JAX.
         channel_max = ops.max(blocks * ops.sign(blocks), axis=1)
-        return running_max(by_ring(channel_max, shape, groups, ops.max))[0]
+        return nested_maxima(reduce_rings(channel_max, shape, groups, ops.max))[0]
     squares = ring_squares(blocks, shape, groups)
     return nested_norms(squares) * constant(factors, like=squares)
-
-
-def smaller(left: Tensor, right: Tensor) -> Tensor:
-    """The entrywise minimum; a NaN on the left stays."""
-    # Not `ops.minimum`, which rounds float64 to float32 on torch.
-    return ops.where(left > right, right, left)
-
-
-def nonzero(values: Tensor) -> Tensor:
-    """Divisors: 1 in place of 0."""
-    return ops.where(ops.equal(values, 0), 1.0, values)
-
-
-def restore(blocks: Tensor, kernel: Tensor) -> Tensor:
-    """Blocks in the shape and dtype of the kernel they come from."""
-    return constant(ops.reshape(blocks, kernel.shape), like=kernel)

@@ -129,7 +129,7 @@ class MultiplyAdds(GroupSparsityRegularizer):
         return self._strength(norms) * width * sizes
 
     def _weights(self, norms: Tensor) -> Tensor:
-        return penalties.counting(norms, self.reweight)
+        return penalties.counting_weights(norms, self.reweight)
 
     def _counts(self, stream: Stream, norm_of: NormOf) -> Tensor:
         """What the norm of every channel (channels,) of a stream is multiplied by."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers import effective_kernels, nested_groups, penalties
 from keras_structsparse.regularizers.group_norms import group_norms
+from keras_structsparse.regularizers.prox import prox_chain
 
 SHAPES = [(5, 5, 2, 6), (4, 4, 1, 6), (3, 2, 3, 6), (7, 2, 6), (5, 6)]
 
@@ -45,7 +46,7 @@ def test_write_back_gives_the_effective_kernel_and_keeps_lengths(
     shape: tuple[int, ...], seed: int
 ) -> None:
     kernel, gamma = random_kernel(shape, seed), random_gamma(shape[-1], seed)
-    v = penalties.prox_chain(effective(kernel, gamma), "half_ring", "l2", 0.2)
+    v = prox_chain(effective(kernel, gamma), "half_ring", "l2", 0.2)
     new_kernel, new_gamma = map(numpy, effective_kernels.write_back(v, kernel, gamma))
     v = numpy(v)
     np.testing.assert_allclose(effective(new_kernel, new_gamma), v, atol=1e-13)

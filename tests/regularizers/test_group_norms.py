@@ -85,13 +85,13 @@ def test_ring_by_ring_gives_the_same_squares(shape: tuple[int, ...], how: str, s
 
 def test_a_large_kernel_is_reduced_ring_by_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    by_ring = group_norms.by_ring
+    reduce_rings = group_norms.reduce_rings
 
     def counted(*args: Any) -> Any:
         calls.append(args)
-        return by_ring(*args)
+        return reduce_rings(*args)
 
-    monkeypatch.setattr(group_norms, "by_ring", counted)
+    monkeypatch.setattr(group_norms, "reduce_rings", counted)
     for side, kernels in [(5, 4), (101, 4)]:  # 101 * 101**2 * 4 entries
         kernel = np.ones((side, side, 1, kernels), "float32")
         lengths = numpy(group_norms.group_norms(kernel))

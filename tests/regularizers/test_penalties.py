@@ -24,7 +24,7 @@ from keras_structsparse._typing import Tensor
 from keras_structsparse.graph import kernel_supports
 from keras_structsparse.regularizers import nested_groups, penalties
 from keras_structsparse.regularizers.group_norms import group_norms
-from keras_structsparse.regularizers.prox_squared import prox_squared
+from keras_structsparse.regularizers.prox import prox_chain, prox_squared
 
 SHAPES = [(5, 5, 2, 6), (4, 4, 1, 6), (3, 2, 3, 6), (7, 2, 6), (5, 6)]
 
@@ -99,7 +99,7 @@ def test_the_chain_of_thresholds_is_the_minimum(
 ) -> None:
     kernel = random_kernel(shape, seed, dead=0.1)
     steps = random_weights(kernel, how, seed, scale)
-    z = penalties.prox_chain(kernel, how, norm, steps)
+    z = prox_chain(kernel, how, norm, steps)
     assert_prox_minimises(z, kernel, naive_penalty(how, norm, steps, 1, "kernel"))
 
 
@@ -114,7 +114,7 @@ def test_the_squared_step_is_the_minimum(
     naive = naive_penalty(how, norm, weights, 2, per)
     assert_prox_minimises(z, kernel, lambda k: scale * naive(k))
     level = penalties.relaxed(group_norms(z, how, norm), weights, per)
-    again = penalties.prox_chain(kernel, how, norm, 2 * scale * numpy(level) * weights)
+    again = prox_chain(kernel, how, norm, 2 * scale * numpy(level) * weights)
     np.testing.assert_allclose(numpy(z), numpy(again), atol=1e-10)
 
 
@@ -122,9 +122,9 @@ def test_the_squared_step_is_the_minimum(
 def test_a_wrong_step_is_not_the_minimum(norm: str) -> None:
     kernel = random_kernel((5, 5, 2, 6))
     penalty = naive_penalty("half_ring", norm, 0.3, 1, "kernel")
-    z = numpy(penalties.prox_chain(kernel, "half_ring", norm, 0.3))
+    z = numpy(prox_chain(kernel, "half_ring", norm, 0.3))
     assert prox_gap(z, kernel, penalty) <= 1e-12
-    for wrong in (1.01 * z, numpy(penalties.prox_chain(kernel, "half_ring", norm, 0.25))):
+    for wrong in (1.01 * z, numpy(prox_chain(kernel, "half_ring", norm, 0.25))):
         assert prox_gap(wrong, kernel, penalty) > 1e-6
 
 
@@ -137,7 +137,7 @@ def test_the_step_matches_thresholds_written_out(shape: tuple[int, ...], norm: s
     for mask in masks:
         for j in range(shape[-1]):
             expected[..., j][mask] = written_out(expected[..., j][mask], 0.2, norm)
-    z = numpy(penalties.prox_chain(kernel, "half_ring", norm, 0.2))
+    z = numpy(prox_chain(kernel, "half_ring", norm, 0.2))
     np.testing.assert_allclose(z, expected, atol=1e-12)
 
 
@@ -158,21 +158,17 @@ def written_out(entries: Array, step: float, norm: str) -> Array:
 @pytest.mark.parametrize("norm", nested_groups.NORMS)
 def test_removed_groups_are_exactly_zero_and_no_step_changes_nothing(norm: str) -> None:
     kernel = random_kernel((5, 5, 2, 6))
-    gone = numpy(penalties.prox_chain(kernel, "half_ring", norm, 1e3))
+    gone = numpy(prox_chain(kernel, "half_ring", norm, 1e3))
     assert not gone.any()
     # About the step that removes the outermost half ring of 18 entries.
     step = {"l2": 4.2, "group_normalized": 17.8, "group_scaled": 1.0, "linf": 14.4}[norm]
     outermost = np.array([[step], [0], [0], [0], [0]])
     zeros = (
-        naive_norms(
-            numpy(penalties.prox_chain(kernel, "half_ring", norm, outermost)), "half_ring", norm
-        )[0]
+        naive_norms(numpy(prox_chain(kernel, "half_ring", norm, outermost)), "half_ring", norm)[0]
         == 0
     )
     assert 0 < zeros.sum() < zeros.size
-    np.testing.assert_array_equal(
-        numpy(penalties.prox_chain(kernel, "half_ring", norm, 0.0)), kernel
-    )
+    np.testing.assert_array_equal(numpy(prox_chain(kernel, "half_ring", norm, 0.0)), kernel)
 
 
 @pytest.mark.parametrize("norm", nested_groups.NORMS)
@@ -181,7 +177,7 @@ def test_steps_keep_the_dtype_and_survive_zeros(norm: str, dtype: str) -> None:
     values = random_kernel((3, 3, 2, 6), dead=0.5)
     kernel = keras.ops.cast(values, dtype)
     for z in (
-        penalties.prox_chain(kernel, "half_ring", norm, 0.1),
+        prox_chain(kernel, "half_ring", norm, 0.1),
         prox_squared(kernel, "half_ring", norm, 0.1),
         penalties.subgradient(kernel, "half_ring", norm, np.ones((3, 6), "float32")),
     ):
@@ -194,7 +190,7 @@ def test_steps_keep_the_dtype_and_survive_zeros(norm: str, dtype: str) -> None:
 def test_a_diverged_kernel_is_not_passed_off_as_a_removed_one(norm: str) -> None:
     kernel = random_kernel((3, 3, 1, 2))
     kernel[1, 1, 0, 0] = np.nan
-    z = numpy(penalties.prox_chain(kernel, "half_ring", norm, 0.1))
+    z = numpy(prox_chain(kernel, "half_ring", norm, 0.1))
     assert np.isnan(z[..., 0]).any()
     assert np.isfinite(z[..., 1]).all()
 
@@ -202,9 +198,9 @@ def test_a_diverged_kernel_is_not_passed_off_as_a_removed_one(norm: str) -> None
 def test_steps_may_differ_between_kernels() -> None:
     kernel = random_kernel((3, 3, 2, 4))
     steps = np.array([0.0, 0.1, 1.0, 9.0])
-    z = numpy(penalties.prox_chain(kernel, "half_ring", "l2", steps))
+    z = numpy(prox_chain(kernel, "half_ring", "l2", steps))
     for j, step in enumerate(steps):
-        alone = numpy(penalties.prox_chain(kernel[..., j : j + 1], "half_ring", "l2", step))
+        alone = numpy(prox_chain(kernel[..., j : j + 1], "half_ring", "l2", step))
         np.testing.assert_allclose(z[..., j : j + 1], alone, atol=1e-14)
 
 
@@ -223,13 +219,13 @@ def test_counting_weights_make_norms_count_alike_and_are_constants() -> None:
     """A weighted norm is 0 at 0, m at m, and at most (1 + eps) m; zeros have no part in m."""
     values = np.array([[0.0, 1.0, 8.0], [2.0, 3.0, 30.0]])
     m = (4 + 9 + 900) / 35
-    weights = numpy(penalties.counting(values, 0.1))
+    weights = numpy(penalties.counting_weights(values, 0.1))
     np.testing.assert_allclose(weights * values, 1.1 * m * values / (values + 0.1 * m))
     more = np.concatenate([values, np.zeros((2, 5))], axis=1)
-    np.testing.assert_allclose(numpy(penalties.counting(more, 0.1))[:, :3], weights)
+    np.testing.assert_allclose(numpy(penalties.counting_weights(more, 0.1))[:, :3], weights)
     assert not np.allclose(numpy(penalties.reweighting(more, 0.1))[:, :3], weights, rtol=0.1)
-    np.testing.assert_allclose(numpy(penalties.counting(values * 0 + 5, 0.1)), 1.0)
-    np.testing.assert_array_equal(numpy(penalties.counting(values, 0.0)), 1.0)
-    np.testing.assert_allclose(numpy(penalties.counting(0 * values, 0.1)), 11.0)
-    (slope,) = gradient(lambda x: keras.ops.sum(penalties.counting(x, 0.1) * x), values)
+    np.testing.assert_allclose(numpy(penalties.counting_weights(values * 0 + 5, 0.1)), 1.0)
+    np.testing.assert_array_equal(numpy(penalties.counting_weights(values, 0.0)), 1.0)
+    np.testing.assert_allclose(numpy(penalties.counting_weights(0 * values, 0.1)), 11.0)
+    (slope,) = gradient(lambda x: keras.ops.sum(penalties.counting_weights(x, 0.1) * x), values)
     np.testing.assert_allclose(slope, weights)

@@ -12,8 +12,8 @@ from helpers_prox import Array, naive_norms, numpy, random_kernel
 
 from keras_structsparse._typing import Tensor
 from keras_structsparse.graph import kernel_supports
-from keras_structsparse.regularizers import nested_groups, penalties
-from keras_structsparse.regularizers.prox_squared import prox_squared
+from keras_structsparse.regularizers import nested_groups
+from keras_structsparse.regularizers.prox import prox_chain, prox_squared
 
 TIGHT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas", "tol_ktratio"), 1e-10)
 KERNELS, MANY_KERNELS = 20, 300
@@ -81,7 +81,7 @@ def pruning_steps(kernels: Array, how: str, norm: str) -> Array:
     """Steps (groups,), falling inwards, long enough to remove a third of all entries."""
     steps = np.linspace(1.0, 0.3, len(kernel_supports.sizes(kernels.shape[:-2], how)))
     for length in 0.1 * 1.2 ** np.arange(50):
-        z = numpy(penalties.prox_chain(kernels, how, norm, length * steps[:, None]))
+        z = numpy(prox_chain(kernels, how, norm, length * steps[:, None]))
         if np.mean(z == 0) > 1 / 3:
             break
     return length * steps
@@ -91,7 +91,7 @@ def backwards(kernel: Array, how: str, norm: str, steps: Array) -> Array:
     """The same thresholds in the wrong order, from the whole kernel to its outermost ring."""
     for n in range(len(steps))[::-1]:
         only = np.where(np.arange(len(steps)) == n, steps, 0.0)[:, None]
-        kernel = numpy(penalties.prox_chain(kernel, how, norm, only))
+        kernel = numpy(prox_chain(kernel, how, norm, only))
     return kernel
 
 
@@ -105,7 +105,7 @@ def test_the_chain_of_thresholds_is_the_solvers_minimum(
 ) -> None:
     kernels = random_kernel((*shape, amount), dead=0.05)
     steps = pruning_steps(kernels, how, norm)
-    ours = numpy(penalties.prox_chain(kernels, how, norm, steps[:, None]))
+    ours = numpy(prox_chain(kernels, how, norm, steps[:, None]))
     assert 0.3 < np.mean(ours == 0) < 0.7
     wrong = backwards(kernels, how, norm, steps)
     found = []
@@ -135,7 +135,7 @@ def test_kernel_count_is_the_solvers_minimum(norm: str, power: int) -> None:
 
 def _kernel_count(kernels: Array, norm: str, steps: Array, power: int) -> Tensor:
     if power == 1:
-        return penalties.prox_chain(kernels, "kernel", norm, steps)
+        return prox_chain(kernels, "kernel", norm, steps)
     return prox_squared(kernels, "kernel", norm, 1.0, steps, per="layer")
 
 

@@ -18,13 +18,13 @@ from typing import Any
 from keras import ops
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.regularizers import penalties
-from keras_structsparse.regularizers.group_norms import (
-    nested_norms,
-    nonzero,
-    outward_sum,
+from keras_structsparse.regularizers._ops import (
+    reverse_cumulative_sum,
     safe_sqrt,
+    zeros_to_ones,
 )
+from keras_structsparse.regularizers.group_norms import nested_norms
+from keras_structsparse.regularizers.prox import chain_shrinkage
 from keras_structsparse.training.optimizer.coupled_penalties import Network, is_coupled
 from keras_structsparse.training.optimizer.stacked_kernels import Batch, Target, gather, key
 
@@ -107,12 +107,12 @@ def _joint_subgradients(batches: Sequence[Batch]) -> list[list[Change]]:
 def _pulled_back(batch: Batch, slopes: Tensor) -> list[Change]:
     """Chain rule on ring norms: the sub-gradient is the kernel times a factor per ring."""
     norms = nested_norms(batch.effective)
-    ratios = ops.where(norms > 0, slopes / nonzero(norms), 0.0)
-    pulls = outward_sum(ratios)
+    ratios = ops.where(norms > 0, slopes / zeros_to_ones(norms), 0.0)
+    pulls = reverse_cumulative_sum(ratios)
     if batch.targets[0].gamma is None:
         return [(kernel, None) for kernel in batch.multiplied(pulls)]
-    along = batch.scale * ops.sum(pulls * batch.squares, axis=0) / nonzero(batch.lengths)
-    radial = along / nonzero(batch.lengths)
+    along = batch.scale * ops.sum(pulls * batch.squares, axis=0) / zeros_to_ones(batch.lengths)
+    radial = along / zeros_to_ones(batch.lengths)
     kernels = batch.multiplied(batch.scale * (batch.scale * pulls - radial))
     return list(zip(kernels, batch.gammas(along), strict=True))
 
@@ -122,7 +122,7 @@ def _joint_steps(batches: Sequence[Batch], steps: Sequence[Tensor]) -> list[list
     coupled = is_coupled(batches)
     weights = Network(batches).weights() if coupled else [batch.weights for batch in batches]
     factors = [
-        penalties.shrinkage(batch.effective, weight * step)
+        chain_shrinkage(batch.effective, weight * step)
         for batch, weight, step in zip(batches, weights, steps, strict=True)
     ]
     if coupled:
@@ -137,6 +137,6 @@ def _shrunk(batch: Batch, factors: Tensor) -> list[Change]:
     # The kernel keeps its length; gamma takes the new length and keeps its sign.
     left = safe_sqrt(ops.sum(batch.squares * ops.square(factors), axis=0))
     alive = left * ops.abs(batch.scale) > 0
-    turned = ops.where(alive, factors * (batch.lengths / nonzero(left)), 1.0)
+    turned = ops.where(alive, factors * (batch.lengths / zeros_to_ones(left)), 1.0)
     kernels = batch.multiplied(turned)
     return list(zip(kernels, batch.gammas(left * batch.scale), strict=True))

@@ -11,9 +11,10 @@ from keras import ops
 
 from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers import nested_groups
+from keras_structsparse.regularizers._ops import constant, safe_sqrt
 from keras_structsparse.regularizers.coupling import NormOf, Stream, Writer
-from keras_structsparse.regularizers.group_norms import constant, nested_norms, safe_sqrt
-from keras_structsparse.regularizers.prox_joint import shrink_jointly
+from keras_structsparse.regularizers.group_norms import nested_norms
+from keras_structsparse.regularizers.prox import joint_shrinkage
 from keras_structsparse.training.optimizer.stacked_kernels import Batch, Target, norm_factors
 
 
@@ -54,7 +55,7 @@ class Network:
             parts = stream.parts(lambda w: left[w.kernel])
             thresholds = [weights * step for step in stream.parts(lambda w: lengths[w.kernel])]
             for writer, factor in zip(
-                stream.writers, shrink_jointly(parts, thresholds), strict=True
+                stream.writers, joint_shrinkage(parts, thresholds), strict=True
             ):
                 found[writer.kernel].append(_padded(factor, writer.first, left[writer.kernel]))
         joint = {id(t): sum(found[t.path], t.regularizer.alone(n)[-1:]) for t, n in self._norms}

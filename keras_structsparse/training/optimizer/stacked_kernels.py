@@ -12,15 +12,9 @@ from keras import ops
 from keras_structsparse._typing import Tensor
 from keras_structsparse.graph import kernel_supports
 from keras_structsparse.regularizers import nested_groups, penalties
+from keras_structsparse.regularizers._ops import constant, safe_sqrt, zeros_to_ones
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
-from keras_structsparse.regularizers.group_norms import (
-    constant,
-    nested_norms,
-    nonzero,
-    ring_squares,
-    safe_sqrt,
-    to_blocks,
-)
+from keras_structsparse.regularizers.group_norms import nested_norms, ring_squares, to_blocks
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ def _scales(targets: Sequence[Target], lengths: Tensor) -> Tensor:
         return ops.ones_like(lengths)
     gammas = [ops.convert_to_tensor(target.gamma) for target in targets]
     gamma = constant(ops.concatenate(gammas), like=lengths)
-    return ops.where(lengths > 0, gamma / nonzero(lengths), 0.0)
+    return ops.where(lengths > 0, gamma / zeros_to_ones(lengths), 0.0)
 
 
 def key(target: Target) -> tuple[int, bool, bool]:

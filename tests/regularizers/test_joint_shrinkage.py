@@ -10,13 +10,13 @@ from helpers_prox import Array, examples, numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_structsparse.regularizers.prox_joint import shrink_jointly
+from keras_structsparse.regularizers.prox import joint_shrinkage
 
 lengths = st.lists(st.floats(0, 10), min_size=2, max_size=5)
 
 
 def shrunk(u: Any, b: Any) -> Array:
-    factors = shrink_jointly([np.array([x]) for x in u], [np.array([x]) for x in b])
+    factors = joint_shrinkage([np.array([x]) for x in u], [np.array([x]) for x in b])
     return np.array([numpy(factor)[0] for factor in factors]) * np.asarray(u)
 
 
@@ -54,7 +54,7 @@ def test_no_step_changes_nothing_and_nan_stays_nan() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_vanishing_is_exact_and_common(dtype: str) -> None:
     u = [np.array([0.3, 3.0], dtype), np.array([0.4, 4.0], dtype)]
-    first, second = (numpy(f) for f in shrink_jointly(u, [np.ones(2, dtype)] * 2))
+    first, second = (numpy(f) for f in joint_shrinkage(u, [np.ones(2, dtype)] * 2))
     assert first.dtype == dtype
     np.testing.assert_allclose(first, [0.0, 0.8], rtol=1e-6)
     assert first[0] == second[0] == 0.0
