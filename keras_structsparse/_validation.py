@@ -1,33 +1,40 @@
-"""Checks of numbers that users give; the errors name the argument."""
+"""Checks of arguments; each function returns the value that it has checked.
+
+The functions are named after what they return. Error messages name the argument, what was expected,
+and what was received.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 
-def finite(argument: str, value: float) -> float:
-    """The value as a float, if it is a finite number.
+
+def finite(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
+    """Return the value as a float, if it is a finite number.
+
+    Args:
+        argument: Name of the argument, for the error message.
+        value: The value to check; bools are not numbers.
+        error: Class of the error to raise.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is no finite number (`error`, if given).
 
     Examples:
         >>> finite("cost", 3)
         3.0
     """
-    if not _is_finite(value):
-        raise ValueError(f"{argument}: expected a finite number. Received: {value!r}")
-    return float(value)
+    return _number(argument, value, _is_finite(value), "a finite number", error)
 
 
-def nonnegative(argument: str, value: float) -> float:
-    """The value as a float, if it is a finite number >= 0.
-
-    Raises:
-        ValueError: It is none.
+def nonnegative(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
+    """Return the value as a float, if it is a finite number >= 0. Arguments: see :func:`finite`.
 
     Examples:
         >>> nonnegative("tau", -1.0)
@@ -35,33 +42,84 @@ def nonnegative(argument: str, value: float) -> float:
         ...
         ValueError: tau: expected a finite number >= 0. Received: -1.0
     """
-    if not _is_finite(value) or value < 0:
-        raise ValueError(f"{argument}: expected a finite number >= 0. Received: {value!r}")
-    return float(value)
+    valid = _is_finite(value) and value >= 0
+    return _number(argument, value, valid, "a finite number >= 0", error)
 
 
-def positive(argument: str, value: int) -> int:
-    """The value, if it is a whole number above 0.
-
-    Raises:
-        ValueError: It is none.
+def positive_number(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
+    """Return the value as a float, if it is a finite number > 0. Arguments: see :func:`finite`.
 
     Examples:
-        >>> positive("round_to", 0)
+        >>> positive_number("learning_rate", 0.1)
+        0.1
+    """
+    valid = _is_finite(value) and value > 0
+    return _number(argument, value, valid, "a finite number > 0", error)
+
+
+def fraction(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
+    """Return the value as a float, if it is in (0, 1]. Arguments: see :func:`finite`.
+
+    Examples:
+        >>> fraction("target", 0)
         Traceback (most recent call last):
         ...
-        ValueError: round_to: expected a whole number above 0. Received: 0
+        ValueError: target: expected a number in (0, 1]. Received: 0
     """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{argument}: expected a whole number above 0. Received: {value!r}")
+    valid = _is_finite(value) and 0 < value <= 1
+    return _number(argument, value, valid, "a number in (0, 1]", error)
+
+
+def fraction_below_one(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
+    """Return the value as a float, if it is in [0, 1). Arguments: see :func:`finite`.
+
+    Examples:
+        >>> fraction_below_one("momentum", 0.9)
+        0.9
+    """
+    valid = _is_finite(value) and 0 <= value < 1
+    return _number(argument, value, valid, "a number in [0, 1)", error)
+
+
+def positive_int(argument: str, value: Any, error: type[ValueError] = ValueError) -> int:
+    """Return the value as an int, if it is a whole number >= 1. Arguments: see :func:`finite`.
+
+    Examples:
+        >>> positive_int("round_to", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: round_to: expected a whole number >= 1. Received: 0
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise error(f"{argument}: expected a whole number >= 1. Received: {value!r}")
     return int(value)
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(value)
+def one_of(
+    argument: str, value: T, allowed: Sequence[T], error: type[ValueError] = ValueError
+) -> T:
+    """Return the value, if it is one of the allowed values. Arguments: see :func:`finite`.
 
-
-def require(argument: str, value: object, allowed: Sequence[object]) -> None:
-    """Raise a ValueError unless an argument has one of its allowed values."""
+    Examples:
+        >>> one_of("power", 3, (1, 2))
+        Traceback (most recent call last):
+        ...
+        ValueError: power: expected one of (1, 2). Received: 3
+    """
     if value not in allowed:
-        raise ValueError(f"`{argument}` must be one of {tuple(allowed)}. Received: {value!r}")
+        raise error(f"{argument}: expected one of {tuple(allowed)}. Received: {value!r}")
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _number(
+    argument: str, value: Any, valid: bool, expected: str, error: type[ValueError]
+) -> float:
+    if not valid:
+        raise error(f"{argument}: expected {expected}. Received: {value!r}")
+    return float(value)

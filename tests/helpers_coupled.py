@@ -11,8 +11,13 @@ from helpers_prox import Array, random_kernel
 from keras import layers as L
 
 from keras_structsparse.regularizers import GroupSparsityRegularizer
-from keras_structsparse.regularizers.coupling import Links, Stream, Writer, share_of
-from keras_structsparse.training.optimizer.stacked_kernels import Target
+from keras_structsparse.regularizers.coupling import (
+    ChannelGroup,
+    CouplingSpec,
+    Writer,
+    joint_weight,
+)
+from keras_structsparse.training.optimizer.stacked_kernels import RegularizedKernel
 
 SHAPES = {"a": (3, 3, 2, 4), "b": (3, 3, 3, 4), "c": (1, 1, 2, 4), "d": (5, 5, 2, 3)}
 SCALES = {"a": "a/gamma", "b": None, "c": None, "d": "d/gamma"}
@@ -31,7 +36,7 @@ def writer(name: str, first: int = 0) -> Writer:
     return Writer(name, SCALES[name], first)
 
 
-def joint_links(norm: str = "l2") -> dict[str, Links]:
+def joint_links(norm: str = "l2") -> dict[str, CouplingSpec]:
     """a and b share all channels with c; d stands alone."""
 
     def factor(name: str) -> float:
@@ -39,50 +44,57 @@ def joint_links(norm: str = "l2") -> dict[str, Links]:
         return float({"l2": 1.0, "group_normalized": m**-0.5, "group_scaled": m**0.5}[norm])
 
     names = ("a", "b", "c")
-    weight = share_of([SHARES[name] * factor(name) for name in names])
-    stream = Stream(tuple(writer(name) for name in names), 4, weight)
-    other = Links(joined=((0, 4),))
-    return {"a": Links(joint=(stream,), joined=((0, 4),)), "b": other, "c": other}
+    weight = joint_weight([SHARES[name] * factor(name) for name in names])
+    stream = ChannelGroup(tuple(writer(name) for name in names), 4, weight)
+    other = CouplingSpec(joined=((0, 4),))
+    return {"a": CouplingSpec(joint=(stream,), joined=((0, 4),)), "b": other, "c": other}
 
 
-def partial_links() -> dict[str, Links]:
+def partial_links() -> dict[str, CouplingSpec]:
     """Kernels 1 and 2 of a share channels with kernels 2 and 3 of c; all others are alone."""
-    stream = Stream((writer("a", 1), writer("c", 2)), 2, 1.5)
-    return {"a": Links(joined=((1, 2),)), "c": Links(joint=(stream,), joined=((2, 2),))}
-
-
-def reading_links() -> dict[str, Links]:
-    """a reads the input, b what a writes, c a sum of a and b and again a, d half of c."""
-    both = Stream((writer("a"), writer("b")), 4, 30.0)
+    stream = ChannelGroup((writer("a", 1), writer("c", 2)), 2, 1.5)
     return {
-        "a": Links(constant=50.0),
-        "b": Links(reads=(Stream((writer("a"),), 4, 40.0),)),
-        "c": Links(reads=(both, Stream((writer("a"),), 4, 5.0)), constant=3.0),
-        "d": Links(reads=(Stream((writer("c", 2),), 2, 7.0),), constant=1.0),
+        "a": CouplingSpec(joined=((1, 2),)),
+        "c": CouplingSpec(joint=(stream,), joined=((2, 2),)),
+    }
+
+
+def reading_links() -> dict[str, CouplingSpec]:
+    """a reads the input, b what a writes, c a sum of a and b and again a, d half of c."""
+    both = ChannelGroup((writer("a"), writer("b")), 4, 30.0)
+    return {
+        "a": CouplingSpec(constant=50.0),
+        "b": CouplingSpec(reads=(ChannelGroup((writer("a"),), 4, 40.0),)),
+        "c": CouplingSpec(reads=(both, ChannelGroup((writer("a"),), 4, 5.0)), constant=3.0),
+        "d": CouplingSpec(reads=(ChannelGroup((writer("c", 2),), 2, 7.0),), constant=1.0),
     }
 
 
 def network(
-    regularizer: GroupSparsityRegularizer, links: Mapping[str, Links], given: Mapping[str, Array]
-) -> list[Target]:
-    """A target of float64 variables for each of the layers."""
+    regularizer: GroupSparsityRegularizer,
+    links: Mapping[str, CouplingSpec],
+    given: Mapping[str, Array],
+) -> list[RegularizedKernel]:
+    """A member of float64 variables for each of the layers."""
     variables = {path: keras.Variable(value, dtype="float64") for path, value in given.items()}
-    targets = []
+    members = []
     for name in SHAPES:
         scale = SCALES[name]
         own = regularizer.bound(SHARES[name], scale, links.get(name))
         own.bind(variables)
         gamma = None if scale is None else variables[scale]
-        targets.append(Target(own, variables[name], gamma, name))
-    return targets
+        members.append(RegularizedKernel(own, variables[name], gamma, name))
+    return members
 
 
-def total(targets: Sequence[Target], paths: Sequence[str], tensors: Sequence[Any]) -> Any:
+def total(
+    members: Sequence[RegularizedKernel], paths: Sequence[str], tensors: Sequence[Any]
+) -> Any:
     """The sum of the values of all regularizers, as a function of tensors for the variables."""
     given = dict(zip(paths, tensors, strict=True))
-    for target in targets:
-        target.regularizer.bind(given)
-    return sum(target.regularizer(given[target.path]) for target in targets)
+    for member in members:
+        member.regularizer.bind(given)
+    return sum(member.regularizer(given[member.path]) for member in members)
 
 
 def effective(given: Mapping[str, Array]) -> dict[str, Array]:

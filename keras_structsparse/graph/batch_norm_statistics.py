@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array, Tensor
-from keras_structsparse._validation import positive
+from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import functional_graph
 
@@ -45,7 +45,7 @@ def reestimate_batch_norm(model: keras.Model, data: Any, batch_size: int = 256) 
         ModelError: The model has no graph, or a normalisation receives numbers that are not finite;
             then its statistics are what they were before.
         ValueError: ``data`` holds no examples, not as many arrays as the model has inputs, or
-            arrays of different lengths; or ``batch_size`` is no whole number above 0.
+            arrays of different lengths; or ``batch_size`` is no whole number >= 1.
 
     Examples:
         >>> norm = keras.layers.BatchNormalization()
@@ -56,7 +56,7 @@ def reestimate_batch_norm(model: keras.Model, data: Any, batch_size: int = 256) 
         ([2.0, 0.0], [1.0, 1.0])
     """
     network = functional_graph.read(model)
-    batches = _batches(network, data, positive("batch_size", batch_size))
+    batches = _batches(network, data, positive_int("batch_size", batch_size))
     before = [(norm, norm.get_weights()) for norm in _norms(network)]
     try:
         _walk(network, batches)

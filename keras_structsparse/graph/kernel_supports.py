@@ -16,7 +16,7 @@ import functools
 import numpy as np
 
 from keras_structsparse._typing import SpatialShape
-from keras_structsparse._validation import require
+from keras_structsparse._validation import one_of
 
 GROUPS = ("half_ring", "ring", "kernel")
 
@@ -94,7 +94,7 @@ def sizes(shape: SpatialShape, groups: str = "half_ring") -> tuple[int, ...]:
         >>> sizes((5, 5)), sizes((5, 5), "ring"), sizes((5, 5), "kernel"), sizes(())
         ((1, 2, 3, 4, 5), (1, 3, 5), (5,), (1,))
     """
-    require("groups", groups, GROUPS)
+    one_of("groups", groups, GROUPS)
     base = max(shape, default=1)
     step = {"half_ring": 1, "ring": 2, "kernel": base}[groups]
     return tuple(range(base, 0, -step))[::-1]

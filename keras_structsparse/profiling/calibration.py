@@ -87,7 +87,7 @@ def calibrate(batch_size: int = 1, repeats: int = 20) -> Calibration:
 
     Raises:
         CostsError: The times do not grow with the multiply-adds: the machine is too busy.
-        ValueError: ``batch_size`` or ``repeats`` is no whole number above 0.
+        ValueError: ``batch_size`` or ``repeats`` is no whole number >= 1.
     """
     found = networks()
     rows = latency(found, (batch_size,), repeats)

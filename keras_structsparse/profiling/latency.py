@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
+from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import ModelError
 
 Inputs = Any
@@ -61,7 +62,7 @@ def latency(
 
     Raises:
         ModelError: A model is not built, or a size of its input is open.
-        ValueError: ``repeats`` or a batch size is no whole number above 0, or there are no models.
+        ValueError: ``repeats`` or a batch size is no whole number >= 1, or there are no models.
 
     Examples:
         >>> inputs = keras.Input((4,))
@@ -72,9 +73,9 @@ def latency(
     """
     if not models:
         raise ValueError("models: expected at least one model by name. Received none.")
-    for argument, number in [("repeats", repeats), *(("batch_sizes", n) for n in batch_sizes)]:
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"{argument}: expected whole numbers above 0. Received: {number!r}")
+    positive_int("repeats", repeats)
+    for size in batch_sizes:
+        positive_int("batch_sizes", size)
     rows: list[Latency] = []
     for size in batch_sizes:
         runs = [_compiled(m, _inputs(n, m, size, input_shape)) for n, m in models.items()]

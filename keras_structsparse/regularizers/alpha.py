@@ -1,4 +1,4 @@
-"""The weight of the penalty, as a variable that compiled training reads."""
+"""The weight alpha of the penalty, as a variable that compiled training steps read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from keras_structsparse._typing import Tensor
 
 
 class Alpha(keras.Variable):
-    """A non-trainable float32 scalar that can be read at any time.
+    """A non-trainable float32 scalar variable that can be read at any time.
 
-    On JAX, `Proximal` has it among its variables, so that it may change between compiled steps. But
-    the trainer empties an optimizer's variables while it trains, and the loss still reads alpha:
-    then it gives the value it had.
+    On JAX, alpha is one of the variables of `Proximal`, so that it may change between compiled
+    steps. But the JAX trainer empties the optimizer's variables during training while the loss
+    still reads alpha: reading it then returns its last value.
 
     Args:
         value: A finite number.
@@ -28,24 +28,24 @@ class Alpha(keras.Variable):
         self._keep(value)
 
     def assign(self, value: Tensor) -> Tensor:
-        """Set alpha; compiled training goes on with the new value."""
+        """Set alpha; compiled training steps read the new value."""
         self._keep(value)
         return super().assign(value)
 
     def _keep(self, value: Tensor) -> None:
         if keras.backend.backend() == "jax":
-            # What Keras makes the value of a variable from that is empty.
+            # Keras initialises an empty variable from this when it is read.
             self._initializer = keras.initializers.Constant(float(value))
 
 
-def let_go(model: keras.Model) -> None:
-    """Make the variables of a model that is being trained writable for a callback.
+def sync_jax_state(model: keras.Model) -> None:
+    """Write the state of the JAX trainer to the model's variables, so that callbacks can assign.
 
-    Between two batches, the trainer of JAX holds their values: what a callback assigned to one
-    would be lost.
+    Between two batches of `fit` on JAX, the trainer holds the values of the variables, and a
+    callback's assignment to one of them would be lost. No effect on other backends.
 
     Args:
-        model: The model that is being trained, or any other.
+        model: The model, in training or not.
     """
     if keras.backend.backend() == "jax":
         model.jax_state_sync()

@@ -14,13 +14,13 @@ from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers, 
 from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.coupled_groups import (
-    Site,
+    PenalizedLayers,
     complexity_links,
     joint_links,
     no_links,
     positions,
 )
-from keras_structsparse.regularizers.coupling import Links
+from keras_structsparse.regularizers.coupling import CouplingSpec
 
 Shares = Callable[[functional_graph.Graph, Mapping[str, keras.Layer]], dict[str, float]]
 
@@ -82,7 +82,7 @@ def attach(
     shares = SHARES[weights](found.graph, chosen)
     mean = math.fsum(shares.values()) / len(shares)
     shares = {name: share / mean for name, share in shares.items()}
-    _set(Site(found, chosen, norms, shares, regularizer.norm), regularizer, coupled)
+    _set(PenalizedLayers(found, chosen, norms, shares, regularizer.norm), regularizer, coupled)
     _forget_traces(model)
     return model
 
@@ -159,7 +159,7 @@ def _check_choice(regularizer: GroupSparsityRegularizer, weights: str, coupled: 
         )
 
 
-def _set(site: Site, regularizer: GroupSparsityRegularizer, coupled: bool) -> None:
+def _set(site: PenalizedLayers, regularizer: GroupSparsityRegularizer, coupled: bool) -> None:
     if isinstance(regularizer, MultiplyAdds):
         links = complexity_links(site)
     else:
@@ -168,7 +168,9 @@ def _set(site: Site, regularizer: GroupSparsityRegularizer, coupled: bool) -> No
 
 
 def install(
-    site: Site, links: Mapping[str, Links], regularizers: Mapping[str, GroupSparsityRegularizer]
+    site: PenalizedLayers,
+    links: Mapping[str, CouplingSpec],
+    regularizers: Mapping[str, GroupSparsityRegularizer],
 ) -> None:
     """Give every layer of a site a copy of a regularizer, with the layer's share of alpha.
 

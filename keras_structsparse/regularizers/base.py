@@ -1,4 +1,4 @@
-"""The base class of the structured-sparsity regularizers."""
+"""The base class of the regularizers: value, sub-gradient and proximal operator of a penalty."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import numpy as np
 from keras import ops
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse._validation import nonnegative, require
+from keras_structsparse._validation import nonnegative, one_of
 from keras_structsparse.graph.kernel_supports import GROUPS
 from keras_structsparse.regularizers import effective_kernels, penalties
 from keras_structsparse.regularizers._ops import constant
 from keras_structsparse.regularizers.alpha import Alpha
-from keras_structsparse.regularizers.bound_variables import Linked
-from keras_structsparse.regularizers.coupling import Links, NormOf, Stream
+from keras_structsparse.regularizers.coupling import CouplingSpec, NormOf
+from keras_structsparse.regularizers.cross_layer import CrossLayerRegularizer
 from keras_structsparse.regularizers.group_norms import group_norms
 from keras_structsparse.regularizers.kernel_layouts import LAYOUTS
 from keras_structsparse.regularizers.nested_groups import NORMS
 from keras_structsparse.regularizers.prox import proximal_operator
 
 
-class GroupSparsityRegularizer(Linked):
-    """What the regularizers share: everything but the groups and the sum they relax."""
+class GroupSparsityRegularizer(CrossLayerRegularizer):
+    """A penalty `alpha * weight * Omega` on the norms of groups of kernel entries.
+
+    Subclasses set the default groups and `_per`, the sum that Omega relaxes: `"layer"` for the
+    width (12), `"kernel"` for the kernel sizes (21).
+    """
 
     _per: ClassVar[str]
 
@@ -38,21 +42,21 @@ class GroupSparsityRegularizer(Linked):
         reweight: float,
         weight: float,
         scale: str | None,
-        links: Links | Mapping[str, Any] | None = None,
+        links: CouplingSpec | Mapping[str, Any] | None = None,
         layout: str = "plain",
     ) -> None:
         super().__init__(scale, links)
-        require("layout", layout, tuple(LAYOUTS))
-        require("norm", norm, NORMS)
-        require("groups", groups, GROUPS)
-        require("power", power, (1, 2))
+        one_of("layout", layout, tuple(LAYOUTS))
+        one_of("norm", norm, NORMS)
+        one_of("groups", groups, GROUPS)
+        one_of("power", power, (1, 2))
         self.norm, self.groups, self.power, self.layout = norm, groups, power, layout
         self.reweight = nonnegative("reweight", reweight)
         self.weight = nonnegative("weight", weight)
         self.alpha = Alpha(nonnegative("alpha", alpha))
 
     def __call__(self, kernel: Tensor) -> Tensor:
-        """The penalty `alpha * weight * Omega` of one kernel variable.
+        """Compute the penalty `alpha * weight * Omega` of one kernel variable.
 
         Args:
             kernel: Variable or tensor (*spatial, in, out); (in, out) for Dense.
@@ -61,8 +65,8 @@ class GroupSparsityRegularizer(Linked):
             Scalar tensor, float64 if the kernel is and float32 otherwise.
 
         Raises:
-            ValueError: If the kernel has less than two axes.
-            RuntimeError: If other variables are needed and have not been bound.
+            ValueError: If the kernel has fewer than two axes.
+            RuntimeError: If the penalty depends on variables that have not been bound.
 
         Examples:
             >>> from keras_structsparse.regularizers import KernelCount
@@ -79,45 +83,41 @@ class GroupSparsityRegularizer(Linked):
     def _value(self, norms: Tensor) -> Tensor:
         omega = penalties.value(norms, self._weights(norms), self.power, self._per)
         norm_of = functools.partial(self.whole_norms, norm="l2")
-        streams = self.joint_weights(norm_of, norms)
-        joint = [ops.sum(weights * stream.norms(norm_of)) for stream, weights in streams]
+        terms = self.joint_weights(norm_of, norms)
+        joint = [ops.sum(weights * channels.norms(norm_of)) for channels, weights in terms]
         return sum(joint, self._strength(norms) * omega)
 
     def group_norms(self, kernel: Tensor) -> Tensor:
-        """The norm of every group of every kernel.
+        """Compute the norm of every group of every kernel.
 
         Args:
-            kernel: Variable or tensor (*spatial, in, out), taken as it is: no batch normalisation.
+            kernel: Variable or tensor (*spatial, in, out); a paired batch normalisation is ignored.
 
         Returns:
             Tensor (groups, kernels), `G_1` first.
 
         Raises:
-            ValueError: If the kernel has less than two axes.
-
-        Examples:
-            >>> from keras_structsparse.regularizers import KernelSize
-            >>> tuple(KernelSize().group_norms(np.ones((3, 3, 2, 8), "float32")).shape)
-            (3, 8)
+            ValueError: If the kernel has fewer than two axes.
         """
         return group_norms(LAYOUTS[self.layout].to_plain(kernel), self.groups, self.norm)
 
     def prox(self, kernel: Tensor, step: Tensor) -> Tensor:
-        """Exact minimiser of `1/2 |z - k|^2 + step * alpha * weight * Omega(z)`.
+        """Proximal operator: the minimiser z of `1/2 |z - k|^2 + step * alpha * weight * Omega(z)`.
 
-        With `reweight`, the group weights are those of `kernel`, held fixed. With a step per
-        kernel, each kernel's distance is divided by its step instead.
+        With `reweight`, the group weights are those of `kernel`, held fixed. With one step per
+        kernel, the squared distance of each kernel is divided by its step instead.
 
         Args:
-            kernel: Variable or tensor (*spatial, in, out), taken as it is; for a kernel paired
-                with a batch normalisation see `pair_prox`.
-            step: Non-negative step size, scalar or (kernels,).
+            kernel: Variable or tensor (*spatial, in, out). For a kernel paired with a batch
+                normalisation see `pair_prox`.
+            step: Non-negative step length, scalar or (kernels,).
 
         Returns:
             Tensor of the kernel's shape and dtype; removed groups are exactly 0.
 
         Raises:
-            ValueError: If the kernel has less than two axes.
+            ValueError: If the kernel has fewer than two axes.
+            RuntimeError: If the penalty depends on the kernels of other layers.
 
         Examples:
             >>> from keras_structsparse.regularizers import KernelCount
@@ -125,7 +125,7 @@ class GroupSparsityRegularizer(Linked):
             >>> np.abs(KernelCount(alpha=1.0).prox(kernel, 1.0)).round(2).tolist()
             [[2.4, 0.0], [3.2, 0.0]]
         """
-        self._require_alone()
+        self._require_uncoupled()
         norms = self.group_norms(kernel)
         weights = self._weights(norms)
         steps = constant(step, like=weights) * self._strength(norms)
@@ -134,17 +134,17 @@ class GroupSparsityRegularizer(Linked):
         return LAYOUTS[self.layout].from_plain(z, tuple(kernel.shape))
 
     def subgradient(self, kernel: Tensor) -> Tensor:
-        """The sub-gradient of this regularizer's value, in closed form; 0 at groups of zeros.
+        """Compute a sub-gradient of the penalty in closed form; it is 0 at groups of zeros.
 
         Args:
             kernel: Variable or tensor (*spatial, in, out).
 
         Returns:
-            Tensor of the kernel's shape and dtype, equal to automatic differentiation.
+            Tensor of the kernel's shape and dtype, equal to that of automatic differentiation.
 
         Raises:
-            ValueError: If the kernel has less than two axes.
-            RuntimeError: If `scale` is set and no variable has been bound, or if the penalty
+            ValueError: If the kernel has fewer than two axes.
+            RuntimeError: If `scale` is set and its variable has not been bound, or if the penalty
                 depends on the kernels of other layers.
 
         Examples:
@@ -163,13 +163,13 @@ class GroupSparsityRegularizer(Linked):
         Args:
             kernel: Variable or tensor (*spatial, in, out).
             gamma: Scale of the batch normalisation (kernels,).
-            step: Non-negative step size, scalar or (kernels,).
+            step: Non-negative step length, scalar or (kernels,).
 
         Returns:
-            The new kernel, with the length of each `k_j` unchanged, and the new gamma.
+            The new kernel, in which each `k_j` has its old length, and the new gamma.
 
         Raises:
-            ValueError: If the kernel has less than two axes or `gamma` does not fit it.
+            ValueError: If the kernel has fewer than two axes or `gamma` does not fit it.
 
         Examples:
             >>> from keras_structsparse.regularizers import KernelCount
@@ -193,7 +193,7 @@ class GroupSparsityRegularizer(Linked):
             Tensors with the shapes and dtypes of `kernel` and `gamma`.
 
         Raises:
-            ValueError: If the kernel has less than two axes or `gamma` does not fit it.
+            ValueError: If the kernel has fewer than two axes or `gamma` does not fit it.
 
         Examples:
             >>> from keras_structsparse.regularizers import KernelCount
@@ -207,20 +207,20 @@ class GroupSparsityRegularizer(Linked):
         return effective_kernels.pair_gradient(gradient, kernel, gamma)
 
     def bound(
-        self, weight: float = 1.0, scale: str | None = None, links: Links | None = None
+        self, weight: float = 1.0, scale: str | None = None, links: CouplingSpec | None = None
     ) -> Self:
-        """A copy for one layer, with the same `alpha` variable.
+        """Copy the regularizer for one layer, with the same `alpha` variable.
 
         Args:
             weight: The layer's share of alpha, finite and >= 0.
-            scale: Path of the gamma of the batch normalisation paired with the kernel, or None.
+            scale: Path of the batch-normalisation gamma paired with the kernel, or None.
             links: What the penalty must know of other layers, or None.
 
         Returns:
-            A regularizer of the same class; changing `alpha` changes both.
+            A regularizer of the same class; assigning to `alpha` changes both.
 
         Raises:
-            ValueError: If `weight` or `scale` is invalid, or `layout` is not plain.
+            ValueError: If `weight` or `scale` is invalid, or `layout` is not `"plain"`.
 
         Examples:
             >>> from keras_structsparse.regularizers import KernelSize
@@ -228,26 +228,27 @@ class GroupSparsityRegularizer(Linked):
             >>> r.bound(2.0).alpha is r.alpha
             True
         """
-        require("layout", self.layout, ("plain",))
-        twin = copy.copy(self)  # Shallow: alpha stays the same variable.
-        Linked.__init__(twin, scale, links)
+        one_of("layout", self.layout, ("plain",))
+        twin = copy.copy(self)  # Shallow: alpha remains the same variable.
+        CrossLayerRegularizer.__init__(twin, scale, links)
         twin.weight = nonnegative("weight", weight)
         return twin
 
-    def cut_to(self, share: float) -> Self:
-        """A copy for a layer that has lost kernels of zeros, with the same `alpha` variable.
+    def for_pruned_layer(self, share: float) -> Self:
+        """Copy the regularizer for a layer whose zero kernels have been pruned.
 
-        `reweight` compares with a mean over the kernels: here over those of the whole layer.
+        `reweight` is relative to the mean norm of the layer's kernels, which is larger without the
+        zero kernels. Multiplied by `share`, it means the same as before pruning.
 
         Args:
-            share: The kernels that are left, over those of the whole layer.
+            share: Number of remaining kernels over the number before pruning, in (0, 1].
 
         Returns:
-            A regularizer of the same class, to be bound to its layer.
+            A regularizer of the same class with the same `alpha`, to be bound to its layer.
 
         Examples:
             >>> from keras_structsparse.regularizers import KernelSize
-            >>> KernelSize(1e-3, reweight=0.2).cut_to(0.5).reweight
+            >>> KernelSize(1e-3, reweight=0.2).for_pruned_layer(0.5).reweight
             0.1
         """
         twin = self.bound()
@@ -255,15 +256,10 @@ class GroupSparsityRegularizer(Linked):
         return twin
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, with the current value of alpha.
+        """Return the constructor's arguments, with the current value of alpha.
 
         Returns:
             Dictionary for `from_config`.
-
-        Examples:
-            >>> from keras_structsparse.regularizers import KernelCount
-            >>> KernelCount.from_config(KernelCount(1e-3, norm="linf").get_config()).norm
-            'linf'
         """
         # The shortest decimal that gives the same float32: 0.001, not 0.0010000000474974513.
         alpha = float(str(np.float32(ops.convert_to_numpy(self.alpha))))
@@ -272,42 +268,33 @@ class GroupSparsityRegularizer(Linked):
         return {"alpha": alpha, **{name: getattr(self, name) for name in names}, "links": links}
 
     def slopes(self, norms: Tensor, norm_of: NormOf) -> Tensor:
-        """The derivative of the penalty with respect to the layer's own group norms.
+        """Derivative of the penalty with respect to the layer's own group norms.
+
+        Only for `power=1`. Joint groups and channels that other layers read are not included.
 
         Args:
             norms: Group norms (groups, kernels).
-            norm_of: Gives the norms of other kernels.
+            norm_of: Returns the norms of the kernels of another layer.
 
         Returns:
-            Tensor (groups, kernels), without what the streams add.
+            Tensor (groups, kernels).
         """
         return self._weights(norms) * self._strength(norms)
 
-    def read_weights(self, norms: Tensor, norm_of: NormOf) -> list[tuple[Stream, Tensor]]:
-        """The streams whose norms the penalty multiplies, and the derivative in each norm.
-
-        Args:
-            norms: Group norms (groups, kernels).
-            norm_of: Gives the norms of other kernels.
-
-        Returns:
-            Pairs of a stream and a tensor (channels,).
-        """
-        return []
-
     def _plain_subgradient(self, kernel: Tensor) -> Tensor:
-        self._require_alone()
+        self._require_uncoupled()
         norms = self.group_norms(kernel)
         slopes = penalties.slopes(norms, self._weights(norms), self.power, self._per)
         slopes = slopes * self._strength(norms)
         layout = LAYOUTS[self.layout]
-        pull = penalties.subgradient(layout.to_plain(kernel), self.groups, self.norm, slopes)
-        return layout.from_plain(pull, tuple(kernel.shape))
+        plain = layout.to_plain(kernel)
+        gradient = penalties.subgradient(plain, self.groups, self.norm, slopes)
+        return layout.from_plain(gradient, tuple(kernel.shape))
 
     def _weights(self, norms: Tensor) -> Tensor:
         weights = penalties.reweighting(norms, self.reweight)
-        return weights * self.alone(norms) if self.links is not None else weights
+        return weights * self.not_joint(norms) if self.links is not None else weights
 
     def _strength(self, norms: Tensor) -> Tensor:
-        # Read on every call: a float would be frozen into compiled functions.
+        # Read on every call: a float would become a constant of compiled functions.
         return constant(ops.convert_to_tensor(self.alpha), like=norms) * self.weight

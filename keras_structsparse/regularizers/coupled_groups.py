@@ -16,11 +16,16 @@ from keras_structsparse.graph.data_format import spatial_shape
 from keras_structsparse.graph.functional_graph import Call, Graph
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.regularizers import nested_groups
-from keras_structsparse.regularizers.coupling import Links, Stream, Writer, share_of
+from keras_structsparse.regularizers.coupling import (
+    ChannelGroup,
+    CouplingSpec,
+    Writer,
+    joint_weight,
+)
 
 
 @dataclass(frozen=True)
-class Site:
+class PenalizedLayers:
     """A network and what of it is regularized.
 
     Attributes:
@@ -61,12 +66,12 @@ class Site:
         return found
 
 
-def no_links(site: Site) -> dict[str, Links]:
+def no_links(site: PenalizedLayers) -> dict[str, CouplingSpec]:
     """Every layer is penalised by itself."""
     return {}
 
 
-def joint_links(site: Site) -> dict[str, Links]:
+def joint_links(site: PenalizedLayers) -> dict[str, CouplingSpec]:
     """Join the kernels that write the same channels, as the last groups of their layers.
 
     A joint norm weighs what makes it equal the weighted norms of its kernels where these are all
@@ -75,17 +80,17 @@ def joint_links(site: Site) -> dict[str, Links]:
     joint, joined = collections.defaultdict(list), collections.defaultdict(list)
     for run in site.found.channels.joined(list(site.layers)):
         writers = tuple(site.writer(name, first) for name, first in run.first)
-        weight = share_of([site.shares[name] * _factor(site, name) for name, _ in run.first])
-        joint[run.first[0][0]].append(Stream(writers, run.width, weight))
+        weight = joint_weight([site.shares[name] * _factor(site, name) for name, _ in run.first])
+        joint[run.first[0][0]].append(ChannelGroup(writers, run.width, weight))
         for name, first in run.first:
             joined[name].append((first, run.width))
     return {
-        name: Links(joint=tuple(joint[name]), joined=tuple(ranges))
+        name: CouplingSpec(joint=tuple(joint[name]), joined=tuple(ranges))
         for name, ranges in joined.items()
     }
 
 
-def complexity_links(site: Site) -> dict[str, Links]:
+def complexity_links(site: PenalizedLayers) -> dict[str, CouplingSpec]:
     """What each layer reads, with the positions of its output map as weights (34)."""
     graph, order = site.found.graph, list(site.layers)
     written = site.found.channels.writers(order)
@@ -97,17 +102,17 @@ def complexity_links(site: Site) -> dict[str, Links]:
             places = positions(graph, call)
             reads += [_read(site, run, places) for run in found]
             constant += places * lasting
-        links[name] = Links(reads=tuple(reads), constant=constant)
+        links[name] = CouplingSpec(reads=tuple(reads), constant=constant)
     return links
 
 
-def _read(site: Site, run: KernelRun, places: float) -> Stream:
+def _read(site: PenalizedLayers, run: KernelRun, places: float) -> ChannelGroup:
     # The root of the mean over the writers: a channel counts once, however many write it.
     weight = places * run.times / math.sqrt(len(run.first))
-    return Stream(tuple(site.writer(*first) for first in run.first), run.width, weight)
+    return ChannelGroup(tuple(site.writer(*first) for first in run.first), run.width, weight)
 
 
-def _factor(site: Site, name: str) -> float:
+def _factor(site: PenalizedLayers, name: str) -> float:
     *shape, channels, _ = site.layers[name].kernel.shape
     return float(nested_groups.norm_factors(tuple(shape), "kernel", channels, site.norm)[0, 0])
 

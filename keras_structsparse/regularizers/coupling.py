@@ -1,7 +1,8 @@
-"""What the penalty of one kernel must know of others, as values that a configuration can hold.
+"""What the penalty of one layer must know of other layers, as values that can be serialised.
 
-A regularizer is called with its own kernel alone, and is saved with its layer. So it names the
-other variables that it needs by their paths, and is told later which variables these are.
+A regularizer is called with its own kernel alone and is saved with its layer. So it names the
+other variables that it depends on by their paths, and is bound to the variables later (see
+`cross_layer`). The field names below are keys of saved configurations: they must not change.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from keras_structsparse.regularizers._ops import safe_sqrt
 
 @dataclass(frozen=True)
 class Writer:
-    """Consecutive kernels of one layer.
+    """Consecutive kernels of one layer, which write consecutive channels.
 
     Attributes:
-        kernel: Path of the kernel's variable.
-        scale: Path of the batch-normalisation gamma that it is paired with, or None.
+        kernel: Path of the kernel variable.
+        scale: Path of the batch-normalisation gamma paired with the kernel, or None.
         first: Index of the first kernel.
     """
 
@@ -34,17 +35,19 @@ class Writer:
 
 
 NormOf = Callable[[Writer], Tensor]
-"""From a writer to the norms of all kernels of its layer, (kernels,)."""
+"""Maps a writer to the norms (kernels,) of all whole kernels of its layer."""
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Channels that several layers write together, because their outputs are added.
+class ChannelGroup:
+    """Consecutive channels that one or several layers write.
+
+    Several layers write the same channels if their outputs are added, as in a residual stream.
 
     Attributes:
-        writers: One run of kernels per layer; the c-th of each write the c-th channel.
+        writers: For each layer the kernels that write the channels: the c-th writes the c-th.
         width: Number of channels.
-        weight: What a channel counts.
+        weight: Factor of each channel in the penalty.
     """
 
     writers: tuple[Writer, ...]
@@ -56,21 +59,20 @@ class Stream:
         return [norm_of(w)[w.first : w.first + self.width] for w in self.writers]
 
     def norms(self, norm_of: NormOf) -> Tensor:
-        """For each channel the norm of all kernels that write it, (width,).
+        """For each channel the joint norm (width,) of all kernels that write it.
 
-        It is zero where all of them are: the number of other channels is the size of the union of
-        what the writers keep.
+        The joint norm is 0 if and only if all kernels that write the channel are 0.
 
         Examples:
-            >>> stream = Stream((Writer("a"), Writer("b")), 2, 1.0)
+            >>> channels = ChannelGroup((Writer("a"), Writer("b")), 2, 1.0)
             >>> norms = {"a": ops.array([3.0, 0.0]), "b": ops.array([4.0, 0.0])}
-            >>> [float(x) for x in stream.norms(lambda writer: norms[writer.kernel])]
+            >>> [float(x) for x in channels.norms(lambda writer: norms[writer.kernel])]
             [5.0, 0.0]
         """
         return joint_norms(self.parts(norm_of))
 
-    def pulls(self, norm_of: NormOf, weights: Tensor) -> list[Tensor]:
-        """For each writer the derivative (width,) of the weighted sum of the norms."""
+    def slopes(self, norm_of: NormOf, weights: Tensor) -> list[Tensor]:
+        """For each writer the derivative (width,) of `sum_c weights_c norms_c` in its norms."""
         parts = self.parts(norm_of)
         norms = joint_norms(parts)
         ratios = ops.where(norms > 0, weights / ops.where(norms > 0, norms, 1.0), 0.0)
@@ -78,7 +80,7 @@ class Stream:
 
 
 def joint_norms(parts: Sequence[Tensor]) -> Tensor:
-    """The norm of several vectors put together, from their norms."""
+    """Norm of the concatenation of several vectors, from their norms; float64 if any is."""
     like = next((p for p in parts if keras.backend.standardize_dtype(p.dtype) == "float64"), None)
     like = parts[0] if like is None else like
     squares = [ops.square(ops.cast(part, like.dtype)) for part in parts]
@@ -86,55 +88,57 @@ def joint_norms(parts: Sequence[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Links:
+class CouplingSpec:
     """All that the penalty of one layer must know of other layers.
 
     Attributes:
-        reads: The streams that the layer reads; the weight of each counts multiply-adds.
-        constant: Multiply-adds for what the layer reads and no kernel writes.
-        joint: The streams whose joint penalty is part of this layer's.
-        joined: (first, width) of the layer's kernels that are part of any joint penalty.
+        reads: For MultiplyAdds (34), the channels that the layer reads; their weights are
+            multiply-adds.
+        constant: For MultiplyAdds, the multiply-adds of channels that no regularized kernel writes.
+        joint: For `coupled=True`, the channels whose joint groups belong to this layer's penalty.
+        joined: (first, width) of this layer's kernels that are part of any joint group.
     """
 
-    reads: tuple[Stream, ...] = ()
+    reads: tuple[ChannelGroup, ...] = ()
     constant: float = 0.0
-    joint: tuple[Stream, ...] = ()
+    joint: tuple[ChannelGroup, ...] = ()
     joined: tuple[tuple[int, int], ...] = ()
 
     @property
     def paths(self) -> frozenset[str]:
-        """The variables that the values of these links depend on."""
-        writers = [w for stream in (*self.reads, *self.joint) for w in stream.writers]
+        """Paths of all variables that the penalty depends on through this value."""
+        writers = [w for channels in (*self.reads, *self.joint) for w in channels.writers]
         return frozenset(p for w in writers for p in (w.kernel, w.scale) if p is not None)
 
     def to_config(self) -> dict[str, Any]:
-        """Plain lists and dictionaries, which :meth:`from_config` reads.
+        """Convert to plain lists and dictionaries, which :meth:`from_config` reads.
 
         Examples:
-            >>> links = Links(joint=(Stream((Writer("a"), Writer("b")), 2, 1.0),), joined=((0, 2),))
-            >>> Links.from_config(links.to_config()) == links
+            >>> channels = ChannelGroup((Writer("a"), Writer("b")), 2, 1.0)
+            >>> spec = CouplingSpec(joint=(channels,), joined=((0, 2),))
+            >>> CouplingSpec.from_config(spec.to_config()) == spec
             True
         """
         return asdict(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The links that :meth:`to_config` described."""
+        """Create the value from what :meth:`to_config` returned."""
         return cls(
-            reads=_streams(config["reads"]),
+            reads=_channel_groups(config["reads"]),
             constant=float(config["constant"]),
-            joint=_streams(config["joint"]),
+            joint=_channel_groups(config["joint"]),
             joined=tuple((int(first), int(width)) for first, width in config["joined"]),
         )
 
 
-def _streams(configs: Sequence[Mapping[str, Any]]) -> tuple[Stream, ...]:
+def _channel_groups(configs: Sequence[Mapping[str, Any]]) -> tuple[ChannelGroup, ...]:
     return tuple(
-        Stream(tuple(Writer(**w) for w in c["writers"]), int(c["width"]), float(c["weight"]))
+        ChannelGroup(tuple(Writer(**w) for w in c["writers"]), int(c["width"]), float(c["weight"]))
         for c in configs
     )
 
 
-def share_of(weights: Sequence[float]) -> float:
-    """The weight of a joint norm that equals the weighted norms where all these are equal."""
+def joint_weight(weights: Sequence[float]) -> float:
+    """Weight of a joint norm, such that it equals the weighted norms if these are all equal."""
     return math.fsum(weights) / math.sqrt(len(weights))

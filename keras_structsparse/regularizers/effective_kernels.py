@@ -1,4 +1,6 @@
-"""Kernels paired with a batch normalisation, which leaves only their directions and its gamma.
+"""Effective kernels: convolution kernels as the batch normalisation after them scales them.
+
+Batch normalisation divides out the length of a kernel, so only its direction and gamma matter.
 
 Shapes: a kernel is (*spatial, in, out), gamma (out,).
 """
@@ -13,7 +15,7 @@ from keras_structsparse.regularizers.group_norms import group_norms, to_blocks
 
 
 def effective_kernel(kernel: Tensor, gamma: Tensor) -> Tensor:
-    """The kernel that batch normalisation leaves effective: `v_j = gamma_j k_j / |k_j|`.
+    """The effective kernel before batch normalisation: `v_j = gamma_j k_j / |k_j|`.
 
     Args:
         kernel: Kernel (*spatial, in, out).
@@ -38,7 +40,7 @@ def effective_kernel(kernel: Tensor, gamma: Tensor) -> Tensor:
 
 
 def effective_norms(kernel: Tensor, gamma: Tensor, groups: str, norm: str) -> Tensor:
-    """The group norms of the effective kernel, without forming it.
+    """Group norms of the effective kernel, without computing it.
 
     Args:
         kernel: Kernel (*spatial, in, out).
@@ -76,17 +78,16 @@ def _scale(gamma: Tensor, blocks: Tensor) -> Tensor:
 
 
 def _directions(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit kernels and lengths, (positions, in, kernels) and (kernels,); zeros stay zeros."""
+    """Unit kernels (positions, in, kernels), 0 where the kernel is 0, and lengths (kernels,)."""
     lengths = safe_sqrt(ops.sum(ops.square(blocks), axis=(0, 1)))
     return ops.where(lengths > 0, blocks / zeros_to_ones(lengths), 0.0), lengths
 
 
 def write_back(effective: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """The kernel and gamma of a new effective kernel `v'`, with the kernel's length unchanged.
+    """Kernel and gamma whose effective kernel is `v'`; the kernel keeps its length.
 
-    `gamma_j = sign(gamma_j) |v'_j|` and `k_j = sign(gamma_j) |k_j| v'_j / |v'_j|`: the sign of
-    gamma stays in gamma, so the effective kernel of the result is `v'`. A dead kernel (`v'_j = 0`)
-    gets `gamma_j = 0` and keeps `k_j`.
+    `gamma_j = sign(gamma_j) |v'_j|` and `k_j = sign(gamma_j) |k_j| v'_j / |v'_j|`: gamma keeps its
+    sign. A removed kernel (`v'_j = 0`) gets `gamma_j = 0` and keeps `k_j`.
 
     Args:
         effective: New effective kernel (*spatial, in, out); 0 wherever a whole `k_j` is 0.
@@ -117,7 +118,7 @@ def write_back(effective: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tensor
 
 
 def pair_gradient(gradient: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """From the gradient at the effective kernel to those at kernel and gamma, by the chain rule.
+    """Gradients at kernel and gamma from the gradient at the effective kernel (chain rule).
 
     With `u_j = k_j / |k_j|`: `gamma_j` gets `<g_j, u_j>` and `k_j` gets
     `gamma_j / |k_j| (g_j - u_j <g_j, u_j>)`, 0 where `k_j` is 0.

@@ -14,19 +14,21 @@ from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 class KernelCount(GroupSparsityRegularizer):
     """Penalty on the number of kernels of a layer: Omega1, equation (13), or (32) with `power=2`.
 
-    The sum of the kernels' norms, `d'_i = sum_j |k_ij|` (12): whole kernels go to zero.
+    It is the sum of the kernels' norms, the relaxed width `d'_i = sum_j |k_ij|` (12), and makes
+    whole kernels zero.
 
-    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out), the pointwise
-    ones of a separable convolution too. Constructors of other layers need `layout`, since nothing
-    else tells a regularizer what it is given: without it the kernels of a transposed convolution
-    would be those of its input channels, and all channels of a depthwise one the same kernel.
+    Kernel variables have the shape (*spatial, in, out), or (in, out) for dense layers and the
+    pointwise part of separable convolutions. A regularizer given to the constructor of another
+    layer needs `layout`, because it cannot see the layer: without it, it would take the input
+    channels of a transposed convolution for its kernels, and all channels of a depthwise
+    convolution for one kernel.
 
     Args:
         alpha: Weight of the penalty, finite and >= 0; `r.alpha` is a variable that can be assigned.
         norm: `"l2"`, `"group_normalized"` (25), `"group_scaled"` (29) or `"linf"`.
         power: 1 for `d'_i`, 2 for its square.
         reweight: `eps` of the group weights `eps m / (norm + eps m)`, m the mean norm of the
-            layer's kernels, which spare the kernels that stay; 0 weighs all alike.
+            layer's kernels: large groups are shrunk less; 0 gives all groups the weight 1.
         weight: The layer's share of alpha, set by `kss.attach`.
         scale: Path of the batch-normalisation gamma paired with the kernel, set by `kss.attach`.
         links: What the penalty must know of other layers, set by `kss.attach`.
@@ -60,7 +62,7 @@ class KernelCount(GroupSparsityRegularizer):
         super().__init__(alpha, norm, "kernel", power, reweight, weight, scale, links, layout)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, with the current value of alpha.
+        """Return the constructor's arguments, with the current value of alpha.
 
         Returns:
             Dictionary for `from_config`.

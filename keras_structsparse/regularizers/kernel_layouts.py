@@ -1,4 +1,4 @@
-"""Where the kernels are in the variables of layers other than plain convolutions."""
+"""How the kernel variables of other layers map to the plain layout (*spatial, in, out)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from keras_structsparse._typing import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """An order of a variable's entries.
+    """The order of the axes of a kernel variable.
 
     Attributes:
-        to_plain: From the variable to (*spatial, in, out).
-        from_plain: And back, to a given shape.
+        to_plain: Converts the variable to (*spatial, in, out).
+        from_plain: Converts a plain tensor back, given the variable's shape.
     """
 
     to_plain: Callable[[Tensor], Tensor]
@@ -36,5 +36,6 @@ LAYOUTS: dict[str, Layout] = {
     "transposed": Layout(_swapped, lambda plain, _: _swapped(plain)),
     "depthwise": Layout(_one_by_one, ops.reshape),
 }
-"""Convolutions and dense layers (*spatial, in, out); transposed convolutions (*spatial, out, in);
-depthwise ones (*spatial, in, multiplier), where every output channel has a kernel of one input."""
+"""Plain: (*spatial, in, out), convolutions and dense layers. Transposed: (*spatial, out, in),
+transposed convolutions. Depthwise: (*spatial, in, multiplier), where each of the in * multiplier
+output channels has a kernel with one input channel."""

@@ -14,13 +14,15 @@ from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 class KernelSize(GroupSparsityRegularizer):
     """Penalty on the sizes of a layer's kernels: Omega2, equation (22), or (33) with `power=2`.
 
-    The sum over kernels of `s'_ij = sum_n |k_ij(G_n)|` (21), with nested groups from the outermost
-    half ring to the whole kernel: kernels get smaller from the outside in, down to nothing.
+    It is the sum over kernels of the relaxed size `s'_ij = sum_n |k_ij(G_n)|` (21), with nested
+    groups from the outermost half-ring to the whole kernel. Kernels shrink from the outside in,
+    until the whole kernel is zero.
 
-    Kernels have the layout (*spatial, in, out), those of a dense layer (in, out), the pointwise
-    ones of a separable convolution too. Constructors of other layers need `layout`, since nothing
-    else tells a regularizer what it is given: without it the kernels of a transposed convolution
-    would be those of its input channels, and all channels of a depthwise one the same kernel.
+    Kernel variables have the shape (*spatial, in, out), or (in, out) for dense layers and the
+    pointwise part of separable convolutions. A regularizer given to the constructor of another
+    layer needs `layout`, because it cannot see the layer: without it, it would take the input
+    channels of a transposed convolution for its kernels, and all channels of a depthwise
+    convolution for one kernel.
 
     Args:
         alpha: Weight of the penalty, finite and >= 0; `r.alpha` is a variable that can be assigned.
@@ -28,7 +30,7 @@ class KernelSize(GroupSparsityRegularizer):
         groups: `"half_ring"` (18), `"ring"` (19), or `"kernel"` for the whole kernel only.
         power: 1 for `s'_ij`, 2 for its square.
         reweight: `eps` of the group weights `eps m / (norm + eps m)`, m the mean norm of the
-            layer's kernels, which spare the groups that stay; 0 weighs all alike.
+            layer's kernels: large groups are shrunk less; 0 gives all groups the weight 1.
         weight: The layer's share of alpha, set by `kss.attach`.
         scale: Path of the batch-normalisation gamma paired with the kernel, set by `kss.attach`.
         links: What the penalty must know of other layers, set by `kss.attach`.

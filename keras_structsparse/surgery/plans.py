@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse._validation import nonnegative, positive
+from keras_structsparse._validation import nonnegative, positive_int
 from keras_structsparse.errors import ModelError, PlanError
 from keras_structsparse.graph import functional_graph, kernel_supports
 from keras_structsparse.graph.cloning import copy_model
@@ -151,12 +151,12 @@ def plan(
     Raises:
         ModelError: The model has no graph or no convolutions, or a weight that is not finite.
         ValueError: ``tau`` is negative or not finite, ``groups`` is unknown, or ``round_to`` is no
-            whole number above 0.
+            whole number >= 1.
     """
     nonnegative("tau", tau)
     found = PrunableLayers.of(model)
     check_convolutions(found)
-    block = positive("round_to", round_to)
+    block = positive_int("round_to", round_to)
     return Plan(thresholds.sizes(found, tau, groups, coupled, block))
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array, Tensor
-from keras_structsparse._validation import positive
+from keras_structsparse._validation import positive_int
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.channels import weight_provenance
 from keras_structsparse.graph.channels.costs import Costs, Realization, check_realize, realizations
@@ -79,7 +79,7 @@ def prune(
     check_realize(realize)
     if costs is not None and not isinstance(costs, Costs):
         raise TypeError(f"costs: expected keras_structsparse.Costs. Received: {costs!r}")
-    block = positive("round_to", round_to)
+    block = positive_int("round_to", round_to)
     if (plan is None) == (tau is None):
         raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
     found = PrunableLayers.of(model)

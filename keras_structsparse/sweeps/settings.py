@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from keras_structsparse._validation import nonnegative, positive
+from keras_structsparse._validation import nonnegative, positive_int
 from keras_structsparse.graph.channels.costs import check_realize
 from keras_structsparse.training.fit import Recipe, Shrinking
 from keras_structsparse.training.penalty_config import Form
@@ -75,7 +75,7 @@ class Search:
     learning_rate: Range | None = None
 
     def __post_init__(self) -> None:
-        positive("trials", self.trials)
+        positive_int("trials", self.trials)
         if not 0 < self.budget <= 1:
             raise ValueError(
                 f"budget: expected a share above 0, at most 1. Received: {self.budget!r}"
@@ -153,7 +153,7 @@ class Settings:
         if self.shrink_every is not None:
             Shrinking(self.shrink_every)
         if self.reestimate is not None:
-            positive("reestimate", self.reestimate)
+            positive_int("reestimate", self.reestimate)
         check_realize(self.realize)
         if self.search is not None:
             self._check_search()

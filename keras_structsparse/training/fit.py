@@ -11,8 +11,9 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
+from keras_structsparse._validation import fraction_below_one, positive_int, positive_number
 from keras_structsparse.regularizers import GroupSparsityRegularizer
-from keras_structsparse.regularizers.alpha import let_go
+from keras_structsparse.regularizers.alpha import sync_jax_state
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
@@ -52,17 +53,11 @@ class Recipe:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        checks = {
-            "epochs": (_counts(self.epochs), "a whole number >= 1"),
-            "batch_size": (_counts(self.batch_size), "a whole number >= 1"),
-            "learning_rate": (0 < self.learning_rate < np.inf, "a finite number > 0"),
-            "momentum": (0 <= self.momentum < 1, "a number in [0, 1)"),
-            "ramp": (0 <= self.ramp < 1, "a number in [0, 1)"),
-            "weight_decay": (0 <= self.weight_decay < 1, "a number in [0, 1)"),
-        }
-        for name, (valid, expected) in checks.items():
-            if not valid:
-                raise ValueError(f"{name}: expected {expected}. Received: {getattr(self, name)!r}")
+        positive_int("epochs", self.epochs)
+        positive_int("batch_size", self.batch_size)
+        positive_number("learning_rate", self.learning_rate)
+        for name in ("momentum", "ramp", "weight_decay"):
+            fraction_below_one(name, getattr(self, name))
 
     def steps(self, examples: int) -> int:
         """Number of steps for a training set of so many examples."""
@@ -101,13 +96,7 @@ class Shrinking:
     always: bool = False
 
     def __post_init__(self) -> None:
-        if not _counts(self.every):
-            raise ValueError(f"every: expected a whole number >= 1. Received: {self.every!r}")
-
-
-def _counts(value: Any) -> bool:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return bool(whole and value >= 1)
+        positive_int("every", self.every)
 
 
 class AlphaRamp(keras.callbacks.Callback):
@@ -133,7 +122,7 @@ class AlphaRamp(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Set alpha for the coming step."""
         if self._step <= self._steps:
-            let_go(self.model)
+            sync_jax_state(self.model)
             share = self._step / self._steps if self._steps else 1.0
             for alpha, full in zip(self._alphas, self._full, strict=True):
                 alpha.assign(full * share)

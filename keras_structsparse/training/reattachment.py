@@ -17,12 +17,12 @@ from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.regularizers.attachment import install
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.coupled_groups import (
-    Site,
+    PenalizedLayers,
     complexity_links,
     joint_links,
     no_links,
 )
-from keras_structsparse.regularizers.coupling import Links
+from keras_structsparse.regularizers.coupling import CouplingSpec
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 
 COUNT_ENTRIES = ("group_normalized", "group_scaled")
@@ -106,8 +106,8 @@ def _family(regularizer: GroupSparsityRegularizer) -> Any:
     return id(regularizer.alpha), type(regularizer), regularizer.norm, regularizer.groups
 
 
-def _site(found: PrunableLayers, old: Mapping[str, GroupSparsityRegularizer]) -> Site:
-    return Site(
+def _site(found: PrunableLayers, old: Mapping[str, GroupSparsityRegularizer]) -> PenalizedLayers:
+    return PenalizedLayers(
         found,
         {name: found.layers[name] for name in old},
         {
@@ -120,7 +120,9 @@ def _site(found: PrunableLayers, old: Mapping[str, GroupSparsityRegularizer]) ->
     )
 
 
-def _links(old: Mapping[str, GroupSparsityRegularizer]) -> Callable[[Site], dict[str, Links]]:
+def _links(
+    old: Mapping[str, GroupSparsityRegularizer],
+) -> Callable[[PenalizedLayers], dict[str, CouplingSpec]]:
     if any(isinstance(regularizer, MultiplyAdds) for regularizer in old.values()):
         return complexity_links
     coupled = any(regularizer.links is not None for regularizer in old.values())
@@ -131,4 +133,4 @@ def _spread(
     regularizer: GroupSparsityRegularizer, name: str, ancestry: Ancestry
 ) -> GroupSparsityRegularizer:
     base, numbers = ancestry.layers[name]
-    return regularizer.cut_to(len(numbers) / ancestry.widths[base])
+    return regularizer.for_pruned_layer(len(numbers) / ancestry.widths[base])

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_structsparse._typing import Array
+from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.estimate import remaining
@@ -19,11 +20,12 @@ from keras_structsparse.surgery import Costs, prune
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.plans import plan as read_plan
+from keras_structsparse.training.callbacks.multi_fit import MultiFitCallbacks
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
 from keras_structsparse.training.optimizer.distribution import scope_of
 from keras_structsparse.training.optimizer_state import carry_optimizer, forget
 from keras_structsparse.training.reattachment import check_reattachable, reattach
-from keras_structsparse.training.shrinking_schedule import Course, Section, saving
+from keras_structsparse.training.shrinking_schedule import TrainingSection, saving
 from keras_structsparse.training.tf_input import fed
 from keras_structsparse.training.tf_warm_start import build_for_training
 
@@ -47,7 +49,7 @@ class Shrunk:
     model: keras.Model
     ancestry: Ancestry
     history: Mapping[str, Sequence[float]]
-    sections: Sequence[Section]
+    sections: Sequence[TrainingSection]
 
     def plan(self, tau: float = 1e-3, groups: str = "half_ring", coupled: bool = False) -> Plan:
         """The plan in kernels of the base architecture, read as by :func:`keras_structsparse.plan`.
@@ -125,27 +127,27 @@ def fit_shrinking(
         >>> # pruned = kss.prune(shrunk.model, tau=1e-3)
         >>> # plan = shrunk.plan(tau=1e-3)  # in the kernels of the model before
     """
-    _check_every(shrink_every)
+    positive_int("shrink_every", shrink_every)
     _check_compiled(model)
     _check_callbacks(callbacks)
     whole = Ancestry.of(model)
     found = PrunableLayers.of(model)
     check_reattachable(regularizers_of(found), whole)
-    sections = [Section(profile(found).multiply_adds, initial_epoch)]
-    course = Course(callbacks, epochs, verbose)
-    now = Shrunk(model, whole, course.history.history, sections)
+    sections = [TrainingSection(profile(found).multiply_adds, initial_epoch)]
+    training = MultiFitCallbacks(callbacks, epochs, verbose)
+    now = Shrunk(model, whole, training.history.history, sections)
     inputs, targets, rest = fed(model, x, y, options)
     for start in range(initial_epoch, epochs, shrink_every):
         stop = min(start + shrink_every, epochs)
-        course.section = now.sections[-1]
+        training.section = now.sections[-1]
         build_for_training(now.model, x, y)
         spans = {"initial_epoch": start, "epochs": stop}
-        now.model.fit(inputs, targets, callbacks=[course], verbose=0, **spans, **rest)
+        now.model.fit(inputs, targets, callbacks=[training], verbose=0, **spans, **rest)
         if now.model.stop_training or stop == epochs:
             break
-        now = _next(now, course, stop, None if always else epochs)
-    course.finish()
-    now.model.history = course.history  # Each fit has left its own.
+        now = _next(now, training, stop, None if always else epochs)
+    training.finish()
+    now.model.history = training.history  # Each fit has left its own.
     return replace(now, ancestry=(ancestry or whole).followed_by(now.ancestry))
 
 
@@ -171,12 +173,12 @@ def shrink(model: keras.Model) -> tuple[keras.Model, Ancestry]:
     return pruned, ancestry
 
 
-def _next(now: Shrunk, course: Course, epoch: int, epochs: int | None) -> Shrunk:
+def _next(now: Shrunk, training: MultiFitCallbacks, epoch: int, epochs: int | None) -> Shrunk:
     """The network to go on with: a smaller one if that pays.
 
     Args:
         now: The network.
-        course: The training.
+        training: The training.
         epoch: The next epoch.
         epochs: The last epoch; None to cut in any case.
     """
@@ -191,11 +193,11 @@ def _next(now: Shrunk, course: Course, epoch: int, epochs: int | None) -> Shrunk
     if work >= now.sections[-1].multiply_adds:
         return now
     ancestry = now.ancestry.followed_by(later)
-    course.set_model(model)
-    for callback in course.callbacks:
+    training.set_model(model)
+    for callback in training.callbacks:
         if hasattr(callback, "on_shrink"):
             callback.on_shrink(model, ancestry)
-    section = Section(work, epoch, time.perf_counter() - start)
+    section = TrainingSection(work, epoch, time.perf_counter() - start)
     return Shrunk(model, ancestry, now.history, [*now.sections, section])
 
 
@@ -223,11 +225,6 @@ def _still(model: keras.Model) -> dict[int, Array]:
 
 
 # --- what cannot follow ---
-
-
-def _check_every(epochs: Any) -> None:
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"shrink_every: expected a whole number >= 1. Received: {epochs!r}")
 
 
 def _check_compiled(model: keras.Model) -> None:

@@ -147,5 +147,5 @@ def test_after_an_error_all_is_as_before() -> None:
     with pytest.raises(ModelError, match="layer 'norm2': expected finite numbers"):
         kss.reestimate_batch_norm(model, X)
     np.testing.assert_array_equal(statistics(model)["norm1"], ([0.0] * 3, [1.0] * 3))
-    with pytest.raises(ValueError, match="batch_size: expected a whole number above 0"):
+    with pytest.raises(ValueError, match="batch_size: expected a whole number >= 1"):
         kss.reestimate_batch_norm(model, X, batch_size=0)

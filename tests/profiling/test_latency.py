@@ -114,7 +114,7 @@ def test_an_input_shape_must_fit(shape: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"repeats": 0}, "repeats: expected whole numbers above 0. Received: 0"),
+        ({"repeats": 0}, "repeats: expected a whole number >= 1. Received: 0"),
         ({"batch_sizes": (1, -2)}, "batch_sizes: expected .* Received: -2"),
         ({"batch_sizes": (1.5,)}, "batch_sizes: expected .* Received: 1.5"),
     ],

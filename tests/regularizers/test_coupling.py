@@ -11,7 +11,13 @@ from helpers_coupled import joint_links, partial_links, reading_links, values
 from helpers_prox import numpy
 
 from keras_structsparse.regularizers import KernelSize
-from keras_structsparse.regularizers.coupling import Links, Stream, Writer, joint_norms, share_of
+from keras_structsparse.regularizers.coupling import (
+    ChannelGroup,
+    CouplingSpec,
+    Writer,
+    joint_norms,
+    joint_weight,
+)
 
 
 @pytest.mark.parametrize("make", [joint_links, partial_links, reading_links])
@@ -21,7 +27,7 @@ def test_links_survive_a_configuration(make: Any) -> None:
         serialized = keras.regularizers.serialize(regularizer)
         again = keras.regularizers.deserialize(serialized)
         assert again.links == regularizer.links == links
-    assert Links.from_config({**links.to_config(), "constant": 7.5}) != links
+    assert CouplingSpec.from_config({**links.to_config(), "constant": 7.5}) != links
 
 
 def test_paths_are_those_of_kernels_and_scales() -> None:
@@ -47,14 +53,14 @@ def test_binding_takes_what_is_needed_and_keeps_what_was_there() -> None:
 def test_a_stream_counts_channels_that_any_layer_writes() -> None:
     lengths = {"a": [9.0, 0.0, 3.0, 0.0], "b": [0.0, 4.0, 0.0]}
     norms = {path: keras.ops.convert_to_tensor(x, "float32") for path, x in lengths.items()}
-    stream = Stream((Writer("a", first=1), Writer("b")), 3, 1.0)
+    stream = ChannelGroup((Writer("a", first=1), Writer("b")), 3, 1.0)
     np.testing.assert_array_equal(numpy(stream.norms(lambda w: norms[w.kernel])), [0, 5, 0])
     weights = keras.ops.convert_to_tensor([1.0, 2.0, 3.0])
-    pulls = [numpy(p) for p in stream.pulls(lambda w: norms[w.kernel], weights)]
-    np.testing.assert_allclose(pulls, [[0, 1.2, 0], [0, 1.6, 0]], rtol=1e-6)
+    slopes = [numpy(p) for p in stream.slopes(lambda w: norms[w.kernel], weights)]
+    np.testing.assert_allclose(slopes, [[0, 1.2, 0], [0, 1.6, 0]], rtol=1e-6)
 
 
 def test_equal_weights_and_norms_make_a_joint_weight_of_the_root_of_their_number() -> None:
-    assert share_of([1.0] * 9) == 3.0
-    total = float(joint_norms([keras.ops.convert_to_tensor(2.0)] * 9)) * share_of([1.0] * 9)
+    assert joint_weight([1.0] * 9) == 3.0
+    total = float(joint_norms([keras.ops.convert_to_tensor(2.0)] * 9)) * joint_weight([1.0] * 9)
     assert total == pytest.approx(9 * 2.0)

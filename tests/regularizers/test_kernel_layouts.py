@@ -97,10 +97,10 @@ def test_layers_keep_the_layout_in_their_configuration() -> None:
 
 
 def test_other_layouts_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"`layout` must be one of.*Received: 'sideways'"):
+    with pytest.raises(ValueError, match=r"layout: expected one of.*Received: 'sideways'"):
         kss.KernelSize(layout="sideways")
     model = keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(4, 3)])
     with pytest.raises(
-        ValueError, match=r"`layout` must be one of \('plain',\). Received: 'transp"
+        ValueError, match=r"layout: expected one of \('plain',\). Received: 'transp"
     ):
         kss.attach(model, kss.KernelSize(layout="transposed"))

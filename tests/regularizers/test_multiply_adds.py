@@ -92,7 +92,7 @@ def test_what_does_not_go_with_it_is_refused() -> None:
     for options in ({"coupled": True}, {"weights": "params"}):
         with pytest.raises(ValueError, match="MultiplyAdds weighs every layer"):
             kss.attach(stream_network(), kss.MultiplyAdds(), **options)
-    with pytest.raises(ValueError, match=r"`norm` must be one of.*Received: 'linf'"):
+    with pytest.raises(ValueError, match=r"norm: expected one of.*Received: 'linf'"):
         kss.MultiplyAdds(norm="linf")
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, L.Conv2D(2, 3, name="conv")(inputs))

@@ -154,7 +154,7 @@ def test_verify_rounds_as_well() -> None:
 @pytest.mark.parametrize("value", [0, -8, 2.0, "8", True])
 def test_blocks_are_whole_numbers(value: Any) -> None:
     model = chain(L.Conv2D(4, 3, name="conv"))
-    expected = r"round_to: expected a whole number above 0\. Received: "
+    expected = r"round_to: expected a whole number >= 1\. Received: "
     with pytest.raises(ValueError, match=expected):
         prune(model, Plan({"conv": [3, 0, 0, 3]}), round_to=value)
     with pytest.raises(ValueError, match=expected):

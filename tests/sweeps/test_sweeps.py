@@ -309,5 +309,5 @@ def test_a_run_without_estimation_goes_on() -> None:
     assert differences(old, record) == []
     anew = replace(SETTINGS, reestimate=50)
     assert differences(old, anew.record()) == ["reestimate: the run has None, received 50"]
-    with pytest.raises(ValueError, match="reestimate: expected a whole number above 0"):
+    with pytest.raises(ValueError, match="reestimate: expected a whole number >= 1"):
         replace(SETTINGS, reestimate=-1)

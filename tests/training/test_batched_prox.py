@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from keras_structsparse.regularizers import GroupSparsityRegularizer, KernelCount, KernelSize
-from keras_structsparse.training.optimizer.batched_prox import Target, proximal_steps, subgradients
+from keras_structsparse.training.optimizer.batched_prox import (
+    RegularizedKernel,
+    proximal_steps,
+    subgradients,
+)
 
 Array = Any
 
 
-def target(
+def member(
     regularizer: GroupSparsityRegularizer, shape: tuple[int, ...], paired: bool, seed: int
-) -> Target:
+) -> RegularizedKernel:
     """A random kernel with a dead kernel and a dead half ring, maybe with a gamma."""
     rng = np.random.default_rng(seed)
     kernel = rng.normal(size=shape)
@@ -26,22 +30,22 @@ def target(
     gamma[2] = 0
     own = regularizer.bound(weight=1.0 + seed, scale="norm/gamma" if paired else None)
     scale = keras.Variable(gamma, dtype="float64") if paired else None
-    return Target(own, keras.Variable(kernel, dtype="float64"), scale)
+    return RegularizedKernel(own, keras.Variable(kernel, dtype="float64"), scale)
 
 
-def targets() -> list[Target]:
+def members() -> list[RegularizedKernel]:
     """Layers of all kinds: some fit together, some must be served alone."""
     size = KernelSize(0.2)
     return [
-        target(size, (5, 5, 3, 6), False, 0),
-        target(size, (5, 5, 2, 4), False, 1),
-        target(size, (5, 5, 4, 7), True, 2),
-        target(KernelSize(0.1, norm="group_scaled", reweight=0.1), (5, 5, 2, 4), True, 3),
-        target(KernelCount(0.3), (3, 3, 2, 5), True, 4),
-        target(KernelCount(0.3, reweight=0.2), (7, 5), False, 5),
-        target(KernelSize(0.3, norm="linf"), (3, 3, 2, 5), False, 6),
-        target(KernelSize(0.3, norm="group_normalized", groups="ring"), (4, 5, 2, 5), False, 7),
-        target(KernelCount(0.1, power=2), (3, 3, 2, 4), False, 8),
+        member(size, (5, 5, 3, 6), False, 0),
+        member(size, (5, 5, 2, 4), False, 1),
+        member(size, (5, 5, 4, 7), True, 2),
+        member(KernelSize(0.1, norm="group_scaled", reweight=0.1), (5, 5, 2, 4), True, 3),
+        member(KernelCount(0.3), (3, 3, 2, 5), True, 4),
+        member(KernelCount(0.3, reweight=0.2), (7, 5), False, 5),
+        member(KernelSize(0.3, norm="linf"), (3, 3, 2, 5), False, 6),
+        member(KernelSize(0.3, norm="group_normalized", groups="ring"), (4, 5, 2, 5), False, 7),
+        member(KernelCount(0.1, power=2), (3, 3, 2, 4), False, 8),
     ]
 
 
@@ -49,7 +53,7 @@ def numbers(tensor: Any) -> Array:
     return keras.ops.convert_to_numpy(tensor)
 
 
-def assert_same_change(found: Any, expected: Any, start: Target) -> None:
+def assert_same_change(found: Any, expected: Any, start: RegularizedKernel) -> None:
     """Equal to rounding, with zeros in the same places; and something changes at all."""
     moved = 0.0
     for mine, theirs, before in zip(found, expected, (start.kernel, start.gamma), strict=True):
@@ -63,7 +67,7 @@ def assert_same_change(found: Any, expected: Any, start: Target) -> None:
 
 @pytest.mark.parametrize("index", range(9))
 def test_proximal_steps(index: int) -> None:
-    every = targets()
+    every = members()
     steps = [0.3 + 0.1 * i for i in range(len(every))]
     one = every[index]
     if one.gamma is None:
@@ -75,7 +79,7 @@ def test_proximal_steps(index: int) -> None:
 
 @pytest.mark.parametrize("index", range(9))
 def test_subgradients(index: int) -> None:
-    every = targets()
+    every = members()
     kernel, gamma = subgradients(every)[index]
     one = every[index]
     if one.gamma is None:
@@ -88,7 +92,7 @@ def test_subgradients(index: int) -> None:
 
 
 def test_one_step_length_per_kernel() -> None:
-    one = target(KernelSize(0.2), (5, 5, 3, 6), False, 0)
+    one = member(KernelSize(0.2), (5, 5, 3, 6), False, 0)
     steps = np.linspace(0, 1, 6)
     ((kernel, _),) = proximal_steps([one], [steps])
     np.testing.assert_allclose(numbers(kernel), numbers(one.regularizer.prox(one.kernel, steps)))

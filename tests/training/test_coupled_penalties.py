@@ -29,10 +29,14 @@ from keras_structsparse.regularizers import (
     KernelSize,
     MultiplyAdds,
 )
-from keras_structsparse.regularizers.coupling import Links, Stream
-from keras_structsparse.training.optimizer.batched_prox import Target, proximal_steps, subgradients
+from keras_structsparse.regularizers.coupling import ChannelGroup, CouplingSpec
+from keras_structsparse.training.optimizer.batched_prox import (
+    RegularizedKernel,
+    proximal_steps,
+    subgradients,
+)
 
-JOINED: list[tuple[GroupSparsityRegularizer, Mapping[str, Links]]] = [
+JOINED: list[tuple[GroupSparsityRegularizer, Mapping[str, CouplingSpec]]] = [
     (KernelCount(0.2), joint_links()),
     (KernelSize(0.2), joint_links()),
     (KernelSize(0.2), partial_links()),
@@ -40,7 +44,7 @@ JOINED: list[tuple[GroupSparsityRegularizer, Mapping[str, Links]]] = [
     (KernelCount(0.9, norm="group_normalized"), joint_links("group_normalized")),
     (KernelSize(0.4, reweight=0.5), joint_links()),
 ]
-READING: list[tuple[GroupSparsityRegularizer, Mapping[str, Links]]] = [
+READING: list[tuple[GroupSparsityRegularizer, Mapping[str, CouplingSpec]]] = [
     (MultiplyAdds(1e-3), reading_links()),
     (MultiplyAdds(1e-4, norm="group_scaled", groups="ring"), reading_links()),
     (MultiplyAdds(1e-2, norm="group_normalized", groups="kernel"), reading_links()),
@@ -48,26 +52,26 @@ READING: list[tuple[GroupSparsityRegularizer, Mapping[str, Links]]] = [
 ]
 
 
-def results(targets: list[Target], changes: list[Any]) -> dict[str, Array]:
+def results(members: list[RegularizedKernel], changes: list[Any]) -> dict[str, Array]:
     """Changes by path of the variable."""
     found = {}
-    for target, (kernel, gamma) in zip(targets, changes, strict=True):
-        found[target.path] = numpy(kernel)
+    for member, (kernel, gamma) in zip(members, changes, strict=True):
+        found[member.path] = numpy(kernel)
         if gamma is not None:
-            found[str(target.regularizer.scale)] = numpy(gamma)
+            found[str(member.regularizer.scale)] = numpy(gamma)
     return found
 
 
 @pytest.mark.parametrize(("regularizer", "links"), [*JOINED, *READING])
 @pytest.mark.parametrize("dead", [0.0, 0.3])
 def test_the_slopes_are_those_of_the_sum_of_all_values(
-    regularizer: GroupSparsityRegularizer, links: Mapping[str, Links], dead: float
+    regularizer: GroupSparsityRegularizer, links: Mapping[str, CouplingSpec], dead: float
 ) -> None:
     given = values(1, dead)
-    targets = network(regularizer, links, given)
-    closed = results(targets, subgradients(targets))
+    members = network(regularizer, links, given)
+    closed = results(members, subgradients(members))
     paths = list(given)
-    automatic = gradient(lambda *tensors: total(targets, paths, tensors), *given.values())
+    automatic = gradient(lambda *tensors: total(members, paths, tensors), *given.values())
     for path, expected in zip(paths, automatic, strict=True):
         np.testing.assert_allclose(closed[path], expected, rtol=1e-9, atol=1e-12)
     # The direction of a paired kernel does not count where only whole kernels do.
@@ -77,12 +81,12 @@ def test_the_slopes_are_those_of_the_sum_of_all_values(
 
 @pytest.mark.parametrize(("regularizer", "links"), READING)
 def test_multiply_adds_take_the_step_of_a_group_lasso_with_these_slopes(
-    regularizer: GroupSparsityRegularizer, links: Mapping[str, Links]
+    regularizer: GroupSparsityRegularizer, links: Mapping[str, CouplingSpec]
 ) -> None:
     """The reweighted step: what else the slope depends on is held as it was."""
     given = values(2)
-    targets, step = network(regularizer, links, given), 0.7
-    v, found = effective(given), effective(results(targets, proximal_steps(targets, [step] * 4)))
+    members, step = network(regularizer, links, given), 0.7
+    v, found = effective(given), effective(results(members, proximal_steps(members, [step] * 4)))
     slopes = norm_slopes(regularizer, links, v)
     for name, kernel in v.items():
         expected = kernel
@@ -101,7 +105,7 @@ def group_masks(name: str, regularizer: GroupSparsityRegularizer) -> Array:
 
 
 def norm_slopes(
-    regularizer: GroupSparsityRegularizer, links: Mapping[str, Links], v: Mapping[str, Array]
+    regularizer: GroupSparsityRegularizer, links: Mapping[str, CouplingSpec], v: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Central differences of Omega3 in every l2 norm, all other norms and the weights fixed."""
     norms, factors = {}, {}
@@ -129,7 +133,10 @@ def norm_slopes(
 
 
 def omega3(
-    links: Mapping[str, Links], norms: Mapping[str, Array], at: Mapping[str, Array], eps: float
+    links: Mapping[str, CouplingSpec],
+    norms: Mapping[str, Array],
+    at: Mapping[str, Array],
+    eps: float,
 ) -> float:
     """Equation (34) from group norms, layer by layer, with the weights that norms ``at`` have."""
     result = 0.0
@@ -143,7 +150,7 @@ def omega3(
     return float(result)
 
 
-def stream_norms(stream: Stream, norms: Mapping[str, Array]) -> Array:
+def stream_norms(stream: ChannelGroup, norms: Mapping[str, Array]) -> Array:
     parts = [norms[w.kernel][-1][w.first : w.first + stream.width] for w in stream.writers]
     return np.sqrt(np.sum(np.square(parts), axis=0))
 
@@ -157,7 +164,7 @@ def counting_weights(norms: Array, eps: float) -> Array:
 
 def definition(
     regularizer: GroupSparsityRegularizer,
-    links: Mapping[str, Links],
+    links: Mapping[str, CouplingSpec],
     v: Mapping[str, Array],
     steps: Any,
 ) -> tuple[dict[str, Array], Any]:
@@ -196,14 +203,14 @@ def definition(
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate:UserWarning")
 def test_the_joint_step_is_the_solvers_minimum(
     regularizer: GroupSparsityRegularizer,
-    links: Mapping[str, Links],
+    links: Mapping[str, CouplingSpec],
     steps: tuple[float, ...],
     seed: int,
 ) -> None:
     given = weakened(links, values(seed))
-    targets = network(regularizer, links, given)
+    members = network(regularizer, links, given)
     v = effective(given)
-    ours = effective(results(targets, proximal_steps(targets, list(steps))))
+    ours = effective(results(members, proximal_steps(members, list(steps))))
     theirs, objective = definition(regularizer, links, v, dict(zip(SHAPES, steps, strict=True)))
     assert objective(ours) <= objective(theirs) + 1e-8
     for name in v:
@@ -214,7 +221,7 @@ def test_the_joint_step_is_the_solvers_minimum(
     assert objective(moved) > objective(theirs) + 1e-8
 
 
-def weakened(links: Mapping[str, Links], given: Mapping[str, Array]) -> dict[str, Array]:
+def weakened(links: Mapping[str, CouplingSpec], given: Mapping[str, Array]) -> dict[str, Array]:
     """Every second joint channel is weak in all its layers, the others are not."""
     found = {path: value.copy() for path, value in given.items()}
     for stream in (s for link in links.values() for s in link.joint):
@@ -224,7 +231,7 @@ def weakened(links: Mapping[str, Links], given: Mapping[str, Array]) -> dict[str
 
 
 def assert_joined_kernels_die_together(
-    links: Mapping[str, Links], kernels: Mapping[str, Array]
+    links: Mapping[str, CouplingSpec], kernels: Mapping[str, Array]
 ) -> None:
     dead = []
     for stream in (s for link in links.values() for s in link.joint):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_structsparse.training.callbacks.greedy_group_selection import LayerGroups, cut
+from keras_structsparse.training.callbacks.greedy_group_selection import LayerGroups, select_groups
 
 Array = Any
 
@@ -38,11 +38,11 @@ def test_the_cost_is_met_by_taking_away(seed: int, kernels: int, share: float) -
     start = layers(seed, kernels)
     before = cost({name: layer.sizes for name, layer in start.items()})
     target, slack = share * before, 4.5  # No group changes the cost by more than 9 - 0.
-    found = cut(start, cost, target, slack)
+    found = select_groups(start, cost, target, slack)
     assert all((found.sizes[name] <= layer.sizes).all() for name, layer in start.items())
     assert cost(found.sizes) >= min(target - slack, before)
     assert cost(found.sizes) <= target + slack
-    again = cut(start, cost, before + 1, 0.5)
+    again = select_groups(start, cost, before + 1, 0.5)
     assert cost(again.sizes) == before  # Nothing goes where nothing must.
 
 
@@ -52,7 +52,9 @@ def test_small_norms_go_first(seed: int) -> None:
     whole = {
         name: LayerGroups(x.norms, x.reached, x.reached[[-1] * 6]) for name, x in start.items()
     }
-    found = cut(whole, lambda left: float(sum(own.sum() for own in left.values())), 12, 0.5)
+    found = select_groups(
+        whole, lambda left: float(sum(own.sum() for own in left.values())), 12, 0.5
+    )
     kept = {
         name: layer.norms[np.arange(len(layer.norms))[::-1, None] < found.sizes[name]]
         for name, layer in whole.items()
@@ -71,7 +73,7 @@ def test_a_group_that_costs_too_much_stays_and_the_next_goes() -> None:
     def price(left: Mapping[str, Array]) -> float:
         return sum(prices[name] * float(own.sum()) for name, own in left.items())
 
-    found = cut({"wide": wide, "narrow": narrow}, price, 11.0, 0.5)
+    found = select_groups({"wide": wide, "narrow": narrow}, price, 11.0, 0.5)
     assert {name: own.tolist() for name, own in found.sizes.items()} == {
         "wide": [1],
         "narrow": [0, 1],

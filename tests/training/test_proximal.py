@@ -85,7 +85,7 @@ def test_learning_rate_and_iterations_are_those_of_the_wrapped_optimizer() -> No
 
 def test_nothing_to_do_is_an_error() -> None:
     model = compiled(network(), proximal())
-    with pytest.raises(ValueError, match="none of the variables carries a regularizer"):
+    with pytest.raises(ValueError, match="expected a variable with a regularizer"):
         model.fit(*images(), verbose=0)
 
 

@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from keras_structsparse.training.shrinking_schedule import TRUST, Section, saving
+from keras_structsparse.training.shrinking_schedule import TRUST, TrainingSection, saving
 
 
-def section(work: int, step: float, first: float, surgery: float = 0.0) -> Section:
-    return Section(work, surgery=surgery, steps=[first, step, step, step])
+def section(work: int, step: float, first: float, surgery: float = 0.0) -> TrainingSection:
+    return TrainingSection(work, surgery=surgery, steps=[first, step, step, step])
 
 
 def test_the_first_cut_is_expected_to_keep_what_multiply_adds_promise() -> None:
@@ -47,18 +47,19 @@ def test_a_small_cut_that_shows_no_gain_does_not_forbid_the_next() -> None:
 
 def test_a_last_batch_that_is_compiled_by_itself_counts() -> None:
     steps = [4.5, 0.5, 0.5, 0.5, 0.6, 3.0, 0.5, 0.5]
-    assert Section(100, steps=[*steps[:5], 5.5, 0.5, 0.5]).cost == pytest.approx(4.0 + 5.0)
-    assert Section(100, steps=steps).cost == pytest.approx(4.0)  # slow, but nothing was compiled
+    assert TrainingSection(100, steps=[*steps[:5], 5.5, 0.5, 0.5]).cost == pytest.approx(4.0 + 5.0)
+    # the steps are slow, but nothing was compiled
+    assert TrainingSection(100, steps=steps).cost == pytest.approx(4.0)
 
 
 def test_a_network_that_was_not_trained_yet_costs_nothing_known() -> None:
-    assert Section(10).step == 0.0
-    assert Section(10).cost == 0.0
-    assert Section(10, steps=[2.0]).cost == 0.0
+    assert TrainingSection(10).step == 0.0
+    assert TrainingSection(10).cost == 0.0
+    assert TrainingSection(10, steps=[2.0]).cost == 0.0
 
 
 def test_the_cost_of_a_long_training_is_known_at_once() -> None:
-    section = Section(100, steps=[3.0, *np.linspace(0.4, 0.6, 50_000)])
+    section = TrainingSection(100, steps=[3.0, *np.linspace(0.4, 0.6, 50_000)])
     start = time.perf_counter()
     assert section.cost == pytest.approx(2.5)
     assert time.perf_counter() - start < 5.0  # A median for every step would take minutes.

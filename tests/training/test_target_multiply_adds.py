@@ -179,9 +179,9 @@ def test_a_share_that_has_fallen_too_far_is_given_back() -> None:
     budget = begun(TargetMultiplyAdds(0.4), model)
     budget._arrive(0.5, 0.5)
     plan = budget._plan
-    budget._cut(0.2)
+    budget._remove_to(0.2)
     assert share(model) < 0.3
-    budget._cut_again()
+    budget._correct_removal()
     assert share(model) == pytest.approx(0.4, abs=TOLERANCE)
     left = kss.plan(model, tau=0.0)
     differing = [name for name, sizes in plan.sizes.items() if left.sizes[name] != sizes]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from keras_structsparse._validation import nonnegative, one_of, positive_int
 from keras_structsparse.errors import CostsError
 
 FORMAT = "keras_structsparse.costs/1"
@@ -65,12 +65,10 @@ class Costs:
     block: int = 16
 
     def __post_init__(self) -> None:
-        for name, value in (("move", self.move), ("start", self.start)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0:
-                raise CostsError(f"{name}: expected a finite number >= 0. Received: {value!r}")
-        if type(self.block) is not int or self.block < 1:
-            raise CostsError(f"block: expected a whole number >= 1. Received: {self.block!r}")
+        # Assigned, because NumPy's numbers cannot be written as JSON.
+        for name in ("move", "start"):
+            object.__setattr__(self, name, nonnegative(name, getattr(self, name), CostsError))
+        object.__setattr__(self, "block", positive_int("block", self.block, CostsError))
 
     def convolution(self, places: int, area: int, inputs: int, kernels: int) -> float:
         """The cost of one convolution.
@@ -228,6 +226,4 @@ def check_realize(value: str) -> str:
     Raises:
         ValueError: It is not.
     """
-    if value not in REALIZE:
-        raise ValueError(f"realize: expected one of {tuple(REALIZE)}. Received: {value!r}")
-    return value
+    return one_of("realize", value, tuple(REALIZE))

@@ -1,1 +1,1 @@
-"""Keras callbacks: the budget of multiply-adds and the log of sparsity."""
+"""Keras callbacks: a target for the multiply-adds, a log of sparsity, and lists of callbacks."""

@@ -1,4 +1,4 @@
-"""Fit a network in training to a share of its multiply-adds: measure it, cut what is too much."""
+"""Measure a network in training, and remove groups until a share of its multiply-adds is left."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked_kernel
 from keras_structsparse.surgery.thresholds import threshold_norms
 from keras_structsparse.training.callbacks.greedy_group_selection import (
-    Cut,
+    GroupSelection,
     LayerGroups,
     Sizes,
-    cut,
+    select_groups,
 )
 
 Mask = tuple[keras.Variable, Any]
 """A variable, and a tensor of ones and zeros of its shape."""
 
 ROUNDS = 6
-"""Networks that are rebuilt at most for one cut."""
+"""Largest number of networks that are rebuilt for one selection."""
 
 SMALL = 0.1
-"""Groups with norms up to this share of what is usual in the network are about to go."""
+"""Groups with norms up to this share of the network's root mean square are about to vanish."""
 
 TINY = float(np.finfo("float32").tiny)
 
 
-class Fitter:
-    """A model in training, and what surgery would leave of its multiply-adds.
+class BudgetFitter:
+    """A model in training, and the share of its multiply-adds that surgery would leave.
 
-    Shares are estimates, in units of the model's multiply-adds, and corrected by the last network
-    that was rebuilt.
+    Shares are relative to the multiply-adds of the unpruned model. They are estimates, corrected by
+    the last network that was rebuilt.
 
     Args:
         model: A functional or built Sequential model.
@@ -49,7 +49,7 @@ class Fitter:
         realize: As for :func:`prune`.
 
     Raises:
-        ModelError: The model has no graph, or the size of a map is open.
+        ModelError: The model has no graph, or the size of a feature map is not known.
     """
 
     def __init__(self, model: keras.Model, tau: float, realize: str = "auto") -> None:
@@ -67,17 +67,18 @@ class Fitter:
         }
 
     def share(self, state: KernelState) -> float:
-        """The share that surgery would leave."""
+        """Estimate the share that surgery would leave."""
         return self._estimate(self.reader.sizes(state, self.tau))
 
     def corrected_share(self, state: KernelState) -> float:
-        """The same, by rebuilding the network."""
+        """Compute the share that surgery would leave by rebuilding the network."""
         return self._rebuilt(self.reader.sizes(state, self.tau))
 
     def coming_share(self, state: KernelState) -> float:
-        """The share without the groups that have become small and may go next.
+        """Estimate the share without the groups that have become small and may vanish next.
 
-        Small is relative: norms shrink long before they are 0, in all layers and not alike.
+        Norms are compared with those at the start, because they shrink long before they are 0, and
+        differently in each layer.
         """
         norms = {name: self._relative_norms(name, state) for name in self.regularizers}
         small = SMALL * _root_mean_square(np.concatenate([own[-1] for own in norms.values()]))
@@ -88,29 +89,31 @@ class Fitter:
         return self._estimate(sizes)
 
     def exact_share(self, plan: Plan) -> float:
-        """The share that surgery leaves; 0 of a network that it refuses as dead."""
+        """Compute the share that surgery leaves under a plan; 0 if the network would be dead."""
         try:
             return profile(prune(self.found, plan, realize=self.realize)).multiply_adds / self.base
         except DeadNetworkError:
             return 0.0
 
-    def cut(self, target: float, slack: float) -> tuple[Plan, float]:
-        """A plan that leaves ``target ± slack``, or comes as near as it can.
+    def select(self, target: float, slack: float) -> tuple[Plan, float]:
+        """Find a plan that leaves ``target ± slack``, or comes as near to it as it can.
 
         Args:
             target: The share to leave.
-            slack: How far from it is near enough.
+            slack: Largest accepted distance from the target.
 
         Returns:
-            The plan, and the largest norm, over the layer's share of alpha, that it removes.
+            The plan, and the largest removed norm, divided by the layer's share of alpha.
         """
         state = self.reader.state()
         now = self.reader.sizes(state, self.tau)
         layers = {name: self._groups(name, state, now) for name in self.regularizers}
         factor, aim, bounds = self._correction, target, (0.0, 2.0)
-        tried: list[tuple[float, Cut, Sizes]] = []
+        tried: list[tuple[float, GroupSelection, Sizes]] = []
         for _ in range(ROUNDS):
-            found = cut(layers, lambda left: factor * self._work({**now, **left}), aim, slack / 2)
+            found = select_groups(
+                layers, lambda left: factor * self._work({**now, **left}), aim, slack / 2
+            )
             sizes: Sizes = {**now, **found.sizes}
             share = self._rebuilt(sizes)
             tried.append((share, found, sizes))
@@ -122,13 +125,13 @@ class Fitter:
         self._correct(share, sizes)
         return _plan(sizes), found.threshold
 
-    def apply(self, plan: Plan) -> list[Mask]:
-        """Take what a plan removes away from the effective kernels.
+    def remove(self, plan: Plan) -> list[Mask]:
+        """Set the groups that a plan removes to zero in the effective kernels.
 
         As in the proximal step, gamma takes the new length and the kernel keeps its own.
 
         Returns:
-            What keeps it away, for :func:`hold`.
+            Masks, with which :func:`reapply` sets the same entries to zero again.
         """
         found = []
         for name, sizes in plan.sizes.items():
@@ -142,8 +145,8 @@ class Fitter:
             found += self._masks(name, sizes)
         return found
 
-    def give_back(self, plan: Plan, state: KernelState) -> None:
-        """Undo what a plan removed: those entries are as in an earlier state, the others as now."""
+    def restore(self, plan: Plan, state: KernelState) -> None:
+        """Undo a removal: the plan's removed entries get the values of an earlier state."""
         for name, sizes in plan.sizes.items():
             kernel, gamma = self.reader.layer_state(name)
             before, scale = state[name]
@@ -153,12 +156,12 @@ class Fitter:
             self.reader.assign({name: (np.where(kept, kernel, before), gamma)})
 
     def _masks(self, name: str, sizes: Sequence[int]) -> list[Mask]:
-        """The entries that stay, of the variables of which some do not."""
+        """Masks of the kept entries, for those variables of which some entries are removed."""
         kernel, gamma = self.reader.layers[name].kernel, self.reader.norms.get(name)
         entries = masked_kernel(np.ones(kernel.shape), sizes)
         found = [(kernel, entries)]
         if gamma is not None:
-            # A kernel without its scale is none; its direction stays as it is.
+            # A kernel with the scale 0 is removed; its direction is not changed.
             alive = entries.any(axis=tuple(range(entries.ndim - 1)))
             found = [(kernel, np.where(alive, entries, 1.0)), (gamma.gamma, alive)]
         return [
@@ -172,7 +175,7 @@ class Fitter:
         return self._correction * self._work(sizes)
 
     def _rebuilt(self, sizes: Sizes) -> float:
-        """The exact share; estimates are corrected by it from now on."""
+        """Compute the exact share, and correct later estimates by it."""
         share = self.exact_share(_plan(sizes))
         self._correct(share, sizes)
         return share
@@ -183,12 +186,12 @@ class Fitter:
             self._correction = share / work
 
     def _relative_norms(self, name: str, state: KernelState) -> Array:
-        """The norms of a layer's groups over what its kernels had at the start."""
+        """Norms of a layer's groups, divided by the root mean square of its kernels at start."""
         norms = threshold_norms(*state[name], self.regularizers[name].groups)
         return norms / (self._lengths[name] or 1.0)
 
     def _groups(self, name: str, state: KernelState, now: Sizes) -> LayerGroups:
-        """The groups that the layer's regularizer has, with norms over its share of alpha."""
+        """The groups of the layer's regularizer, with norms divided by its share of alpha."""
         regularizer = self.regularizers[name]
         norms = threshold_norms(*state[name], regularizer.groups)
         reached = self.reader.reached(name, regularizer.groups)
@@ -204,7 +207,7 @@ def _same(left: Sizes, right: Sizes) -> bool:
 
 
 def _between(value: float, low: float, high: float) -> float:
-    """The value, or the middle if it is outside of the bounds."""
+    """The value, or the middle of the bounds if it is outside them."""
     return value if low < value < high else (low + high) / 2
 
 
@@ -216,7 +219,7 @@ def _lengths(kernel: Array) -> Array:
     return np.sqrt(np.square(kernel).sum(axis=tuple(range(kernel.ndim - 1))))
 
 
-def hold(masks: Iterable[Mask]) -> None:
-    """Take away what training has brought back, a few operations a layer."""
+def reapply(masks: Iterable[Mask]) -> None:
+    """Set removed entries, which a training step may have changed, to zero again."""
     for variable, mask in masks:
         variable.assign(variable * mask)

@@ -1,4 +1,4 @@
-"""Choose by their norms which groups of kernel entries go, so that what is left meets a budget."""
+"""Select the groups of kernel entries to remove, smallest norms first, to meet a cost target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_structsparse._typing import Array
 Sizes = Mapping[str, Array]
 
 MOST_TRIALS = 100
-"""Groups that are looked at one by one, after all those below a threshold."""
+"""Groups that are tried one by one, after all groups up to a threshold have been removed."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class LayerGroups:
 
     Attributes:
         norms: (groups, kernels), ascending along the groups, in units common to all layers.
-        reached: (groups + 1,), the size of a kernel with 0, 1, ... groups left.
-        sizes: (kernels,), the sizes now.
+        reached: (groups + 1,), the size of a kernel with 0, 1, ... remaining groups.
+        sizes: (kernels,), the current sizes.
     """
 
     norms: Array
@@ -30,49 +30,50 @@ class LayerGroups:
     sizes: Array
 
     def above(self, threshold: float) -> Array:
-        """The sizes of the kernels, without the groups up to a threshold."""
+        """Sizes (kernels,) of the kernels without the groups whose norms are <= a threshold."""
         return np.minimum(self.sizes, self.reached[(self.norms > threshold).sum(axis=0)])
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What was chosen.
+class GroupSelection:
+    """Kernel sizes after the removal of some groups.
 
     Attributes:
-        sizes: The sizes that are left.
-        threshold: The norm up to which groups were removed.
+        sizes: The remaining kernel sizes (kernels,), by name of the layer.
+        threshold: The largest norm of a removed group.
     """
 
     sizes: Sizes
     threshold: float
 
 
-def cut(
+def select_groups(
     layers: Mapping[str, LayerGroups],
     cost: Callable[[Sizes], float],
     target: float,
     slack: float,
-) -> Cut:
+) -> GroupSelection:
     """Remove groups in the order of their norms until the cost is within ``target ± slack``.
 
-    First all groups up to one threshold, the largest that leaves at least ``target - slack``. The
-    next group in order is one that costs too much, the last of its size in a layer, say. It stays,
-    and those behind it are tried one by one.
+    First, all groups up to one threshold are removed: the largest threshold that leaves a cost of
+    at least ``target - slack``. Removing the next group would reduce the cost too much, for example
+    because it is the last one of its size in a layer. It is kept, and the groups after it are tried
+    one by one.
 
     Args:
         layers: The groups of each layer.
-        cost: From sizes to a cost, which does not rise when groups go.
+        cost: Cost of kernel sizes; it must not rise when groups are removed.
         target: The cost to reach.
-        slack: How far from it the cost may end.
+        slack: Largest distance of the final cost from the target.
 
     Returns:
-        The sizes; their cost is above ``target + slack`` where no group fits, and below
-        ``target - slack`` only where it was so before.
+        The selection. Its cost is above ``target + slack`` if no more group can be removed, and
+        below ``target - slack`` only if it was so at the start.
 
     Examples:
         >>> norms, sizes = np.array([[0.1, 0.5, 0.3]]), np.array([1, 1, 1])
         >>> layers = {"a": LayerGroups(norms, np.array([0, 1]), sizes)}
-        >>> cut(layers, lambda left: float(left["a"].sum()), 1.0, 0.1).sizes["a"].tolist()
+        >>> select_groups(layers, lambda left: float(left["a"].sum()), 1.0, 0.1).sizes["a"].tolist()
         [0, 1, 0]
     """
     order = np.unique(np.concatenate([layer.norms.ravel() for layer in layers.values()]))
@@ -95,7 +96,7 @@ def _one_by_one(
     target: float,
     slack: float,
     threshold: float,
-) -> Cut:
+) -> GroupSelection:
     sizes, reached = _above(layers, threshold), threshold
     now = cost(sizes)
     for norm, name, group, kernel in _next_groups(layers, threshold):
@@ -107,7 +108,7 @@ def _one_by_one(
         then = cost(trial)
         if then >= target - slack:
             sizes, now, reached = trial, then, norm
-    return Cut(sizes, max(reached, 0.0))
+    return GroupSelection(sizes, max(reached, 0.0))
 
 
 def _next_groups(

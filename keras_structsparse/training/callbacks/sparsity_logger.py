@@ -1,4 +1,4 @@
-"""Write what becomes of the kernels into the logs of every epoch."""
+"""SparsityLogger: widths, kernel sizes and multiply-adds in the logs of every epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse._validation import nonnegative, require
+from keras_structsparse._validation import nonnegative, one_of
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.estimate import Estimate
 from keras_structsparse.profiling.kernel_reader import KernelReader
@@ -22,26 +22,26 @@ from keras_structsparse.surgery.plans import Plan
 class SparsityLogger(keras.callbacks.Callback):
     """Add widths, sizes, multiply-adds and penalties to the logs of every epoch.
 
-    For each ungrouped convolution and dense layer ``conv2``, at every epoch the same names:
+    For each ungrouped convolution and dense layer, here ``conv2``, every epoch has the entries:
 
-    - ``conv2/width``: the kernels that are left (eq. 11);
-    - ``conv2/size_0``, ``conv2/size_1``, ...: how many kernels have each size they can have;
-    - ``conv2/multiply_adds``: what surgery would leave of it (eq. 10), estimated without carriers
-      of constants;
-    - ``conv2/correlation``: the mean absolute correlation of the kernels that are left, in pairs;
-      nan where fewer than two are left;
-    - ``conv2/penalty``: its part of the loss, if it is regularized;
+    - ``conv2/width``: number of remaining kernels (11);
+    - ``conv2/size_0``, ``conv2/size_1``, ...: number of kernels of each possible size;
+    - ``conv2/multiply_adds``: multiply-adds (10) that surgery would leave, estimated without
+      carrier channels;
+    - ``conv2/correlation``: mean absolute correlation over all pairs of remaining kernels; nan if
+      fewer than two remain;
+    - ``conv2/penalty``: penalty of the layer, if it is regularized.
 
-    and of the whole network ``total/width``, ``total/multiply_adds``,
+    The entries of the whole network are ``total/width``, ``total/multiply_adds``,
     ``total/multiply_adds_fraction`` and ``total/penalty``.
 
-    Callbacks are called in the order of their list: place it before ``CSVLogger`` and
-    ``TensorBoard``, which see only what is in the logs by then. Keras' own history and progress bar
-    come last; the bar would print all of it, so train with ``verbose=0``.
+    Callbacks are called in the order of their list: place this one before ``CSVLogger`` and
+    ``TensorBoard``, which see only entries that are in the logs by then. Keras' history and
+    progress bar come last; the bar would print all entries, so train with ``verbose=0``.
 
     Args:
         tau: The threshold on group norms.
-        groups: "half_ring" for sizes 0..s, "ring" for 0 and every second size.
+        groups: "half_ring" for all sizes from 0 to s, "ring" for 0 and every second size.
 
     Raises:
         ValueError: ``tau`` is negative or not finite, or ``groups`` is unknown.
@@ -54,11 +54,11 @@ class SparsityLogger(keras.callbacks.Callback):
     def __init__(self, tau: float = 1e-3, groups: str = "half_ring") -> None:
         super().__init__()
         self.tau = nonnegative("tau", tau)
-        require("groups", groups, ("half_ring", "ring"))
+        one_of("groups", groups, ("half_ring", "ring"))
         self.groups = groups
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Read the network."""
+        """Read the graph and the regularizers of the model."""
         found = PrunableLayers.of(self.model)
         self._whole = self._reader = KernelReader(found)
         self._counting = Estimate.of(found)
@@ -68,13 +68,13 @@ class SparsityLogger(keras.callbacks.Callback):
         self._base = profile(found).multiply_adds
 
     def on_shrink(self, model: keras.Model, ancestry: Ancestry) -> None:
-        """Go on with what is left of the network, and report of the whole one's layers."""
+        """Continue with a pruned network; entries keep the layer names of the first network."""
         found = PrunableLayers.of(model)
         self._reader, self._ancestry = KernelReader(found), ancestry
         self._regularizers = regularizers_of(found)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Fill the logs."""
+        """Add the entries to the logs."""
         if logs is not None:
             logs.update(self._entries())
 
@@ -101,7 +101,7 @@ class SparsityLogger(keras.callbacks.Callback):
         }
 
     def _base_name(self, name: str) -> str:
-        """What a layer is called in the network that the training began with."""
+        """Name of a layer in the network that the training began with."""
         return self._ancestry.layers[name][0] if name in self._ancestry.layers else name
 
     def _layer(

@@ -1,4 +1,4 @@
-"""A budget of multiply-adds instead of a penalty weight: a callback that steers alpha."""
+"""TargetMultiplyAdds: a callback that controls alpha to reach a share of the multiply-adds."""
 
 from __future__ import annotations
 
@@ -9,62 +9,64 @@ from typing import Any
 
 import keras
 
-from keras_structsparse._validation import nonnegative
+from keras_structsparse._validation import fraction, nonnegative
 from keras_structsparse.graph.channels.costs import check_realize
 from keras_structsparse.profiling.kernel_reader import KernelState
-from keras_structsparse.regularizers.alpha import let_go
+from keras_structsparse.regularizers.alpha import sync_jax_state
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.plans import plan as read_plan
-from keras_structsparse.training.callbacks.budget_fitter import Fitter, Mask, hold
+from keras_structsparse.training.callbacks.budget_fitter import BudgetFitter, Mask, reapply
 
-LOOKS = 64
-"""How often in a training the multiply-adds are looked at, and alpha is set."""
+UPDATES = 64
+"""Number of times in a training that the multiply-adds are estimated and alpha is set."""
 
 WARM_UP, ARRIVAL, LATEST = 0.1, 0.45, 0.5
-"""Shares of the training: alpha rises from 0; the plan reaches the target; the cut comes."""
+"""Shares of the training: alpha rises from 0 until the first; the planned share reaches the target
+at the second; groups are removed at the third at the latest."""
 
 CHECKS = (0.25, 0.6, 0.75, 0.9, 1.0)
-"""Shares of the training after which the network is rebuilt, to correct the estimate or the cut."""
+"""Shares of the training after which the network is rebuilt, to correct estimate or removal."""
 
 PROPORTIONAL, INTEGRAL, LARGEST_ERROR = 1.0, 0.2, 0.5
-"""alpha = level * exp(PROPORTIONAL e), and log level grows by INTEGRAL e a look; e is cut off."""
+"""alpha = level * exp(PROPORTIONAL e); log level grows by INTEGRAL e an update; e is clipped."""
 
 SEARCH, UNTOUCHED = 0.2, 0.99
-"""While next to nothing is small yet, alpha is too low, maybe by far: log level grows by this."""
+"""While the estimated share is above UNTOUCHED, alpha is too low: log level grows by SEARCH."""
 
 ROUNDING = 1e-6
 
 
 class TargetMultiplyAdds(keras.callbacks.Callback):
-    """Steer alpha so that the network ends with a share of its multiply-adds.
+    """Control alpha so that the network ends with a given share of its multiply-adds.
 
-    What counts are the multiply-adds (eq. 10) of ``kss.prune(model, tau=tau, realize=realize)``.
-    The share that is planned falls geometrically from 1 to the target over the first 45 % of the
-    training, and alpha follows the ratio of the share there is to the planned one. As soon as the
-    target is near, at half of the training at the latest, the groups with the smallest norms go
-    until it is met. From then on alpha is 0 and what has gone is kept away: what is left trains
-    without bias.
+    The share is that of the multiply-adds (10) of ``kss.prune(model, tau=tau, realize=realize)``.
+    The planned share falls geometrically from 1 to the target over the first 45 % of the training,
+    and alpha is controlled by the ratio of the estimated share to the planned one. When the target
+    is near, and at half of the training at the latest, the groups with the smallest norms are
+    removed until the target is met. After that alpha is 0 and removed groups are kept at zero, so
+    the remaining weights are trained without bias.
 
-    Give the model a regularizer and compile it with :class:`Proximal`. The search starts at the
-    value of alpha, and leaves it at the last one that it steered to; several alphas keep their
-    ratios. Place it behind callbacks that change weights, such as ``EarlyStopping`` that restores
-    the best ones, and before those that write logs, where it puts ``multiply_adds_fraction``.
+    Attach a regularizer to the model and compile it with :class:`Proximal`. The search starts at
+    the value of alpha and leaves alpha at the last value of the search; several alphas keep their
+    ratios. Place the callback after callbacks that change weights, such as ``EarlyStopping`` with
+    ``restore_best_weights=True``, and before callbacks that write logs: it adds the entry
+    ``multiply_adds_fraction``.
 
     Args:
-        target: Multiply-adds to end with, over those of the model, in (0, 1].
-        tau: The threshold on group norms that the network will be pruned with.
-        tolerance: How far from the target the share may end.
-        realize: What becomes of a layer whose kernels have several sizes, as for :func:`prune`.
-            With "split" every kernel counts with its own size.
+        target: Multiply-adds at the end over those of the unpruned model, in (0, 1].
+        tau: The threshold on group norms with which the network will be pruned.
+        tolerance: Largest distance of the final share from the target.
+        realize: How layers with several kernel sizes are built, as for :func:`prune`. With
+            "split", every kernel counts with its own size.
 
     Attributes:
         reached: The share at the end of the training; None before.
-        threshold: The largest norm that a cut has removed, over the layer's share of alpha.
+        threshold: The largest norm of a removed group, divided by the layer's share of alpha.
 
     Raises:
-        ValueError: An argument is out of its range; when training starts, the model has no
-            regularizer, alpha is 0, or the model is smaller than the target already.
+        ValueError: An argument is out of its range. When training starts: the model has no
+            regularizer, alpha is 0, or the model is already smaller than the target.
 
     Examples:
         >>> budget = TargetMultiplyAdds(0.4)
@@ -76,21 +78,21 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         self, target: float, tau: float = 1e-3, tolerance: float = 0.02, realize: str = "auto"
     ) -> None:
         super().__init__()
-        self.target = check_target("target", target)
+        self.target = fraction("target", target)
         self.tau = nonnegative("tau", tau)
         self.tolerance = nonnegative("tolerance", tolerance)
         self.realize = check_realize(realize)
         self.reached: float | None = None
         self.threshold: float | None = None
 
-    # --- what Keras calls ---
+    # --- methods that Keras calls ---
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Read the network and check that the target can be reached."""
-        self._fitter = Fitter(self.model, self.tau, self.realize)
-        self._alphas = _starts(self._fitter.regularizers.values())
+        self._fitter = BudgetFitter(self.model, self.tau, self.realize)
+        self._alphas = _initial_alphas(self._fitter.regularizers.values())
         self._steering = _Steering(self.target)
-        self._epoch = self._looks = self._checks = 0
+        self._epoch = self._updates = self._checks = 0
         self._arrived, self._plan, self._masks = False, Plan({}), list[Mask]()
         self._last: KernelState = self._fitter.reader.state()
         self.reached = self.threshold = None
@@ -102,48 +104,48 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remember the epoch."""
+        """Store the index of the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Keep away what has gone; look at the network, if it is time."""
+        """Keep removed groups at zero; update alpha if an update is due."""
         if self._masks:
-            let_go(self.model)
-            hold(self._masks)
+            sync_jax_state(self.model)
+            reapply(self._masks)
         steps = self.params.get("steps")
         if steps:
             self._advance((self._epoch + (batch + 1) / steps) / self.params["epochs"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Report; and look at the network, where the number of steps is not known."""
+        """Write the log entry; update alpha here if the number of steps is not known."""
         self._advance((epoch + 1) / self.params["epochs"])
         if logs is not None:
             logs["multiply_adds_fraction"] = self._fitter.share(self._fitter.reader.state())
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Meet the target also where the training stopped early."""
+        """Meet the target, also if the training was stopped early."""
         self._advance(1.0)
         self._set_alphas(self._steering.alpha)
         self.reached = self._fitter.exact_share(read_plan(self._fitter.found, self.tau))
 
-    # --- steering ---
+    # --- control of alpha ---
 
     def _advance(self, progress: float) -> None:
-        """Look LOOKS times in a training, the last time at its end."""
-        due = math.floor(progress * LOOKS + ROUNDING)
-        if due <= self._looks:
+        """Update UPDATES times in a training, the last time at its end."""
+        due = math.floor(progress * UPDATES + ROUNDING)
+        if due <= self._updates:
             return
-        self._looks = due
+        self._updates = due
         passed = sum(progress >= share - ROUNDING for share in CHECKS)
         check, self._checks = passed > self._checks, passed
-        let_go(self.model)
+        sync_jax_state(self.model)
         if not self._arrived:
-            self._look(progress, check)
+            self._update(progress, check)
         elif check:
-            self._cut_again()
+            self._correct_removal()
 
-    def _look(self, progress: float, check: bool) -> None:
-        """Steer alpha, or cut if the target is near or time is up."""
+    def _update(self, progress: float, check: bool) -> None:
+        """Set alpha, or remove groups if the target is near or half of the training is over."""
         state = self._fitter.reader.state()
         share = self._fitter.share(state)
         if check or share <= self.target + self.tolerance:
@@ -157,26 +159,26 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
 
     def _arrive(self, progress: float, share: float) -> None:
         if share < self.target:
-            # Kernels before a ReLU that have died do not come back by themselves.
+            # Too much has vanished: removed kernels before a ReLU would not grow again.
             self._fitter.reader.assign(self._last)
         self._arrived, self._last = True, self._fitter.reader.state()
         self._set_alphas(0.0)
-        # Somewhat above the target, for later cuts can only take away; unless this is the last.
-        self._cut(self.target + self.tolerance / 2 if progress < CHECKS[-2] else self.target)
+        # Slightly above the target, as later corrections remove more; except for the last one.
+        self._remove_to(self.target + self.tolerance / 2 if progress < CHECKS[-2] else self.target)
 
-    def _cut_again(self) -> None:
-        """Biases have moved and left other constants; with them surgery leaves another share."""
+    def _correct_removal(self) -> None:
+        """Correct the share, which depends on constant channels that change with the biases."""
         share = self._fitter.corrected_share(self._fitter.reader.state())
         if abs(share - self.target) <= self.tolerance / 2:
             return
         if share < self.target:
-            self._fitter.give_back(self._plan, self._last)
-        self._cut(self.target)
+            self._fitter.restore(self._plan, self._last)
+        self._remove_to(self.target)
 
-    def _cut(self, target: float) -> None:
-        self._plan, threshold = self._fitter.cut(target, self.tolerance / 2)
+    def _remove_to(self, target: float) -> None:
+        self._plan, threshold = self._fitter.select(target, self.tolerance / 2)
         self.threshold = max(threshold, self.threshold or 0.0)
-        self._masks = self._fitter.apply(self._plan)
+        self._masks = self._fitter.remove(self._plan)
 
     def _set_alphas(self, factor: float) -> None:
         for alpha, start in self._alphas:
@@ -185,19 +187,19 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
 
 @dataclass
 class _Steering:
-    """From the share of the multiply-adds to alpha, in units of its value at the start."""
+    """The controller: from the share of the multiply-adds to alpha, relative to its first value."""
 
     target: float
     alpha: float = 1.0
     _level: float = 0.0
 
     def planned(self, progress: float) -> float:
-        """The share that is planned after some share of the training."""
+        """The planned share of the multiply-adds after a share `progress` of the training."""
         way = (progress - WARM_UP) / (ARRIVAL - WARM_UP)
         return float(self.target ** min(max(way, 0.0), 1.0))
 
     def alpha_at(self, progress: float, share: float) -> float:
-        """Alpha until the next look."""
+        """Alpha until the next update."""
         if progress < WARM_UP:
             return progress / WARM_UP
         error = math.log(max(share, ROUNDING) / self.planned(progress))
@@ -207,19 +209,10 @@ class _Steering:
         return self.alpha
 
 
-def check_target(argument: str, value: float) -> float:
-    """The value as a float, if it is a number in (0, 1].
-
-    Raises:
-        ValueError: It is none.
-    """
-    if not 0 < nonnegative(argument, value) <= 1:
-        raise ValueError(f"{argument}: expected a number in (0, 1]. Received: {value!r}")
-    return float(value)
-
-
-def _starts(regularizers: Iterable[GroupSparsityRegularizer]) -> list[tuple[keras.Variable, float]]:
-    """The alphas of some regularizers, each once, with their values."""
+def _initial_alphas(
+    regularizers: Iterable[GroupSparsityRegularizer],
+) -> list[tuple[keras.Variable, float]]:
+    """The distinct alphas of some regularizers, with their values."""
     variables = {id(r.alpha): r.alpha for r in regularizers}
     found = [(v, float(keras.ops.convert_to_numpy(v))) for v in variables.values()]
     if not found or min(start for _, start in found) <= 0:

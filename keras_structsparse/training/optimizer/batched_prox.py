@@ -1,12 +1,12 @@
-"""What the regularizers do to single kernels, done to all layers of a network at once.
+"""Sub-gradients and proximal steps of the regularizers of all layers at once.
 
-The l2 norms of nested groups depend on a kernel only through the squared norms of its rings, a
-small array (rings, kernels). Those of all layers stand side by side in one array, the penalty acts
-on that, and every kernel is multiplied once, ring by ring: a network of twenty layers costs little
-more than one. Regularizers of other norms or powers are served one by one.
+Kernels with l2 norms and ``power=1`` are stacked: the penalty acts on one small array of ring norms
+(see `stacked_kernels`), and every kernel is multiplied once, ring by ring. A network of twenty
+layers then costs little more than one layer. Regularizers with ``norm="linf"`` or ``power=2`` are
+applied one by one.
 
-A kernel paired with a batch normalisation acts through ``v_j = gamma_j k_j / |k_j|``, whose ring
-norms are those of k_j times ``gamma_j / |k_j|``: no effective kernel is ever formed.
+A kernel paired with a batch normalisation acts through ``v_j = gamma_j k_j / |k_j|``. The ring
+norms of v_j are those of k_j times ``gamma_j / |k_j|``, so v_j itself is never computed.
 """
 
 from __future__ import annotations
@@ -25,118 +25,131 @@ from keras_structsparse.regularizers._ops import (
 )
 from keras_structsparse.regularizers.group_norms import nested_norms
 from keras_structsparse.regularizers.prox import chain_shrinkage
-from keras_structsparse.training.optimizer.coupled_penalties import Network, is_coupled
-from keras_structsparse.training.optimizer.stacked_kernels import Batch, Target, gather, key
+from keras_structsparse.training.optimizer.coupled_penalties import CoupledKernels, is_coupled
+from keras_structsparse.training.optimizer.stacked_kernels import (
+    KernelStack,
+    RegularizedKernel,
+    stack_kernels,
+    stacking_key,
+)
 
-__all__ = ["Target", "proximal_steps", "subgradients"]
+__all__ = ["RegularizedKernel", "proximal_steps", "subgradients"]
 
 Change = tuple[Tensor, Tensor | None]
+"""Tensors for a kernel and for its gamma; None without batch normalisation."""
 
 
-def subgradients(targets: Sequence[Target]) -> list[Change]:
-    """The sub-gradients of the penalties of several layers.
-
-    Args:
-        targets: The regularized kernels.
-
-    Returns:
-        For each target the sub-gradient at its kernel, and at its gamma or None.
-    """
-    return _serve(targets, _joint_subgradients, _own_subgradient)
-
-
-def proximal_steps(targets: Sequence[Target], steps: Sequence[Tensor]) -> list[Change]:
-    """The proximal steps of several layers.
+def subgradients(members: Sequence[RegularizedKernel]) -> list[Change]:
+    """Sub-gradients of the penalties of several layers.
 
     Args:
-        targets: The regularized kernels.
-        steps: For each target the step length, scalar or (out,).
+        members: The regularized kernels.
 
     Returns:
-        For each target its new kernel, and its new gamma or None.
+        For each member the sub-gradient at its kernel, and at its gamma or None.
     """
-    lengths = {id(target): step for target, step in zip(targets, steps, strict=True)}
-
-    def joint(batches: Sequence[Batch]) -> list[list[Change]]:
-        spread = [batch.spread([lengths[id(t)] for t in batch.targets]) for batch in batches]
-        return _joint_steps(batches, spread)
-
-    def own(target: Target) -> Change:
-        return _own_step(target, lengths[id(target)])
-
-    return _serve(targets, joint, own)
+    return _apply(members, _stacked_subgradients, _single_subgradient)
 
 
-def _serve(
-    targets: Sequence[Target],
-    joint: Callable[[Sequence[Batch]], list[list[Change]]],
-    own: Callable[[Target], Change],
+def proximal_steps(members: Sequence[RegularizedKernel], steps: Sequence[Tensor]) -> list[Change]:
+    """Proximal steps of the penalties of several layers.
+
+    Args:
+        members: The regularized kernels.
+        steps: For each member the step length, scalar or (out,).
+
+    Returns:
+        For each member its new kernel, and its new gamma or None.
+    """
+    step_of = {id(member): step for member, step in zip(members, steps, strict=True)}
+
+    def stacked(stacks: Sequence[KernelStack]) -> list[list[Change]]:
+        lengths = [stack.per_kernel([step_of[id(m)] for m in stack.members]) for stack in stacks]
+        return _stacked_steps(stacks, lengths)
+
+    def single(member: RegularizedKernel) -> Change:
+        return _single_step(member, step_of[id(member)])
+
+    return _apply(members, stacked, single)
+
+
+def _apply(
+    members: Sequence[RegularizedKernel],
+    stacked: Callable[[Sequence[KernelStack]], list[list[Change]]],
+    single: Callable[[RegularizedKernel], Change],
 ) -> list[Change]:
-    """Serve what can be served together together; the results in the order of the targets."""
+    """Apply `stacked` to all kernels that can be stacked and `single` to the others, in order."""
     results: dict[int, Change] = {}
-    groups: dict[Any, list[Target]] = collections.defaultdict(list)
-    for target in targets:
-        if target.regularizer.norm == "linf" or target.regularizer.power != 1:
-            results[id(target)] = own(target)
+    groups: dict[Any, list[RegularizedKernel]] = collections.defaultdict(list)
+    for member in members:
+        if member.regularizer.norm == "linf" or member.regularizer.power != 1:
+            results[id(member)] = single(member)
         else:
-            groups[key(target)].append(target)
-    batches = [gather(group) for group in groups.values()]
-    for batch, changes in zip(batches, joint(batches), strict=True):
-        results.update(zip(map(id, batch.targets), changes, strict=True))
-    return [results[id(target)] for target in targets]
+            groups[stacking_key(member)].append(member)
+    stacks = [stack_kernels(group) for group in groups.values()]
+    for stack, changes in zip(stacks, stacked(stacks), strict=True):
+        results.update(zip(map(id, stack.members), changes, strict=True))
+    return [results[id(member)] for member in members]
 
 
-def _own_subgradient(target: Target) -> Change:
-    if target.gamma is None:
-        return target.regularizer.subgradient(target.kernel), None
-    return target.regularizer.pair_subgradient(target.kernel, target.gamma)
+def _single_subgradient(member: RegularizedKernel) -> Change:
+    if member.gamma is None:
+        return member.regularizer.subgradient(member.kernel), None
+    return member.regularizer.pair_subgradient(member.kernel, member.gamma)
 
 
-def _own_step(target: Target, step: Tensor) -> Change:
-    if target.gamma is None:
-        return target.regularizer.prox(target.kernel, step), None
-    return target.regularizer.pair_prox(target.kernel, target.gamma, step)
+def _single_step(member: RegularizedKernel, step: Tensor) -> Change:
+    if member.gamma is None:
+        return member.regularizer.prox(member.kernel, step), None
+    return member.regularizer.pair_prox(member.kernel, member.gamma, step)
 
 
-def _joint_subgradients(batches: Sequence[Batch]) -> list[list[Change]]:
-    coupled = is_coupled(batches)
-    slopes = Network(batches).slopes() if coupled else [batch.weights for batch in batches]
-    return [_pulled_back(batch, slope) for batch, slope in zip(batches, slopes, strict=True)]
+def _stacked_subgradients(stacks: Sequence[KernelStack]) -> list[list[Change]]:
+    coupled = is_coupled(stacks)
+    slopes = CoupledKernels(stacks).slopes() if coupled else [stack.weights for stack in stacks]
+    return [_pull_back(stack, slope) for stack, slope in zip(stacks, slopes, strict=True)]
 
 
-def _pulled_back(batch: Batch, slopes: Tensor) -> list[Change]:
-    """Chain rule on ring norms: the sub-gradient is the kernel times a factor per ring."""
-    norms = nested_norms(batch.effective)
+def _pull_back(stack: KernelStack, slopes: Tensor) -> list[Change]:
+    """From slopes (rings, kernels) in the group norms to sub-gradients, by the chain rule.
+
+    At a kernel without batch normalisation it is the kernel times one factor per ring.
+    """
+    norms = nested_norms(stack.effective_squares)
     ratios = ops.where(norms > 0, slopes / zeros_to_ones(norms), 0.0)
-    pulls = reverse_cumulative_sum(ratios)
-    if batch.targets[0].gamma is None:
-        return [(kernel, None) for kernel in batch.multiplied(pulls)]
-    along = batch.scale * ops.sum(pulls * batch.squares, axis=0) / zeros_to_ones(batch.lengths)
-    radial = along / zeros_to_ones(batch.lengths)
-    kernels = batch.multiplied(batch.scale * (batch.scale * pulls - radial))
-    return list(zip(kernels, batch.gammas(along), strict=True))
+    factors = reverse_cumulative_sum(ratios)
+    if stack.members[0].gamma is None:
+        return [(kernel, None) for kernel in stack.multiply_rings(factors)]
+    lengths = zeros_to_ones(stack.lengths)
+    along = stack.scale * ops.sum(factors * stack.squares, axis=0) / lengths
+    radial = along / lengths
+    kernels = stack.multiply_rings(stack.scale * (stack.scale * factors - radial))
+    return list(zip(kernels, stack.as_gammas(along), strict=True))
 
 
-def _joint_steps(batches: Sequence[Batch], steps: Sequence[Tensor]) -> list[list[Change]]:
-    """Soft-thresholding on ring norms, and on those of several layers together."""
-    coupled = is_coupled(batches)
-    weights = Network(batches).weights() if coupled else [batch.weights for batch in batches]
+def _stacked_steps(stacks: Sequence[KernelStack], steps: Sequence[Tensor]) -> list[list[Change]]:
+    """Soft-thresholding of the nested groups, then of the groups that several layers share."""
+    coupled = is_coupled(stacks)
+    weights = CoupledKernels(stacks).weights() if coupled else [stack.weights for stack in stacks]
     factors = [
-        chain_shrinkage(batch.effective, weight * step)
-        for batch, weight, step in zip(batches, weights, steps, strict=True)
+        chain_shrinkage(stack.effective_squares, weight * step)
+        for stack, weight, step in zip(stacks, weights, steps, strict=True)
     ]
     if coupled:
-        factors = Network(batches).joint_steps(factors, steps)
-    return [_shrunk(batch, factor) for batch, factor in zip(batches, factors, strict=True)]
+        factors = CoupledKernels(stacks).joint_steps(factors, steps)
+    return [_shrink(stack, factor) for stack, factor in zip(stacks, factors, strict=True)]
 
 
-def _shrunk(batch: Batch, factors: Tensor) -> list[Change]:
-    """Every effective kernel times a factor per ring (rings, kernels), written back."""
-    if batch.targets[0].gamma is None:
-        return [(kernel, None) for kernel in batch.multiplied(factors)]
-    # The kernel keeps its length; gamma takes the new length and keeps its sign.
-    left = safe_sqrt(ops.sum(batch.squares * ops.square(factors), axis=0))
-    alive = left * ops.abs(batch.scale) > 0
-    turned = ops.where(alive, factors * (batch.lengths / zeros_to_ones(left)), 1.0)
-    kernels = batch.multiplied(turned)
-    return list(zip(kernels, batch.gammas(left * batch.scale), strict=True))
+def _shrink(stack: KernelStack, factors: Tensor) -> list[Change]:
+    """Multiply the rings of every effective kernel by factors (rings, kernels).
+
+    With batch normalisation, gamma takes the new length and keeps its sign; the kernel keeps its
+    length.
+    """
+    if stack.members[0].gamma is None:
+        return [(kernel, None) for kernel in stack.multiply_rings(factors)]
+    left = safe_sqrt(ops.sum(stack.squares * ops.square(factors), axis=0))
+    alive = left * ops.abs(stack.scale) > 0
+    turned = ops.where(alive, factors * (stack.lengths / zeros_to_ones(left)), 1.0)
+    kernels = stack.multiply_rings(turned)
+    return list(zip(kernels, stack.as_gammas(left * stack.scale), strict=True))

@@ -1,4 +1,4 @@
-"""Assignments, losses, scopes under a strategy of tf.distribute; plain ones elsewhere."""
+"""Assignments, loss scales and scopes under a strategy of tf.distribute, and without one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from keras_structsparse._typing import Tensor
 Assignment = tuple[keras.Variable, Tensor]
 
 
-def share() -> float:
-    """What one replica's loss counts in the sum over replicas."""
+def loss_share() -> float:
+    """Weight of one replica's loss in the sum over replicas: 1 / number of replicas."""
     return 1.0 / _replicas()
 
 
 def assign(assignments: Sequence[Assignment]) -> None:
-    """Assign to each variable a value that all replicas have computed alike."""
+    """Assign to each variable a value that is equal on all replicas."""
     if _replicas() > 1:
         _assign_replicas(assignments)
         return
@@ -28,7 +28,7 @@ def assign(assignments: Sequence[Assignment]) -> None:
 
 
 def scope_of(model: keras.Model) -> AbstractContextManager[Any]:
-    """Under which a model's variables were made, and more of them have to be."""
+    """The strategy scope of a model's variables; new variables of the model need it too."""
     strategy = getattr(model, "distribute_strategy", None)
     return nullcontext() if strategy is None else strategy.scope()
 
@@ -46,7 +46,7 @@ def _assign_replicas(assignments: Sequence[Assignment]) -> None:
 
     variables = [variable.value for variable, _ in assignments]
 
-    # Every replica keeps its own value: nothing has to be sent.
+    # Every replica assigns its own value, so nothing has to be communicated.
     def update(strategy: Any, values: Sequence[Tensor]) -> None:
         for variable, value in zip(variables, values, strict=True):
             strategy.extended.update(

@@ -1,8 +1,9 @@
-"""The proximal step after every step of an optimizer.
+"""Proximal: an optimizer that takes a proximal step after every step of another optimizer.
 
-Sub-gradients never reach zero. A proximal step does: after the inner optimizer has moved the
-weights along the gradient of the mean loss alone, ``prox_{t Omega}`` is applied to the kernels,
-with a step length ``t`` for which the fixed points are those of the objective (7).
+Sub-gradient steps never make a group exactly zero; proximal steps do. The wrapped optimizer moves
+the weights along the gradient of the mean loss alone. Then the proximal operator ``prox_{t Omega}``
+is applied to the kernels, with a step length ``t`` such that the fixed points of both steps
+together are the stationary points of the objective (7).
 """
 
 from __future__ import annotations
@@ -20,39 +21,44 @@ from keras_structsparse.regularizers.alpha import Alpha
 from keras_structsparse.training.optimizer import distribution
 from keras_structsparse.training.optimizer.batched_prox import proximal_steps, subgradients
 from keras_structsparse.training.optimizer.regularized_variables import (
+    current_values,
     from_plain,
-    moved,
-    moved_to,
-    targets_of,
+    regularized_kernels,
+    stepped_variable,
     to_plain,
-    values_of,
+    with_stepped_value,
 )
-from keras_structsparse.training.optimizer.stacked_kernels import Target
-from keras_structsparse.training.optimizer.step_size import is_preconditioned, kind_of, move, travel
+from keras_structsparse.training.optimizer.stacked_kernels import RegularizedKernel
+from keras_structsparse.training.optimizer.step_size import (
+    is_preconditioned,
+    move,
+    public_class,
+    travel,
+)
 
-OF_THE_WHOLE_STEP = ("use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor")
-"""Settings that `Proximal` takes over from the optimizer it wraps: averages must see the weights
-after the proximal step, and the penalty is in the loss that is scaled."""
+TAKEN_OVER = ("use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor")
+"""Settings that `Proximal` takes over from the wrapped optimizer: averages must be those of the
+weights after the proximal step, and the scaled loss contains the penalty."""
 
 
 @keras.saving.register_keras_serializable("keras_structsparse")
 class Proximal(keras.optimizers.Optimizer):
-    """An optimizer that follows each step of another one by the proximal step.
+    """An optimizer that takes a proximal step after each step of another optimizer.
 
-    Gradients are expected to contain those of the penalty, as they do in ``fit``; they are taken
-    out again in closed form, before the wrapped optimizer clips what is left. Kernels paired with a
-    batch normalisation move as effective kernels ``gamma_j k_j / |k_j|``.
+    The gradients are expected to contain those of the penalty, as they do in ``fit``. `Proximal`
+    subtracts the penalty's part in closed form before the wrapped optimizer clips gradients.
+    Kernels paired with a batch normalisation are moved as effective kernels
+    ``gamma_j k_j / |k_j|``.
 
-    Under ``mixed_float16``, ``compile`` puts a ``LossScaleOptimizer`` around it: steps with
+    Under ``mixed_float16``, ``compile`` wraps `Proximal` in a ``LossScaleOptimizer``: steps with
     infinite gradients are skipped as a whole. With ``use_ema``, averages are those of the weights
-    after the proximal step, and a weight that is zero has the average zero.
+    after the proximal step, and the average of a weight that is zero is zero.
 
     Args:
         optimizer: The optimizer to wrap: SGD, RMSprop, Adagrad, Adam, AdamW, Adamax, Nadam or Lamb,
-            with any of their arguments. From now on it leaves averages and loss scaling to this
-            one.
-        penalty_in_loss: Whether gradients contain those of the penalty. False is for training
-            loops of one's own that leave ``model.losses`` out.
+            with any of their arguments. `Proximal` takes over its averages and its loss scaling.
+        penalty_in_loss: Whether the gradients contain those of the penalty. Set it to False in
+            custom training loops that leave out ``model.losses``.
         name: Name of the optimizer.
 
     Raises:
@@ -74,41 +80,45 @@ class Proximal(keras.optimizers.Optimizer):
     ) -> None:
         if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise TypeError(f"optimizer: expected a Keras optimizer. Received: {optimizer!r}")
-        kind_of(optimizer)
-        taken = {setting: getattr(optimizer, setting) for setting in OF_THE_WHOLE_STEP}
+        public_class(optimizer)
+        taken = {setting: getattr(optimizer, setting) for setting in TAKEN_OVER}
         super().__init__(learning_rate=0.0, name=name, **taken)
         optimizer.use_ema, optimizer.loss_scale_factor = False, None
         self.optimizer = optimizer
         self.penalty_in_loss = penalty_in_loss
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Create the state for the trainable ``variables``, some of which are regularized.
+        """Create the optimizer's state.
+
+        Args:
+            variables: The trainable variables, some of which are regularized.
 
         Raises:
-            ValueError: None is regularized, or a gamma that a kernel is paired with is missing.
+            ValueError: No variable is regularized, or a variable that a penalty depends on is
+                missing.
         """
         if self.built:
             return
-        targets = targets_of(variables)
-        if not targets:
+        regularized = regularized_kernels(variables)
+        if not regularized:
             raise ValueError(
-                "Proximal: none of the variables carries a regularizer of keras_structsparse. "
-                "Call kss.attach(model, regularizer) before compile, or give layers a "
+                "Proximal: expected a variable with a regularizer of keras_structsparse. Received "
+                "none. Call kss.attach(model, regularizer) before compile, or give layers a "
                 "kernel_regularizer."
             )
-        # One for all replicas, which assign the same.
+        # One variable for all replicas, which assign equal values to it.
         self._travel = self.add_variable(
             (), dtype=_precision(), aggregation="only_first_replica", name="travel"
         )
-        # As state of the optimizer, alpha may change between compiled steps on every backend.
-        for alpha in {id(t.regularizer.alpha): t.regularizer.alpha for t in targets}.values():
+        # As a variable of the optimizer, alpha may change between compiled steps on all backends.
+        for alpha in {id(t.regularizer.alpha): t.regularizer.alpha for t in regularized}.values():
             self._track_variable(alpha)
         self.optimizer.build(variables)
         super().build(variables)
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """The state of this optimizer and of the wrapped one, and alpha."""
+        """The variables of this optimizer and of the wrapped one, and alpha."""
         return [*self._variables, *self.optimizer.variables]
 
     @property
@@ -124,18 +134,18 @@ class Proximal(keras.optimizers.Optimizer):
 
         Args:
             grads: Gradients of the objective, one for each variable.
-            trainable_variables: The variables; those the optimizer was built with unless given.
+            trainable_variables: The variables; by default those that the optimizer was built with.
         """
         if not self.built and trainable_variables is not None:
             self.build(list(trainable_variables))
         variables = list(trainable_variables or self._trainable_variables)
-        targets = targets_of(variables)
+        regularized = regularized_kernels(variables)
         if self.penalty_in_loss:
-            grads = self._without_penalty(grads, variables, targets)
+            grads = self._without_penalty(grads, variables, regularized)
         rate, step = self._advance()
-        before = self._moved_values(targets)
+        before = self._values_before(regularized)
         self.optimizer.apply(self._unscaled(grads), variables)
-        distribution.assign(self._proximal_step(targets, before, rate, step))
+        distribution.assign(self._proximal_step(regularized, before, rate, step))
         if self.use_ema:
             self._average()
 
@@ -143,19 +153,19 @@ class Proximal(keras.optimizers.Optimizer):
         self,
         grads: Sequence[Tensor],
         variables: Sequence[keras.Variable],
-        targets: Sequence[Target],
+        regularized: Sequence[RegularizedKernel],
     ) -> list[Tensor]:
-        """The gradients of the mean loss alone."""
-        scale = self.scale_loss(distribution.share())
+        """Gradients of the mean loss: those of the objective (7) minus those of the penalty."""
+        scale = self.scale_loss(distribution.loss_share())
         penalty: dict[int, Tensor] = {}
-        values = [values_of(target) for target in targets]
-        # Where a backend has no variables (JAX), the traced loss holds alpha as it was at tracing;
-        # a fresh scope reads the same value here.
+        values = [current_values(item) for item in regularized]
+        # On JAX, the traced loss contains alpha as it was at tracing; in a fresh scope alpha has
+        # that same value here.
         with keras.StatelessScope():
             changes = subgradients(values)
-        for target, change in zip(targets, changes, strict=True):
-            penalty[id(target.kernel)] = from_plain(target, change[0])
-            penalty[id(target.gamma)] = change[1]
+        for item, change in zip(regularized, changes, strict=True):
+            penalty[id(item.kernel)] = from_plain(item, change[0])
+            penalty[id(item.gamma)] = change[1]
         return [
             grad - ops.cast(scale * penalty[id(v)], grad.dtype)
             if grad is not None and id(v) in penalty
@@ -169,7 +179,7 @@ class Proximal(keras.optimizers.Optimizer):
         return [None if grad is None else grad / self.loss_scale_factor for grad in grads]
 
     def _advance(self) -> tuple[Tensor, Tensor]:
-        """The learning rate and the step length of this step; 0 while gradients are gathered."""
+        """Learning rate and step length of this step; 0 while gradients are accumulated."""
         rate = ops.cast(ops.convert_to_tensor(self.optimizer.learning_rate), _precision())
         past = ops.convert_to_tensor(self._travel)
         now, step = travel(self.optimizer, past, rate)
@@ -180,29 +190,33 @@ class Proximal(keras.optimizers.Optimizer):
         self._travel.assign(now)
         return rate, step
 
-    def _moved_values(self, targets: Sequence[Target]) -> list[Tensor | None]:
+    def _values_before(self, regularized: Sequence[RegularizedKernel]) -> list[Tensor | None]:
         if not is_preconditioned(self.optimizer):
-            return [None] * len(targets)
-        return [ops.copy(ops.convert_to_tensor(moved(target))) for target in targets]
+            return [None] * len(regularized)
+        return [ops.copy(ops.convert_to_tensor(stepped_variable(item))) for item in regularized]
 
     def _proximal_step(
-        self, targets: Sequence[Target], before: Sequence[Tensor], rate: Tensor, step: Tensor
+        self,
+        regularized: Sequence[RegularizedKernel],
+        before: Sequence[Tensor],
+        rate: Tensor,
+        step: Tensor,
     ) -> list[distribution.Assignment]:
         moves = [
-            move(self.optimizer, rate, step, start, moved(target), partial(to_plain, target))
-            for target, start in zip(targets, before, strict=True)
+            move(self.optimizer, rate, step, start, stepped_variable(item), partial(to_plain, item))
+            for item, start in zip(regularized, before, strict=True)
         ]
-        points = [moved_to(t, m.point) for t, m in zip(targets, moves, strict=True)]
+        points = [with_stepped_value(t, m.point) for t, m in zip(regularized, moves, strict=True)]
         assignments = []
         changes = proximal_steps(points, [m.step for m in moves])
-        for target, (kernel, gamma) in zip(targets, changes, strict=True):
-            assignments.append((target.kernel, from_plain(target, kernel)))
-            if target.gamma is not None:
-                assignments.append((target.gamma, gamma))
+        for item, (kernel, gamma) in zip(regularized, changes, strict=True):
+            assignments.append((item.kernel, from_plain(item, kernel)))
+            if item.gamma is not None:
+                assignments.append((item.gamma, gamma))
         return assignments
 
     def _average(self) -> None:
-        """Update the averages, and put them in place every ``ema_overwrite_frequency`` steps."""
+        """Update the averages; overwrite the weights every ``ema_overwrite_frequency`` steps."""
         steps = ops.convert_to_tensor(self.iterations)
         later = ops.where(steps > 1, self.ema_momentum, 0.0)
         pairs = [
@@ -234,16 +248,16 @@ class Proximal(keras.optimizers.Optimizer):
         return self.optimizer.iterations
 
     def save_own_variables(self, store: Any) -> None:
-        """Save the state; alpha is part of the regularizers."""
+        """Save the state without alpha, which the regularizers save."""
         for i, variable in enumerate(self._state):
             store[str(i)] = keras.ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store: Any) -> None:
-        """Load what :meth:`save_own_variables` saved."""
+        """Load the state that :meth:`save_own_variables` saved."""
         if len(store.keys()) != len(self._state):
             warnings.warn(
-                f"Optimizer '{self.name}' goes on without its state: expected {len(self._state)} "
-                f"saved variables, received {len(store.keys())}.",
+                f"Optimizer '{self.name}' continues without its saved state: expected "
+                f"{len(self._state)} saved variables, received {len(store.keys())}.",
                 stacklevel=2,
             )
             return
@@ -253,12 +267,12 @@ class Proximal(keras.optimizers.Optimizer):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         inner = keras.saving.serialize_keras_object(self.optimizer)
-        inner["config"].update({setting: getattr(self, setting) for setting in OF_THE_WHOLE_STEP})
+        inner["config"].update({setting: getattr(self, setting) for setting in TAKEN_OVER})
         return {"optimizer": inner, "penalty_in_loss": self.penalty_in_loss, "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        """Make an optimizer from its configuration."""
+        """Create an optimizer from its configuration."""
         inner = keras.saving.deserialize_keras_object(
             config["optimizer"], custom_objects=custom_objects
         )
@@ -266,7 +280,7 @@ class Proximal(keras.optimizers.Optimizer):
 
 
 def _averaged(average: keras.Variable, variable: keras.Variable, momentum: Tensor) -> Tensor:
-    """The moving average; what is zero stays zero in it, or no average would ever be sparse."""
+    """The moving average; 0 where the variable is 0, or no average would ever be sparse."""
     value = ops.convert_to_tensor(variable)
     momentum = ops.cast(momentum, value.dtype)
     mixed = momentum * ops.convert_to_tensor(average) + (1.0 - momentum) * value
@@ -274,5 +288,5 @@ def _averaged(average: keras.Variable, variable: keras.Variable, momentum: Tenso
 
 
 def _precision() -> str:
-    """Step lengths are those of the wrapped optimizer, but never in half precision."""
+    """The dtype of step lengths: at least float32, also where weights are float16."""
     return "float64" if keras.config.floatx() == "float64" else "float32"

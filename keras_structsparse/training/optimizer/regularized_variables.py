@@ -1,4 +1,4 @@
-"""The regularized kernels among the variables of a model, and the gammas they are paired with."""
+"""Find the regularized kernels among the variables of a model, with their paired gammas."""
 
 from __future__ import annotations
 
@@ -13,82 +13,85 @@ from keras import ops
 from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.kernel_layouts import LAYOUTS
-from keras_structsparse.training.optimizer.stacked_kernels import Target
+from keras_structsparse.training.optimizer.stacked_kernels import RegularizedKernel
 
 
-def targets_of(variables: Sequence[keras.Variable]) -> list[Target]:
+def regularized_kernels(variables: Sequence[keras.Variable]) -> list[RegularizedKernel]:
     """The regularized kernels among some variables, each with the gamma it is paired with.
 
+    Binds the regularizers to the variables that their penalties depend on.
+
     Raises:
-        ValueError: A variable that one of their penalties needs is not among them.
+        ValueError: A variable that a penalty depends on is not among the variables.
     """
-    known = _by_path(variables)
-    targets = []
+    known = _by_unique_path(variables)
+    found = []
     for variable in variables:
         regularizer = variable.regularizer
         if isinstance(regularizer, GroupSparsityRegularizer):
             _bind(regularizer, known)
             gamma = None if regularizer.scale is None else known[regularizer.scale]
-            targets.append(Target(regularizer, variable, gamma, variable.path))
-    return targets
+            found.append(RegularizedKernel(regularizer, variable, gamma, variable.path))
+    return found
 
 
-def moved(target: Target) -> keras.Variable:
-    """The variable whose step length counts: a paired kernel shrinks through its gamma."""
-    return target.kernel if target.gamma is None else target.gamma
+def stepped_variable(item: RegularizedKernel) -> keras.Variable:
+    """The variable whose step length counts: gamma, through which a paired kernel shrinks."""
+    return item.kernel if item.gamma is None else item.gamma
 
 
-def moved_to(target: Target, point: Tensor) -> Target:
-    """The target with tensors for its variables, that of :func:`moved` being ``point``.
+def with_stepped_value(item: RegularizedKernel, value: Tensor) -> RegularizedKernel:
+    """The item with tensors for its variables; that of :func:`stepped_variable` is `value`.
 
-    The kernel is that of plain layout, in which layers are served together.
+    The result has the plain kernel layout (*spatial, in, out), in which kernels are stacked.
     """
-    if target.gamma is None:
-        return dataclasses.replace(target, regularizer=_plain(target.regularizer), kernel=point)
-    return dataclasses.replace(target, kernel=ops.convert_to_tensor(target.kernel), gamma=point)
+    if item.gamma is None:
+        return dataclasses.replace(item, regularizer=_plain(item.regularizer), kernel=value)
+    return dataclasses.replace(item, kernel=ops.convert_to_tensor(item.kernel), gamma=value)
 
 
-def values_of(target: Target) -> Target:
-    """The target with tensors for its variables, the kernel in plain layout."""
-    return moved_to(target, to_plain(target, ops.convert_to_tensor(moved(target))))
+def current_values(item: RegularizedKernel) -> RegularizedKernel:
+    """The item with tensors for its variables, the kernel in plain layout."""
+    value = ops.convert_to_tensor(stepped_variable(item))
+    return with_stepped_value(item, to_plain(item, value))
 
 
-def to_plain(target: Target, values: Tensor) -> Tensor:
-    """What has the layout of the target's kernel, in plain layout."""
-    return LAYOUTS[target.regularizer.layout].to_plain(values)
+def to_plain(item: RegularizedKernel, values: Tensor) -> Tensor:
+    """Bring a tensor from the layout of the item's kernel to (*spatial, in, out)."""
+    return LAYOUTS[item.regularizer.layout].to_plain(values)
 
 
-def from_plain(target: Target, values: Tensor) -> Tensor:
-    """What has plain layout, in that of the target's kernel."""
-    return LAYOUTS[target.regularizer.layout].from_plain(values, tuple(target.kernel.shape))
+def from_plain(item: RegularizedKernel, values: Tensor) -> Tensor:
+    """Bring a tensor (*spatial, in, out) to the layout of the item's kernel."""
+    return LAYOUTS[item.regularizer.layout].from_plain(values, tuple(item.kernel.shape))
 
 
 def _plain(regularizer: GroupSparsityRegularizer) -> GroupSparsityRegularizer:
     if regularizer.layout == "plain":
         return regularizer
-    twin = copy.copy(regularizer)  # Shallow: alpha stays the same variable.
+    twin = copy.copy(regularizer)  # Shallow: alpha remains the same variable.
     twin.layout = "plain"
     return twin
 
 
-def _by_path(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
-    """The variables whose path is no other's."""
+def _by_unique_path(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
+    """The variables by path, without those that share their path with another one."""
     counts = collections.Counter(variable.path for variable in variables)
     return {v.path: v for v in variables if counts[v.path] == 1}
 
 
 def _bind(regularizer: GroupSparsityRegularizer, known: Mapping[str, keras.Variable]) -> None:
-    """Give a regularizer the variables that it needs; they must move together with its kernel."""
     missing = regularizer.required - known.keys()
     if missing:
         raise ValueError(
             f"Proximal: expected one trainable variable '{min(missing)}', the scale of the batch "
-            "normalisation that a regularized kernel is paired with, or a kernel that it is joined "
-            "with. Found none, or several. Attach the regularizer again."
+            "normalisation that a regularized kernel is paired with, or a kernel of the same "
+            "joint group. Received none, or several. Call kss.attach on the model again."
         )
     regularizer.bind(known)
     if regularizer.unbound:
         raise ValueError(
-            f"Proximal: the variable '{min(regularizer.unbound)}' of a layer that feeds a "
-            "regularized one is not among the trainable variables. Attach the regularizer again."
+            f"Proximal: expected the variable '{min(regularizer.unbound)}', of a layer that feeds "
+            "a regularized layer, among the trainable variables. Received none. Call kss.attach "
+            "on the model again."
         )

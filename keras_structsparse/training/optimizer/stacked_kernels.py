@@ -1,4 +1,8 @@
-"""The kernels of several layers side by side, as the squared norms of their rings."""
+"""The kernels of several layers in one array, as the squared norms of their rings.
+
+The l2 norms of nested groups depend on a kernel only through the squared norms of its rings, a
+small array (rings, kernels). Those of several layers are concatenated along the kernels.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,14 @@ from keras_structsparse.regularizers.group_norms import nested_norms, ring_squar
 
 
 @dataclass(frozen=True)
-class Target:
-    """A regularized kernel.
+class RegularizedKernel:
+    """A kernel variable with its regularizer.
 
     Attributes:
-        regularizer: Its regularizer.
-        kernel: The kernel (*spatial, in, out).
-        gamma: The scale (out,) of the batch normalisation that it is paired with, if any.
-        path: Path of the kernel's variable, by which other layers name it.
+        regularizer: The regularizer of the kernel.
+        kernel: The kernel (*spatial, in, out), a variable or a tensor.
+        gamma: Scale (out,) of the batch normalisation paired with the kernel, or None.
+        path: Path of the kernel's variable, by which the penalties of other layers name it.
     """
 
     regularizer: GroupSparsityRegularizer
@@ -35,129 +39,132 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Several layers side by side.
+class KernelStack:
+    """The kernels of several layers, with their squared ring norms in one array.
 
     Attributes:
+        members: The kernels, all with the same :func:`stacking_key`.
         squares: Squared ring norms (rings, kernels) of the kernels.
         lengths: Norms (kernels,) of the kernels.
-        scale: gamma_j / |k_j| (kernels,), 1 for kernels without batch normalisation.
+        scale: `gamma_j / |k_j|` (kernels,); 1 for kernels without batch normalisation.
     """
 
-    targets: Sequence[Target]
+    members: Sequence[RegularizedKernel]
     squares: Tensor
     lengths: Tensor
     scale: Tensor
 
     @property
-    def effective(self) -> Tensor:
-        """Squared ring norms of the effective kernels."""
+    def effective_squares(self) -> Tensor:
+        """Squared ring norms (rings, kernels) of the effective kernels `gamma_j k_j / |k_j|`."""
         return self.squares * ops.square(self.scale)
 
     @property
     def strengths(self) -> Tensor:
-        """The weight of every group (rings, kernels): alpha, the layer's share, the norm's."""
-        alphas = {id(t.regularizer.alpha): t.regularizer.alpha for t in self.targets}
-        shares = [_shares(target) for target in self.targets]
+        """Penalty per unit of l2 norm (rings, kernels): alpha * the layer's share * norm factor."""
+        alphas = {id(m.regularizer.alpha): m.regularizer.alpha for m in self.members}
+        shares = [_shares(member) for member in self.members]
         if len(alphas) == 1:
             (alpha,) = alphas.values()
             fixed = constant(np.concatenate(shares, axis=1), like=self.squares)
             return fixed * constant(ops.convert_to_tensor(alpha), like=self.squares)
         parts = [
             constant(share, like=self.squares)
-            * constant(ops.convert_to_tensor(t.regularizer.alpha), like=self.squares)
-            for t, share in zip(self.targets, shares, strict=True)
+            * constant(ops.convert_to_tensor(m.regularizer.alpha), like=self.squares)
+            for m, share in zip(self.members, shares, strict=True)
         ]
         return ops.concatenate(parts, axis=1)
 
     @property
     def weights(self) -> Tensor:
-        """Strengths times the weights of the reweighting."""
-        if not any(target.regularizer.reweight for target in self.targets):
+        """Slopes (rings, kernels) of the penalties in the l2 norms: strengths * reweighting."""
+        if not any(member.regularizer.reweight for member in self.members):
             return self.strengths
-        norms = nested_norms(self.effective)
+        norms = nested_norms(self.effective_squares)
         parts = [
             penalties.reweighting(
-                part * constant(norm_factors(target), like=part), target.regularizer.reweight
+                part * constant(norm_factors(member), like=part), member.regularizer.reweight
             )
-            for target, part in zip(self.targets, self.split(norms), strict=True)
+            for member, part in zip(self.members, self.columns(norms), strict=True)
         ]
         return self.strengths * ops.concatenate(parts, axis=1)
 
-    def split(self, array: Tensor) -> list[Tensor]:
-        """The columns of an array (rings, kernels) by target."""
-        if len(self.targets) == 1:
+    def columns(self, array: Tensor) -> list[Tensor]:
+        """Split an array (rings, kernels) into the columns of each member."""
+        if len(self.members) == 1:
             return [array]
-        ends = np.cumsum([target.kernel.shape[-1] for target in self.targets])[:-1]
+        ends = np.cumsum([member.kernel.shape[-1] for member in self.members])[:-1]
         return list(ops.split(array, [int(end) for end in ends], axis=1))
 
-    def spread(self, values: Sequence[Tensor]) -> Tensor:
-        """Scalars or arrays (kernels,), one per target, side by side: (kernels,)."""
-        ones = [ops.ones((t.kernel.shape[-1],), self.squares.dtype) for t in self.targets]
+    def per_kernel(self, values: Sequence[Tensor]) -> Tensor:
+        """Concatenate scalars or arrays (out,), one per member, to (kernels,)."""
+        ones = [ops.ones((m.kernel.shape[-1],), self.squares.dtype) for m in self.members]
         parts = [constant(v, like=self.squares) * o for v, o in zip(values, ones, strict=True)]
         return ops.concatenate(parts)
 
-    def multiplied(self, factors: Tensor) -> list[Tensor]:
-        """Every kernel times the factors (rings, kernels) of its rings."""
+    def multiply_rings(self, factors: Tensor) -> list[Tensor]:
+        """Multiply the rings of every kernel by factors (rings, kernels).
+
+        Returns:
+            For each member a tensor of its kernel's shape and dtype.
+        """
+        parts = self.columns(factors)
+        return [_multiply_rings(m, part) for m, part in zip(self.members, parts, strict=True)]
+
+    def as_gammas(self, values: Tensor) -> list[Tensor | None]:
+        """Split values (kernels,) into one gamma per member, None for those without one."""
+        parts = self.columns(values[None])
         return [
-            _multiplied(target, part)
-            for target, part in zip(self.targets, self.split(factors), strict=True)
+            None if member.gamma is None else ops.cast(part[0], member.gamma.dtype)
+            for member, part in zip(self.members, parts, strict=True)
         ]
 
-    def gammas(self, values: Tensor) -> list[Tensor | None]:
-        """The entries (kernels,) of every layer, None where there is no batch normalisation."""
-        parts = self.split(values[None])
-        return [
-            None if target.gamma is None else ops.cast(part[0], target.gamma.dtype)
-            for target, part in zip(self.targets, parts, strict=True)
-        ]
 
-
-def gather(targets: Sequence[Target]) -> Batch:
-    """Put targets with the same :func:`key` side by side."""
-    parts = [ring_squares(*to_blocks(t.kernel), t.regularizer.groups) for t in targets]
+def stack_kernels(members: Sequence[RegularizedKernel]) -> KernelStack:
+    """Stack kernels that have the same :func:`stacking_key`."""
+    parts = [ring_squares(*to_blocks(m.kernel), m.regularizer.groups) for m in members]
     squares = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
     lengths = safe_sqrt(ops.sum(squares, axis=0))
-    return Batch(targets, squares, lengths, _scales(targets, lengths))
+    return KernelStack(members, squares, lengths, _scales(members, lengths))
 
 
-def _scales(targets: Sequence[Target], lengths: Tensor) -> Tensor:
-    if targets[0].gamma is None:
+def stacking_key(member: RegularizedKernel) -> tuple[int, bool, bool]:
+    """Number of rings, whether there is a gamma, whether the kernel is float64.
+
+    Kernels with equal keys have ring norms that fit into one array.
+    """
+    wide = keras.backend.standardize_dtype(member.kernel.dtype) == "float64"
+    rings = len(kernel_supports.masks(_spatial_shape(member), member.regularizer.groups))
+    return rings, member.gamma is not None, wide
+
+
+def norm_factors(member: RegularizedKernel) -> np.ndarray:
+    """Factors (rings, 1) between the l2 norms of the groups and those of the regularizer."""
+    regularizer, channels = member.regularizer, member.kernel.shape[-2]
+    return nested_groups.norm_factors(
+        _spatial_shape(member), regularizer.groups, channels, regularizer.norm
+    )
+
+
+def _scales(members: Sequence[RegularizedKernel], lengths: Tensor) -> Tensor:
+    if members[0].gamma is None:
         return ops.ones_like(lengths)
-    gammas = [ops.convert_to_tensor(target.gamma) for target in targets]
+    gammas = [ops.convert_to_tensor(member.gamma) for member in members]
     gamma = constant(ops.concatenate(gammas), like=lengths)
     return ops.where(lengths > 0, gamma / zeros_to_ones(lengths), 0.0)
 
 
-def key(target: Target) -> tuple[int, bool, bool]:
-    """Targets with the same key have ring norms that fit into one array."""
-    wide = keras.backend.standardize_dtype(target.kernel.dtype) == "float64"
-    return _rings(target), target.gamma is not None, wide
+def _multiply_rings(member: RegularizedKernel, factors: Tensor) -> Tensor:
+    blocks, shape = to_blocks(member.kernel)
+    spread = ops.take(factors, kernel_supports.ring_index(shape, member.regularizer.groups), axis=0)
+    return ops.cast(ops.reshape(blocks * spread[:, None], member.kernel.shape), member.kernel.dtype)
 
 
-def _multiplied(target: Target, factors: Tensor) -> Tensor:
-    blocks, shape = to_blocks(target.kernel)
-    spread = ops.take(factors, kernel_supports.ring_index(shape, target.regularizer.groups), axis=0)
-    return ops.cast(ops.reshape(blocks * spread[:, None], target.kernel.shape), target.kernel.dtype)
+def _spatial_shape(member: RegularizedKernel) -> tuple[int, ...]:
+    return tuple(member.kernel.shape[:-2])
 
 
-def _rings(target: Target) -> int:
-    return len(kernel_supports.masks(_shape(target), target.regularizer.groups))
-
-
-def _shape(target: Target) -> tuple[int, ...]:
-    return tuple(target.kernel.shape[:-2])
-
-
-def norm_factors(target: Target) -> np.ndarray:
-    """What the norm multiplies the l2 norm of each group by, (rings, 1)."""
-    regularizer, channels = target.regularizer, target.kernel.shape[-2]
-    return nested_groups.norm_factors(
-        _shape(target), regularizer.groups, channels, regularizer.norm
-    )
-
-
-def _shares(target: Target) -> np.ndarray:
-    """The constant part of the strengths, (rings, kernels)."""
-    ones = np.ones((1, target.kernel.shape[-1]))
-    return np.asarray(norm_factors(target) * target.regularizer.weight * ones)
+def _shares(member: RegularizedKernel) -> np.ndarray:
+    """The constant part (rings, kernels) of the strengths: all but alpha."""
+    ones = np.ones((1, member.kernel.shape[-1]))
+    return np.asarray(norm_factors(member) * member.regularizer.weight * ones)

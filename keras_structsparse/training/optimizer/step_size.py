@@ -1,8 +1,9 @@
-"""How far optimizers move: the step lengths for which proximal steps solve the right problem.
+"""Step lengths of the proximal step for each type of optimizer.
 
-A proximal step of length t undoes, at a solution of (7), what t times the gradient of the mean loss
-has moved. So t must be what a constant gradient of size 1 moves a weight by in this step: the
-*travel* of the learning rate through the momentum, over the *preconditioner* h of that weight.
+At a solution of (7), a proximal step of length t reverses the move of the wrapped optimizer. So t
+must be the distance that a constant gradient of size 1 moves a weight in this step: the *travel*,
+which is the learning rate accumulated by the momentum, divided by the *preconditioner* h of the
+weight.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Preconditioner = Callable[[Optimizer, int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Move:
-    """Where an optimizer has moved a variable, and how far a unit gradient would move it.
+    """The point that an optimizer has moved a variable to, and the move of a unit gradient.
 
     Attributes:
         point: The point from which the proximal step starts, of the variable's shape.
@@ -35,11 +36,12 @@ class Move:
     step: Tensor
 
 
-def kind_of(optimizer: Optimizer) -> type[Optimizer]:
-    """The public class of an optimizer whose step length is known.
+def public_class(optimizer: Optimizer) -> type[Optimizer]:
+    """The public Keras class of an optimizer whose step length is known.
 
     Raises:
-        ValueError: The step length is not known: for what reason, and for which it is.
+        ValueError: The step length is not known; the message says why, and lists the optimizers
+            that can be wrapped.
     """
     kind: Any = _PUBLIC.get(type(optimizer))
     if kind in PRECONDITIONERS:
@@ -53,24 +55,25 @@ def kind_of(optimizer: Optimizer) -> type[Optimizer]:
 
 
 def is_preconditioned(optimizer: Optimizer) -> bool:
-    """Whether every weight moves by a step length of its own."""
-    return PRECONDITIONERS[kind_of(optimizer)] is not None
+    """Whether every weight has its own step length."""
+    return PRECONDITIONERS[public_class(optimizer)] is not None
 
 
 def travel(optimizer: Optimizer, past: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
-    """How far a constant unit gradient moves a weight, before preconditioning.
+    """Distance that a constant unit gradient moves a weight, before preconditioning.
 
-    Heavy ball adds up old gradients with their old learning rates: after step k its buffer holds
-    ``t_k = m t_{k-1} + rate_k`` times a constant gradient, which is ``rate / (1 - m)`` only when
-    the rate has not changed for long. Nesterov moves by ``m t_k + rate_k``.
+    Momentum (heavy ball) accumulates old gradients with their old learning rates: after step k the
+    buffer is ``t_k = m t_{k-1} + rate_k`` times a constant gradient. That equals
+    ``rate / (1 - m)`` only if the rate has been constant for a long time. Nesterov momentum moves
+    by ``m t_k + rate_k``.
 
     Args:
         optimizer: An optimizer with or without ``momentum``.
-        past: ``t_{k-1}``, 0 at first.
+        past: ``t_{k-1}``, 0 before the first step.
         rate: The learning rate of this step.
 
     Returns:
-        ``t_k``, and how far this step moves.
+        ``t_k``, and the distance of this step.
 
     Examples:
         >>> sgd = keras.optimizers.SGD(0.1, momentum=0.5)
@@ -90,24 +93,24 @@ def move(
     variable: keras.Variable,
     plain: Callable[[Tensor], Tensor],
 ) -> Move:
-    """The move that an optimizer has made, with one step length for each kernel.
+    """The last move of an optimizer, with one step length for each kernel.
 
     A preconditioned optimizer moves every entry by its own ``step / h``, but the proximal step
-    shrinks a kernel as a whole. With different metrics for the two, a fixed point would solve
-    another problem than (7): so the move is made anew with the mean of h over the kernel.
+    shrinks whole groups. With different metrics for the two, a fixed point would not solve (7).
+    So the move is recomputed with the mean of h over each kernel.
 
     Args:
         optimizer: The optimizer, after its step.
         rate: The learning rate of the step.
-        step: How far a unit gradient moved, before preconditioning.
-        before: The variable's value before the step; only read if preconditioned.
+        step: Distance that a unit gradient moved, before preconditioning.
+        before: The variable's value before the step; read only if preconditioned.
         variable: The variable.
-        plain: Brings what has its shape into the layout (*spatial, in, out).
+        plain: Brings tensors of the variable's shape to the layout (*spatial, in, out).
 
     Returns:
         The move, in that layout.
     """
-    precondition = PRECONDITIONERS[kind_of(optimizer)]
+    precondition = PRECONDITIONERS[public_class(optimizer)]
     after = plain(ops.convert_to_tensor(variable))
     if precondition is None:
         return Move(after, step)
@@ -130,20 +133,20 @@ def _kernel_means(values: Tensor) -> Tensor:
     return ops.sum(values, axis=tuple(range(len(values.shape) - 1))) / math.prod(values.shape[:-1])
 
 
-def _rest(optimizer: Optimizer, decay: float, like: Tensor) -> Tensor:
-    """``1 - decay^steps``, what a running average that starts at 0 has to be divided by."""
+def _bias_correction(optimizer: Optimizer, decay: float, like: Tensor) -> Tensor:
+    """Bias correction ``1 - decay^steps`` of a running average that starts at 0."""
     steps = ops.cast(ops.maximum(optimizer.iterations, 1), like.dtype)
     return 1.0 - ops.power(ops.cast(decay, like.dtype), steps)
 
 
 def _adam(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
     second = optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities
-    root = ops.sqrt(_rest(optimizer, optimizer.beta_2, start))
+    root = ops.sqrt(_bias_correction(optimizer, optimizer.beta_2, start))
     return (ops.sqrt(second[index]) + optimizer.epsilon) / root
 
 
 def _nadam(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    second = optimizer._velocities[index] / _rest(optimizer, optimizer.beta_2, start)
+    second = optimizer._velocities[index] / _bias_correction(optimizer, optimizer.beta_2, start)
     return ops.sqrt(second) + optimizer.epsilon
 
 
@@ -163,9 +166,9 @@ def _adagrad(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
 
 
 def _lamb(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    """Adam's, over the layer's trust ratio."""
+    """The preconditioner of Adam over the trust ratio of the layer."""
     h = _nadam(optimizer, index, start)
-    first = optimizer._momentums[index] / _rest(optimizer, optimizer.beta_1, start)
+    first = optimizer._momentums[index] / _bias_correction(optimizer, optimizer.beta_1, start)
     weight, update = (ops.sqrt(ops.sum(ops.square(x))) for x in (start, first / h))
     trusted = ops.logical_and(weight > 0, update > 0)
     return h * ops.where(trusted, update, 1.0) / ops.where(trusted, weight, 1.0)
@@ -181,18 +184,18 @@ PRECONDITIONERS: dict[type[Optimizer], Preconditioner | None] = {
     O.Nadam: _nadam,
     O.Lamb: _lamb,
 }
-"""What each weight's move is divided by, after the step; None where all move alike."""
+"""The preconditioner h after the step; None where all weights have the same step length."""
 
 REFUSED: dict[type[Optimizer], str] = {
-    O.LossScaleOptimizer: "put it around Proximal instead, as `compile` does under mixed_float16",
-    O.Adadelta: "where gradients do not vanish, as behind a penalty, its steps grow for ever",
+    O.LossScaleOptimizer: "wrap Proximal in it instead, as `compile` does under mixed_float16",
+    O.Adadelta: "its steps grow without bound where gradients do not vanish, as with a penalty",
     O.Adafactor: "it clips its updates, so they have no step length",
-    O.Ftrl: "it computes weights from sums of gradients, so a proximal step would be lost",
+    O.Ftrl: "it recomputes weights from sums of gradients, so a proximal step would be lost",
     O.Lion: "it moves by the signs of gradients, so its moves have no step length",
     O.Muon: "it moves by orthogonal matrices, so its moves have no step length",
 }
-"""Why others have none that would be right."""
+"""Optimizers without a correct step length, and why."""
 
-# The constructors of torch's optimizers return classes of their own behind the public names.
+# On torch, the constructor of a public class returns an instance of a subclass.
 _KINDS: tuple[Any, ...] = (*PRECONDITIONERS, *REFUSED)
 _PUBLIC = {type(kind.__new__(kind)): kind for kind in _KINDS}
