@@ -1,9 +1,9 @@
 """Nested groups of kernel entries.
 
-A kernel of size `s` is peeled from the outside in. The group `G_1` is what the first peel removes,
-each next group adds the next peel, and `G_s` is the whole kernel; every group holds all input
-channels of its positions. The groups are nested, so the number of non-zero groups *is* the size of
-the kernel (equation 20 of the paper).
+A kernel of size `s` loses one half-ring of positions per step, from the outside in. The group
+`G_1` is the outermost half-ring, each following group adds the next one, and `G_s` is the whole
+kernel. Every group contains all input channels of its positions. The groups are nested, so the
+number of nonzero groups is the size of the kernel (equation 20 of the paper).
 
 Arrays of positions are flat: position `p` of a kernel with spatial shape `(h, w)` is row `p // w`,
 column `p % w`. A Dense kernel has the spatial shape `()`, one position and one group.
@@ -22,15 +22,16 @@ GROUPS = ("half_ring", "ring", "kernel")
 
 
 def support(shape: SpatialShape, size: int) -> tuple[slice, ...]:
-    """The box of positions that a kernel cut down to `size` keeps.
+    """The box of positions that a kernel keeps when it is cropped to `size`.
 
     An odd support loses its top row and left column first, an even one its bottom row and right
-    column: the only order for which the crop, in a stride-1 `padding="same"` convolution, is the
-    smaller `padding="same"` convolution. Rectangular kernels lose their longer side until square.
+    column. Only in this order is the cropped kernel, in a stride-1 `padding="same"` convolution,
+    the kernel of a smaller `padding="same"` convolution. Rectangular kernels are cropped along
+    their longer side until they are square.
 
     Args:
         shape: Spatial shape of the kernel, in positions; `()` for Dense.
-        size: Side of the square to keep, in positions; 0 keeps nothing.
+        size: Side of the square that is kept, in positions; 0 keeps nothing.
 
     Returns:
         One slice per spatial axis.
@@ -62,7 +63,13 @@ def _axis_levels(length: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def levels(shape: SpatialShape) -> np.ndarray:
-    """The smallest size whose support holds each position, integers (positions,).
+    """The smallest size whose support contains each position.
+
+    Args:
+        shape: Spatial shape of the kernel, in positions.
+
+    Returns:
+        Integers (positions,), read-only.
 
     Examples:
         >>> levels((3, 3)).reshape(3, 3).tolist()
@@ -73,7 +80,7 @@ def levels(shape: SpatialShape) -> np.ndarray:
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False  # Cached arrays are shared by all callers.
+    array.flags.writeable = False  # All callers share the cached arrays.
     return array
 
 
@@ -85,7 +92,7 @@ def sizes(shape: SpatialShape, groups: str = "half_ring") -> tuple[int, ...]:
         groups: `"half_ring"` (every size), `"ring"` (every other size) or `"kernel"` (all or none).
 
     Returns:
-        Ascending sizes; with the n inmost groups non-zero, the kernel has the n-th of them.
+        Ascending sizes; a kernel with n nonzero groups has the n-th of them.
 
     Raises:
         ValueError: If `groups` is unknown.
@@ -109,8 +116,8 @@ def masks(shape: SpatialShape, groups: str = "half_ring") -> np.ndarray:
         groups: `"half_ring"`, `"ring"` or `"kernel"`.
 
     Returns:
-        Float 0/1 array (groups, positions), read-only, rows `G_1` (the outermost half ring) to
-        `G_s` (the whole kernel), each row containing the one before.
+        Float array (groups, positions) of 0 and 1, read-only: rows `G_1` (the outermost half-ring)
+        to `G_s` (the whole kernel); each row contains the previous one.
 
     Raises:
         ValueError: If `groups` is unknown.
@@ -125,7 +132,17 @@ def masks(shape: SpatialShape, groups: str = "half_ring") -> np.ndarray:
 
 
 def ring_index(shape: SpatialShape, groups: str = "half_ring") -> np.ndarray:
-    """The first group that holds each position, integers (positions,) from 0 (outermost).
+    """The first group that contains each position.
+
+    Args:
+        shape: Spatial shape of the kernel, in positions.
+        groups: `"half_ring"`, `"ring"` or `"kernel"`.
+
+    Returns:
+        Integers (positions,) from 0, the outermost group.
+
+    Raises:
+        ValueError: If `groups` is unknown.
 
     Examples:
         >>> ring_index((3, 3)).reshape(3, 3).tolist()
@@ -141,10 +158,13 @@ def group_sizes(shape: SpatialShape, groups: str, channels: int) -> np.ndarray:
     Args:
         shape: Spatial shape of the kernel, in positions.
         groups: `"half_ring"`, `"ring"` or `"kernel"`.
-        channels: Input channels of the kernel.
+        channels: Number of input channels of the kernel.
 
     Returns:
         Integers (groups,).
+
+    Raises:
+        ValueError: If `groups` is unknown.
 
     Examples:
         >>> group_sizes((3, 3), "half_ring", channels=2)

@@ -1,4 +1,4 @@
-"""Which layers of a model have kernels that can be removed one by one, read once."""
+"""The layers of a model whose kernels can be removed one by one."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ PADDINGS = (
 
 @dataclass(frozen=True)
 class PrunableLayers:
-    """The prunable layers of a model, with all that penalties, plans and surgery read of it.
+    """The prunable layers of a model, with its graph and its channels.
 
-    Functions that take a model take this value as well: then they do not read the graph again. It
-    describes the model's layers, not the values of their weights, so it holds while they train.
+    Functions of this library that take a model take this value as well, and then do not read the
+    graph again. It does not depend on the values of the weights, so it stays valid in training.
 
     Attributes:
-        model: The model that was read.
+        model: The model.
         graph: Its graph.
         layers: The layers by name, in topological order: those of :func:`kernel_layers`.
-        batch_norms: The batch normalisation paired with each layer that has one, by the layer's
-            name: those of :func:`batch_norm_pairs`.
+        batch_norms: The paired batch normalisations, by name of the layer: those of
+            :func:`batch_norm_pairs`.
 
     Examples:
         >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, name="c")])
@@ -49,10 +49,10 @@ class PrunableLayers:
 
     @classmethod
     def of(cls, model: keras.Model | PrunableLayers) -> PrunableLayers:
-        """Read a model, unless it has been read already.
+        """Read the graph of a model, unless that has been done.
 
         Args:
-            model: A functional or built Sequential model, or what this method returned.
+            model: A functional or built Sequential model, or the result of this method.
 
         Returns:
             The model's prunable layers.
@@ -67,7 +67,7 @@ class PrunableLayers:
 
     @cached_property
     def channels(self) -> ChannelMap:
-        """Which kernels write every channel, by the rules of surgery."""
+        """The channels of all tensors and the kernels that write them."""
         return ChannelMap.of(self.graph)
 
     @cached_property
@@ -82,11 +82,14 @@ class PrunableLayers:
 
 
 ModelLike: TypeAlias = keras.Model | PrunableLayers
-"""A model, or what has been read of it."""
+"""A model, or its prunable layers."""
 
 
 def graph_of(model: ModelLike) -> Graph:
-    """The graph of a model, which is not read again where it has been read.
+    """The graph of a model; prunable layers hold it already.
+
+    Args:
+        model: A functional or built Sequential model, or its prunable layers.
 
     Raises:
         ModelError: The model has no graph.
@@ -95,19 +98,19 @@ def graph_of(model: ModelLike) -> Graph:
 
 
 def is_convolution(operation: keras.Operation) -> bool:
-    """Whether an operation is a plain convolution whose kernels can be chosen one by one."""
+    """Whether an operation is an ungrouped convolution, whose kernels can be removed one by one."""
     return type(operation) in KERNEL_LAYERS[:3] and operation.groups == 1
 
 
 def kernel_layers(graph: Graph) -> dict[str, keras.Layer]:
-    """The layers of a graph whose kernels can be chosen one by one, by name.
+    """The layers of a graph whose kernels can be removed one by one.
 
     Args:
         graph: The graph.
 
     Returns:
-        Ungrouped convolutions and dense layers in topological order. Types are compared exactly:
-        what a subclass does with its kernel is not known. Nor are layers with low-rank adapters.
+        By name, the ungrouped convolutions and dense layers in topological order. Subclasses are
+        left out, as they may use their kernel in any way, and so are layers with low-rank adapters.
     """
     return {
         call.name: call.operation
@@ -118,15 +121,17 @@ def kernel_layers(graph: Graph) -> dict[str, keras.Layer]:
 
 
 def batch_norm_pairs(graph: Graph) -> dict[str, keras.Layer]:
-    """The batch normalisation that follows each convolution and nothing else does.
+    """The batch normalisation paired with each prunable layer that has one.
+
+    A layer and a normalisation of its output channels are a pair if the normalisation is the only
+    reader of the layer, directly or behind zero padding, both are called once, and the layer has no
+    activation.
 
     Args:
         graph: The graph.
 
     Returns:
-        By name of the convolution (or dense layer), the normalisation of its output channels:
-        found where it is the only reader, directly or behind zero padding, both are called once,
-        and the layer has no activation of its own.
+        The normalisations by name of the convolution or dense layer.
     """
     layers, pairs = kernel_layers(graph), {}
     for call in graph.layers():
@@ -138,7 +143,7 @@ def batch_norm_pairs(graph: Graph) -> dict[str, keras.Layer]:
 
 
 def _only_norm(graph: Graph, call: Call, axis: int) -> keras.Layer | None:
-    """The normalisation of the channels, on some axis, that alone reads a call."""
+    """The normalisation of the channels on an axis, if it is the only reader of a call."""
     if graph.is_shared(call) or call.outputs[0] in graph.outputs:
         return None
     readers = graph.readers.get(call.outputs[0], ())

@@ -1,1 +1,1 @@
-"""The channel engine: one walk by the rules of layers says what every channel depends on."""
+"""The channel engine: one walk over a graph, by the rules of its layers, follows every channel."""

@@ -1,8 +1,8 @@
-"""Which kernels write every channel of a network, and which kernels share a channel.
+"""Channel groups: which kernels write every channel of a network.
 
-One walk by the rules of surgery, with no weight zero, numbers the channels of all tensors. Coupled
-groups, `MultiplyAdds`, thresholds and estimates read the result: they follow channels through every
-layer and bare operation that surgery has a rule for, rules of users included.
+One walk by the rules of surgery, with all weights nonzero, numbers the channels of all tensors.
+Coupled groups, `MultiplyAdds`, thresholds and estimates use the result, so they follow channels
+through every layer and bare operation that has a rule, including the rules of users.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from keras_structsparse.graph.channels.propagation import Step, walk
 from keras_structsparse.graph.functional_graph import Call, Graph
 
 Kernel = tuple[str, int]
-"""Name of a layer and number of its kernel."""
+"""Name of a layer and index of one of its kernels."""
 
 Writers = frozenset[Kernel] | None
-"""The kernels that must all be zero for a channel to be constant; None if it never is."""
+"""The kernels that must all be zero for a channel to be constant; None if it is never constant."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class KernelRun:
     """Consecutive kernels of several layers that write the same channels.
 
     Attributes:
-        first: For each layer its name and the number of its first kernel; a layer may come twice.
+        first: The first kernel of each layer; a layer may occur twice.
         width: Number of kernels of each layer.
-        times: How often each channel occurs.
+        times: How often each channel occurs in the tensor.
     """
 
     first: tuple[Kernel, ...]
@@ -43,14 +43,14 @@ class KernelRun:
 
 @dataclass(frozen=True)
 class ChannelStep:
-    """What one call does to numbered channels.
+    """What one call does to channel numbers.
 
     Attributes:
         call: The call.
-        inputs: The numbers of the channels of each tensor that it reads.
-        outputs: The numbers of the channels of each tensor that it makes.
-        merged: Arrays as long as the output: a channel is constant if all of these are, at its
-            place. Empty where channels are passed on under their numbers.
+        inputs: For each input tensor, the numbers of its channels (channels,).
+        outputs: For each output tensor, the numbers of its channels (channels,).
+        merged: Arrays (channels,) of numbers that the call merges, as a sum does: an output channel
+            is constant if all of them are, at its index. Empty if the call passes channels on.
         mixes: Whether every output channel depends on all input channels.
     """
 
@@ -65,14 +65,15 @@ class ChannelStep:
 class ChannelMap:
     """The channels of all tensors of a network, by number.
 
-    Channels of one number are the same channel, passed on by activations, pooling and the like.
+    Equal numbers in several tensors are the same channel, passed on by activations, pooling and
+    the like.
 
     Attributes:
         graph: The network.
-        steps: What its calls do, in topological order.
-        channels: For each tensor the numbers of its channels.
-        kept: For each number, whether it never vanishes: channels of the model's inputs, and those
-            that a layer without a rule reads or makes.
+        steps: What its calls do to channels, in topological order.
+        channels: For each tensor the numbers of its channels (channels,).
+        kept: For each number, whether it is never removed: the channels of the model's inputs, and
+            those that a layer without a rule reads or computes.
     """
 
     graph: Graph
@@ -88,7 +89,7 @@ class ChannelMap:
             graph: The network.
 
         Returns:
-            The channels, whatever the network's weights are.
+            The channels. They do not depend on the values of the weights.
 
         Examples:
             >>> from keras_structsparse.graph.functional_graph import read
@@ -112,11 +113,11 @@ class ChannelMap:
         """The kernels that write each channel of each tensor.
 
         Args:
-            layers: Names of the layers whose kernels may vanish.
+            layers: Names of the layers whose kernels can be removed.
 
         Returns:
-            By tensor, one entry per channel. A sum has the kernels of all its sides; a channel that
-            anything else writes, or that never vanishes, has None.
+            By tensor, one entry per channel. A channel of a sum has the kernels of all summands. A
+            channel that anything else writes, or that is never removed, has None.
         """
         names = {id(call.operation): call.name for call in self.graph.layers()}
         found: list[Writers] = [None] * len(self.kept)
@@ -127,14 +128,14 @@ class ChannelMap:
         return {tensor: tuple(found[i] for i in ids) for tensor, ids in self.channels.items()}
 
     def joined(self, layers: Sequence[str]) -> list[KernelRun]:
-        """The kernels of different layers that write the same channels, by one sum or several.
+        """The coupled kernels: kernels of several layers that write the same channels of sums.
 
         Args:
-            layers: Names of the layers whose kernels may vanish.
+            layers: Names of the layers whose kernels can be removed.
 
         Returns:
-            Runs of two or more layers, each kernel in at most one. Channels that never vanish join
-            nothing.
+            Runs of two or more layers; each kernel is in at most one of them. Kernels are not
+            coupled by channels that are never removed.
         """
         group: dict[Kernel, set[Kernel]] = {}
         found = self.writers(layers).values()
@@ -148,7 +149,7 @@ class ChannelMap:
 
 
 def _ones(graph: Graph) -> dict[int, dict[str, Array]]:
-    """Weights of ones for all layers, by ``id`` and name; they take no memory."""
+    """Ones for the weights of all layers, by ``id`` and name; broadcast, so they need no memory."""
     layers = {id(c.operation): c.operation for c in graph.calls if _weights(c.operation)}
     return {
         key: {w.name: np.broadcast_to(np.float32(1), tuple(w.shape)) for w in _weights(layer)}
@@ -168,7 +169,7 @@ def _step(step: Step) -> ChannelStep:
     partners = [b if np.array_equal(a, own) else a for a, b in step.flow.joins if _has(a, b, own)]
     merged = tuple(p for p in partners if np.isin(p, read).all())
     passed = bool(np.isin(own, read).all())
-    # A map that is broadcast over all channels, for example, is needed beside the merged ones.
+    # Needed besides merged channels is, for example, a map that is broadcast over all channels.
     besides = [ids for ids in step.flow.needs(np.ones(len(own), bool)) if len(ids)]
     narrow = any(not np.isin(ids, [*own, *itertools.chain(*merged)]).all() for ids in besides)
     mixes = bool(step.rule is None or step.flow.reads or narrow or not (passed or merged))
@@ -182,12 +183,12 @@ def _has(left: Array, right: Array, own: Array) -> bool:
 def _written(
     step: ChannelStep, layer: str | None, found: Sequence[Writers]
 ) -> Iterator[tuple[int, Writers]]:
-    """The numbers of channels that a call makes or merges, with the kernels that write them.
+    """The channels that a call computes or merges, with the kernels that write them.
 
     Args:
-        step: What the call does.
-        layer: The name of its layer, if the kernels of that may vanish.
-        found: What is known of the numbers before.
+        step: The call.
+        layer: The name of its layer, if its kernels can be removed; else None.
+        found: The writers of all numbers, complete for the inputs of the call.
     """
     if step.mixes:
         for output in step.outputs:
@@ -210,14 +211,14 @@ def _union(members: Iterable[Writers]) -> Writers:
 
 
 def runs(members: Sequence[Writers], layers: Sequence[str]) -> tuple[list[KernelRun], int]:
-    """Channels as runs of kernels that write them.
+    """Collect channels into runs of the kernels that write them.
 
     Args:
         members: For each channel the kernels that write it.
-        layers: The names of all layers, for the order within a run.
+        layers: The names of all layers, in the order they have within a run.
 
     Returns:
-        The runs, and the number of channels that never vanish.
+        The runs, and the number of channels that are never removed.
     """
     counts: dict[frozenset[Kernel], int] = {}
     for member in members:
@@ -230,7 +231,7 @@ def runs(members: Sequence[Writers], layers: Sequence[str]) -> tuple[list[Kernel
 def _runs(
     members: Iterable[tuple[frozenset[Kernel], int]], order: Sequence[str]
 ) -> Iterator[KernelRun]:
-    """Put members together whose kernels are numbered consecutively in every layer."""
+    """Join members whose kernels have consecutive indices in every layer."""
     rank = {name: i for i, name in enumerate(order)}
     ordered = [(sorted(m, key=lambda k: (rank[k[0]], k[1])), times) for m, times in members]
     numbered = enumerate(ordered)

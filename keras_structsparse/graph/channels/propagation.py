@@ -1,4 +1,4 @@
-"""Follow the channels through a network, from its inputs to its outputs."""
+"""Follow the channels of a network from its inputs to its outputs, by the rules of its layers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.channels import shared_layers
 from keras_structsparse.graph.channels.costs import Realization
+from keras_structsparse.graph.channels.layer_names import LayerNames
 from keras_structsparse.graph.channels.registry import rule_for
 from keras_structsparse.graph.channels.rule import (
     Channels,
@@ -28,9 +29,15 @@ from keras_structsparse.graph.functional_graph import Call, Graph
 
 @dataclass(frozen=True)
 class Step:
-    """A call with what its rule said of it; without a rule the call stays as it is.
+    """A call of the graph and what it does to channels.
 
-    ``shared``: whether its layer has weights and is called more than once.
+    Attributes:
+        call: The call.
+        site: The call as its rule sees it.
+        rule: Its rule; None if the call is copied unchanged.
+        flow: What the call does to channels.
+        outputs: The channels of each of its outputs.
+        shared: Whether its layer has weights and is called more than once.
     """
 
     call: Call
@@ -43,34 +50,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Walk:
-    """The steps of a whole network and the channels of all its tensors."""
+    """All calls of a network and the channels of all its tensors.
+
+    Attributes:
+        steps: The calls in topological order.
+        channels: The channels of each tensor, by its index in the graph.
+        count: The number of channel numbers.
+    """
 
     steps: tuple[Step, ...]
     channels: Mapping[int, Channels]
     count: int
 
 
-class _Names:
-    """Hands out layer names: calls keep theirs where they can, derived names avoid all others."""
-
-    def __init__(self, calls: Sequence[Call]) -> None:
-        self._taken: set[str] = set()
-        # Names without a slash first: those of the model's own layers never change.
-        ordered = sorted(calls, key=lambda call: "/" in call.name)
-        self.of_call = {id(call): self._unused(call.name.replace("/", "_")) for call in ordered}
-
-    def derive(self, name: str, suffix: str) -> str:
-        return self._unused(f"{name}_{suffix}")
-
-    def _unused(self, name: str) -> str:
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
-
-
 class _Numbers:
-    """Hands out channel numbers."""
+    """Gives new channel numbers."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -87,19 +81,19 @@ def walk(
 
     Args:
         network: The graph of the model.
-        changes: Weights that differ from the model's, by ``id`` of the layer and name.
-        constants: "exact", "interior" or "drop".
-        realize: How kernels of several sizes become convolutions, and what operations cost.
+        changes: Weights that replace the model's, by ``id`` of the layer and name.
+        constants: "exact", "interior" or "drop", as for :func:`keras_structsparse.prune`.
+        realize: How kernels of several sizes become convolutions, with the cost model.
 
     Returns:
-        The steps, in topological order.
+        The calls and the channels of all tensors.
 
     Raises:
-        DeadNetworkError: No output depends on an input any more.
+        DeadNetworkError: No output depends on an input.
     """
     known: shared_layers.Known = {}
     while True:
-        # Whatever was found is true, so it can be used to find more.
+        # Constants that were found for shared layers may reveal more: repeat to the fixpoint.
         found = _walk(network, changes, constants, realize, known)
         learned = _known(found)
         if shared_layers.constants(learned) == shared_layers.constants(known):
@@ -108,7 +102,7 @@ def walk(
 
 
 def _known(walked: Walk) -> shared_layers.Known:
-    """What is known of the inputs of each layer that is shared, at all its calls."""
+    """What holds for the inputs of each shared layer at all its calls."""
     inputs: dict[int, list[tuple[Channels, ...]]] = {}
     for step in walked.steps:
         if step.shared:
@@ -126,11 +120,11 @@ def _walk(
 ) -> Walk:
     numbers = _Numbers()
     channels = {i: _fresh(network, i, numbers) for i in network.inputs}
-    names = _Names(network.calls)
+    names = LayerNames(network.calls)
     make = partial(Site, constants=constants, realize=realize, fresh=numbers)
     steps: list[Step] = []
     firsts: dict[int, Step] = {}
-    # What the outputs of a layer without a rule depend on is known even where their values are not.
+    # Which tensors depend on an input: known for layers without a rule too.
     depends = dict.fromkeys(network.inputs, True)
     for call in network.calls:
         key = id(call.operation)
@@ -156,7 +150,15 @@ def _step(
     known: Sequence[Channels] | None,
     first: Step | None,
 ) -> Step:
-    """The step of a call, given what is known at all calls of its layer, and the first of them."""
+    """The step of a call.
+
+    Args:
+        network: The graph.
+        call: The call.
+        site: The call site.
+        known: What holds for the inputs at all calls of its layer, if it is shared and known.
+        first: The first call of its layer, if this is not it.
+    """
     rule = rule_for(call.operation)
     shared = network.is_shared(call) and bool(site.weights)
     calls = network.calls_of[id(call.operation)] if shared else (call,)
@@ -166,8 +168,8 @@ def _step(
     if rule is None or reason is not None:
         outputs = tuple(_fresh(network, i, site.fresh) for i in call.outputs)
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
-        stays = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
-        return Step(call, site, None, stays, outputs, shared)
+        unchanged = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
+        return Step(call, site, None, unchanged, outputs, shared)
     site, hidden = (site, ()) if rule.borders else _without_borders(site)
     flow = rule.flow(site)
     axis = site.axis if len(site.output_shape) > 2 else -1
@@ -178,7 +180,7 @@ def _step(
 
 
 def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
-    """Why a call, one of all ``calls`` of its layer, stays as it is; None if it need not."""
+    """Why a call, one of all ``calls`` of its layer, is copied unchanged; None if it is not."""
     if any(call.options.get("mask") is not None for call in calls):
         return "it is called with a mask"
     if any(call.is_training for call in calls):
@@ -194,7 +196,11 @@ def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
 
 
 def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:
-    """The site with bordered constants counted as live, and the numbers that must stay."""
+    """Count constants behind zero padding as live.
+
+    Returns:
+        The site, and the channel numbers that must be kept for it.
+    """
     inputs, keeps = [], []
     for channels in site.inputs:
         if channels.border:
@@ -210,8 +216,9 @@ def _site(
     changes: Mapping[str, Array],
     channels: Mapping[int, Channels],
     make: Callable[..., Site],
-    names: _Names,
+    names: LayerNames,
 ) -> Site:
+    """The call site of a call; ``make`` is the constructor with what all sites share."""
     layer_name, inputs = names.of_call[id(call)], tuple(channels[i] for i in call.inputs)
     axes = [side.axis for side in inputs]
     shapes = [channels_last(network.shapes[i], a) for i, a in zip(call.inputs, axes, strict=True)]
@@ -230,7 +237,12 @@ def _site(
 
 
 def named_weights(operation: keras.Operation, changes: Mapping[str, Array]) -> dict[str, Array]:
-    """The weights of a layer by name, in the layer's order, with some replaced."""
+    """The weights of a layer by name, in the order of the layer.
+
+    Args:
+        operation: A layer or a bare operation.
+        changes: Weights by name that replace its own.
+    """
     weights = getattr(operation, "weights", ())
     return {
         weight.name: changes[weight.name]
@@ -241,13 +253,13 @@ def named_weights(operation: keras.Operation, changes: Mapping[str, Array]) -> d
 
 
 def _fresh(network: Graph, tensor: int, fresh: Callable[[int], Array]) -> Channels:
-    """The channels of a tensor that no rule has made."""
+    """New channels, all live, for an input or for the output of a layer without a rule."""
     shape, axis = network.shapes[tensor], _axis(network, tensor)
     return unknown(fresh((shape[axis] if shape else None) or 1), axis)
 
 
 def _axis(network: Graph, tensor: int) -> int:
-    """Where the channels are: as the first reader says that has a data format."""
+    """The channel axis of a tensor: that of the first layer behind it with a data format."""
     rank, tensors = len(network.shapes[tensor]), [tensor]
     for index in tensors:  # grows
         for call in network.readers.get(index, ()):
@@ -258,7 +270,7 @@ def _axis(network: Graph, tensor: int) -> int:
 
 
 def _dead_message(network: Graph, depends: Mapping[int, bool]) -> str:
-    """Name the first layer that cuts the way: constant output from a live input."""
+    """The error message; it names the first layer with a live input and a constant output."""
     behind = set(network.outputs)
     cuts = []
     for call in reversed(network.calls):
@@ -268,7 +280,7 @@ def _dead_message(network: Graph, depends: Mapping[int, bool]) -> str:
             if any(depends[i] for i in call.inputs):
                 cuts.append(call.name)
     return (
-        f"Model '{network.model.name}': no output depends on the input any more. "
+        f"Model '{network.model.name}': no output depends on the input. "
         f"The first layer whose outputs are all constant is '{cuts[-1]}'. "
         "Use a smaller alpha or tau, or a plan that keeps one of its kernels."
     )

@@ -1,8 +1,8 @@
-"""The rules by type of layer.
+"""The registry of rules, by type of layer.
 
-A rule serves exactly the types it was registered for: a subclass may do anything in its ``call``,
-so it needs a rule of its own. A type of a package that may not be there goes by the name under
-which Keras saves it.
+A rule applies to exactly the types it was registered for: a subclass may compute anything in its
+``call``, so it needs its own rule. A type from a package that may not be installed is registered
+by the name under which Keras saves it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ import keras
 from keras_structsparse.graph.channels.rule import Rule
 
 Kind = type[keras.Operation] | str
+"""A type of operation, or its registered name "package>Class"."""
 
 _rules: dict[Kind, Rule] = {}
 
 RULES: Mapping[Kind, Rule] = MappingProxyType(_rules)
+"""All registered rules, read-only."""
 
 
 def register(rule: Rule, *types: Kind) -> None:
-    """Let a rule serve some types of layers, from now on.
+    """Register a rule for some types of layers.
 
     Args:
         rule: The rule.
-        *types: The exact types, or the names "package>Class" under which
-            ``keras.saving.register_keras_serializable`` knows them; an earlier rule for one of
-            them is replaced.
+        *types: The exact types, or the names "package>Class" that
+            ``keras.saving.register_keras_serializable`` gives them. The rule replaces earlier
+            rules for these types.
 
     Raises:
         TypeError: One of ``types`` is neither a type of Keras operations nor such a name.
@@ -44,6 +46,18 @@ def register(rule: Rule, *types: Kind) -> None:
 
 
 def rule_for(operation: keras.Operation) -> Rule | None:
-    """The rule for the exact type of an operation; one for the type goes before one by name."""
+    """The rule for an operation: by its exact type, or else by its registered name.
+
+    Args:
+        operation: A layer or a bare operation.
+
+    Returns:
+        The rule; None if there is none.
+
+    Examples:
+        >>> from keras_structsparse.surgery import RULES
+        >>> rule_for(keras.layers.ReLU()) is RULES[keras.layers.ReLU]
+        True
+    """
     kind = type(operation)
     return _rules.get(kind) or _rules.get(keras.saving.get_registered_name(kind))

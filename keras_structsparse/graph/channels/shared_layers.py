@@ -1,8 +1,8 @@
-"""Layers with weights that are called more than once: one decision for all their calls.
+"""Shared layers: layers with weights that are called more than once.
 
-Such a layer has the same kernel everywhere, so it can lose a channel only at all calls together.
-An input channel counts as a constant only where it is the same constant at every call: what
-removed constants leave in the bias is then the same, too.
+All calls use the same kernel, so a channel can be removed only at all calls together. An input
+channel counts as constant only if it is the same constant at every call: then all calls need the
+same correction of the bias.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from keras_structsparse.graph.channels.rule import Channels, Flow, Site, channel
 from keras_structsparse.graph.functional_graph import Call, Graph
 
 Known = Mapping[int, tuple[Channels, ...]]
+"""By ``id`` of a shared layer, what holds for the channels of its inputs at all calls."""
 
 
 def common_site(
     site: Site, network: Graph, calls: Sequence[Call], known: Sequence[Channels] | None
 ) -> Site:
-    """A call as it looks from all calls of its layer.
+    """Replace what holds for one call site by what holds for all calls of its layer.
 
     Args:
-        site: The call.
+        site: The call site.
         network: The graph.
         calls: All calls of the layer.
-        known: What is known of the inputs at all calls; without it, they count as live.
+        known: The channels of the inputs as :func:`common_channels` returned them; None if
+            unknown, then all input channels count as live.
 
     Returns:
-        The site with the channel numbers of its own inputs.
+        The site, with the channel numbers of its own inputs.
     """
     inputs = tuple(
         own.passed(live=np.ones(len(own), bool))
@@ -47,13 +49,20 @@ def common_site(
 
 
 def _common_shape(shapes: Sequence[Shape], axis: int) -> Shape:
-    """The sizes that all shapes share, channels last; the others count as unknown."""
+    """The sizes that all shapes have in common, channels last; None for the others."""
     sides = zip(*shapes, strict=True)
     return channels_last(tuple(s[0] if len(set(s)) == 1 else None for s in sides), axis)
 
 
 def common_channels(inputs: Sequence[tuple[Channels, ...]]) -> tuple[Channels, ...]:
-    """What is known of the inputs of a layer at all its calls, from the inputs at each."""
+    """What holds for the inputs of a layer at all its calls.
+
+    Args:
+        inputs: For each call, the channels of each input.
+
+    Returns:
+        For each input, its channels; a channel is constant if it is the same constant everywhere.
+    """
     return tuple(_common(calls) for calls in zip(*inputs, strict=True))
 
 
@@ -66,11 +75,21 @@ def _common(calls: Sequence[Channels]) -> Channels:
 
 
 def joined(flow: Flow, site: Site, other: Flow, other_site: Site) -> Flow:
-    """A flow whose channels are kept or removed together with those of another call."""
+    """Join the channels of a call to those of another call of the same layer.
+
+    Args:
+        flow: The flow of the call.
+        site: The call site.
+        other: The flow of the other call.
+        other_site: Its call site.
+
+    Returns:
+        The flow; its channels are kept or removed together with those of the other call.
+    """
     pairs = [(a.ids, b.ids) for a, b in zip(other_site.inputs, site.inputs, strict=True)]
     return replace(flow, joins=(*flow.joins, *pairs, (other.output.ids, flow.output.ids)))
 
 
 def constants(known: Known) -> int:
-    """How many channels are known to be constants."""
+    """The number of channels that are known to be constant."""
     return sum(int((~channels.live).sum()) for sides in known.values() for channels in sides)
