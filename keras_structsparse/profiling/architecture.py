@@ -1,4 +1,4 @@
-"""The architecture of a network: its depth, layer widths and kernel sizes, and what it costs."""
+"""The architecture of a network: depth, widths, kernel sizes, parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.functional_graph import Graph
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.profile import profile
 from keras_structsparse.profiling.summaries import Profile
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the method's Table 1 lists of a network.
+    """The properties of a network that Table 1 of the paper lists.
 
     Attributes:
-        depth: Most layers with kernels on a path from an input to an output, the classifier among
-            them; 1x1 convolutions of shortcuts lie on shorter paths.
-        widths: The different widths of its convolutions, ascending.
-        sizes: The different sides of their kernels, ascending.
-        params: Learned parameters: without moving statistics.
-        multiply_adds: For one example (eq. 10).
+        depth: The largest number of layers with kernels on a path from an input to an output,
+            including the classifier; 1x1 convolutions of shortcuts are on shorter paths.
+        widths: The distinct widths of the convolutions, ascending.
+        sizes: The distinct sides of their kernels, in positions, ascending.
+        params: Number of trainable parameters.
+        multiply_adds: Multiply-adds for one example (eq. 10).
     """
 
     depth: int
@@ -35,11 +35,11 @@ class Architecture:
 
 
 def architecture(model: keras.Model, input_shape: Sequence[int] | None = None) -> Architecture:
-    """Read the architecture off a network.
+    """Summarize the architecture of a network.
 
     Args:
         model: A functional or built Sequential model.
-        input_shape: (height, width, channels) where the model leaves them open.
+        input_shape: (height, width, channels), if the model leaves them open.
 
     Returns:
         The architecture.
@@ -53,10 +53,11 @@ def architecture(model: keras.Model, input_shape: Sequence[int] | None = None) -
         >>> found.depth, found.widths, found.sizes
         (20, (16, 32, 64), (1, 3))
     """
-    costs = profile(model, input_shape)
+    found = PrunableLayers.of(model)
+    costs = profile(found, input_shape)
     convolutions = [layer for layer in costs.layers if layer.kernels and layer.size]
     return Architecture(
-        depth=_depth(functional_graph.read(model), costs),
+        depth=_depth(found.graph, costs),
         widths=tuple(sorted({layer.kernels for layer in convolutions})),
         sizes=tuple(sorted({side for layer in convolutions for side in layer.size})),
         params=sum(math.prod(weight.shape) for weight in model.trainable_weights),
@@ -65,10 +66,10 @@ def architecture(model: keras.Model, input_shape: Sequence[int] | None = None) -
 
 
 def _depth(network: Graph, costs: Profile) -> int:
-    """The longest path, counted in layers with kernels."""
-    weighty = {layer.name for layer in costs.layers if layer.kernels}
+    """The number of layers with kernels on the longest path."""
+    counted = {layer.name for layer in costs.layers if layer.kernels}
     depths = dict.fromkeys(network.inputs, 0)
     for call in network.calls:
         before = max((depths.get(tensor, 0) for tensor in call.inputs), default=0)
-        depths.update(dict.fromkeys(call.outputs, before + (call.name in weighty)))
+        depths.update(dict.fromkeys(call.outputs, before + (call.name in counted)))
     return max(depths[tensor] for tensor in network.outputs)

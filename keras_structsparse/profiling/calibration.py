@@ -1,8 +1,8 @@
-"""What operations cost on this machine, for the cost model of surgery.
+"""Calibrate the cost model of surgery on this machine.
 
-Small networks are timed in turns, and ``time = overhead + a multiply_adds + b elements_written +
-c operations`` is fitted to them, with the kernels of convolutions counted in blocks of several
-sizes: the one that explains the times best counts. Surgery needs it, ``b / a`` and ``c / a``.
+Small networks are timed in turns. The model ``time = overhead + a * multiply_adds + b *
+elements_written + c * operations`` is fitted to the times, once for each of several block sizes,
+with widths rounded up to blocks. The block of the best fit, ``b / a`` and ``c / a`` are the costs.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from keras import layers
 
 from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.errors import CostsError
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.channels.costs import Costs, filled
+from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers, graph_of
 from keras_structsparse.profiling.latency import latency
 from keras_structsparse.profiling.profile import profile
 
 Stage = Callable[[Tensor], Tensor]
+"""Some layers that keep the shape of a feature map."""
 
 MAPS = ((7, 64), (14, 16), (14, 40), (14, 64), (28, 8), (28, 20), (28, 32))
-"""Sides and channels of the maps that the networks work on."""
+"""Side and channels of the feature maps of the networks."""
 
 BLOCKS = (1, 4, 8, 16, 32)
-"""Numbers of kernels that may be computed at once."""
+"""Candidates for the number of kernels that the runtime computes at once."""
 
 DEPTHS = (2, 8)
-"""Stages of a network: with two depths, starting a network and starting a layer come apart."""
+"""Numbers of stages: two depths separate the cost of a network from that of a layer."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Calibration:
     """Measured costs.
 
     Attributes:
-        costs: What surgery takes, for one example in a batch of ``batch_size``.
-        nanoseconds: The time of one multiply-add.
-        error: Root mean square of the relative error of the fitted times.
-        batch_size: Examples in a batch.
-        backend: The backend that was timed.
-        networks: Number of networks that were timed.
+        costs: The cost model for surgery, for one example in a batch of ``batch_size``.
+        nanoseconds: The time of one multiply-add, in nanoseconds.
+        error: Root mean square of the relative errors of the fitted times.
+        batch_size: Number of examples per batch.
+        backend: The timed backend.
+        networks: Number of timed networks.
     """
 
     costs: Costs
@@ -57,7 +58,7 @@ class Calibration:
     networks: int
 
     def to_json(self) -> str:
-        """The costs, and how they were measured, as :meth:`Costs.from_json` reads them."""
+        """The costs as JSON text, which :meth:`Costs.from_json` reads, with the measurement."""
         return self.costs.to_json(
             batch_size=self.batch_size,
             backend=self.backend,
@@ -76,18 +77,19 @@ class Calibration:
 
 
 def calibrate(batch_size: int = 1, repeats: int = 20) -> Calibration:
-    """Measure what operations cost on this machine with the current backend.
+    """Measure the costs of operations on this machine with the current backend.
 
     Args:
-        batch_size: Examples in a batch: the one that the pruned network will run with.
-        repeats: Runs of each network; the quarter of the fastest counts, as other load only adds.
+        batch_size: Number of examples per batch, as the pruned network will be used.
+        repeats: Runs of each network. The first quartile of its times is used, since other load on
+            the machine can only increase them.
 
     Returns:
-        The costs and how well they explain the times.
+        The costs and the error of the fit.
 
     Raises:
         CostsError: The times do not grow with the multiply-adds: the machine is too busy.
-        ValueError: ``batch_size`` or ``repeats`` is no whole number >= 1.
+        ValueError: ``batch_size`` or ``repeats`` is not a whole number >= 1.
     """
     found = networks()
     rows = latency(found, (batch_size,), repeats)
@@ -98,27 +100,28 @@ def calibrate(batch_size: int = 1, repeats: int = 20) -> Calibration:
 def calibrated(
     found: Sequence[keras.Model], seconds: Array, batch_size: int, backend: str
 ) -> Calibration:
-    """The costs that explain measured times, wherever these were measured.
+    """Fit the cost model to times that may have been measured on another machine.
 
     Args:
         found: The networks, those of :func:`networks`.
-        seconds: The time of each for a batch (networks,).
-        batch_size: Examples in a batch.
-        backend: What ran them.
+        seconds: The time of one batch for each network, in seconds (networks,).
+        batch_size: Number of examples per batch.
+        backend: The name of the runtime.
 
     Returns:
-        The costs and how well they explain the times.
+        The costs and the error of the fit.
 
     Raises:
         CostsError: The times do not grow with the multiply-adds: the machine is too busy.
     """
+    read = [PrunableLayers.of(model) for model in found]
     fits = {
-        block: fit(np.array([_counts(model, batch_size, block) for model in found]), seconds)
+        block: fit(np.array([_counts(model, batch_size, block) for model in read]), seconds)
         for block in BLOCKS
     }
     block = min(fits, key=lambda block: fits[block][1])
-    prices, error = fits[block]
-    _, work, move, start = (float(price) for price in prices)
+    coefficients, error = fits[block]
+    _, work, move, start = (float(coefficient) for coefficient in coefficients)
     if not work:
         raise CostsError(
             "calibrate: expected times that grow with the multiply-adds. Received times that do "
@@ -135,39 +138,41 @@ def calibrated(
 
 
 def fit(counts: Array, seconds: Array) -> tuple[Array, float]:
-    """Prices >= 0 with the least relative error of ``counts @ prices``.
+    """Nonnegative least squares for the relative errors of ``counts @ coefficients``.
 
     Args:
-        counts: How often each network pays each price (networks, prices).
+        counts: The features of each network (networks, features).
         seconds: The times (networks,).
 
     Returns:
-        The prices, and the root mean square of the relative error.
+        The coefficients (features,), all >= 0, and the root mean square of the relative errors.
 
     Examples:
-        >>> prices, error = fit(np.array([[1.0, 0.0], [1.0, 2.0], [1.0, 4.0]]), np.array([1, 2, 3]))
-        >>> prices.round(6).tolist(), round(error, 6)
+        >>> counts = np.array([[1.0, 0.0], [1.0, 2.0], [1.0, 4.0]])
+        >>> coefficients, error = fit(counts, np.array([1, 2, 3]))
+        >>> coefficients.round(6).tolist(), round(error, 6)
         ([1.0, 0.5], 0.0)
     """
     relative = counts / seconds[:, None]
     best = np.zeros(counts.shape[1]), 1.0
-    # Few prices: the best choice of those that are not 0 is found by trying all.
+    # There are few features, so all choices of the nonzero coefficients are tried.
     for used in itertools.product((False, True), repeat=counts.shape[1]):
         chosen = np.flatnonzero(used)
-        prices = np.zeros(counts.shape[1])
-        prices[chosen] = np.linalg.lstsq(relative[:, chosen], np.ones(len(seconds)), rcond=None)[0]
-        error = float(np.sqrt(np.mean((relative @ prices - 1) ** 2)))
-        if (prices >= 0).all() and error < best[1]:
-            best = prices, error
+        solution = np.linalg.lstsq(relative[:, chosen], np.ones(len(seconds)), rcond=None)[0]
+        coefficients = np.zeros(counts.shape[1])
+        coefficients[chosen] = solution
+        error = float(np.sqrt(np.mean((relative @ coefficients - 1) ** 2)))
+        if (coefficients >= 0).all() and error < best[1]:
+            best = coefficients, error
     return best
 
 
-def _counts(model: keras.Model, batch_size: int, block: int) -> tuple[float, ...]:
-    """What a run of a network pays for: itself, multiply-adds, elements written, operations.
+def _counts(model: ModelLike, batch_size: int, block: int) -> tuple[float, ...]:
+    """The features of a run of a network: 1, multiply-adds, elements written, and operations.
 
-    The multiply-adds are those of convolutions whose kernels fill their blocks.
+    The multiply-adds are those of convolutions with widths rounded up to multiples of ``block``.
     """
-    network = functional_graph.read(model)
+    network = graph_of(model)
     written = sum(
         math.prod(side or 1 for side in network.shapes[call.outputs[0]][1:])
         for call in network.calls
@@ -183,7 +188,7 @@ def _counts(model: keras.Model, batch_size: int, block: int) -> tuple[float, ...
 
 
 def networks() -> Mapping[str, keras.Model]:
-    """The networks that are timed, by name."""
+    """The networks that :func:`calibrate` times, by name."""
     return {
         f"{name}, {side}x{side}x{width}, {depth} stages": _chain(stage, side, width, depth)
         for name, stage in STAGES.items()
@@ -205,7 +210,7 @@ def _convolution(size: int, tensor: Tensor, share: int = 1) -> Tensor:
 
 
 def _parts(tensor: Tensor) -> Tensor:
-    """A layer split by size."""
+    """A layer that surgery has split by size."""
     return layers.Concatenate()([_convolution(size, tensor, share=2) for size in (3, 1)])
 
 

@@ -1,7 +1,7 @@
-"""What surgery would leave of a network, counted without building it.
+"""Estimate the multiply-adds of the pruned network without building it.
 
-Rebuilding a network takes a quarter of a second and more: too long for a check every few steps of
-training. Here only widths and sizes follow the channels, which takes a few milliseconds.
+Building the pruned network takes a quarter of a second or more, too long for a check every few
+training steps. The estimate propagates only widths and sizes, which takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Sizes = Mapping[str, Sequence[int]]
 
 
 def remaining(model: ModelLike, sizes: Sizes, realize: str = "auto") -> dict[str, int]:
-    """The multiply-adds of each layer that surgery would leave, as :class:`Estimate` counts them.
+    """The multiply-adds of each layer after surgery, as :class:`Estimate` counts them.
 
     Args:
         model: A functional or built Sequential model, or its prunable layers.
-        sizes: The sizes of the kernels, by layer; layers that are not named are kept as they are.
+        sizes: The sizes of the kernels, by layer; layers that are not named do not change.
         realize: As for :func:`keras_structsparse.prune`.
 
     Returns:
-        By name of the layer; layers without multiply-adds are left out.
+        Multiply-adds for one example by name of the layer; layers without any are left out.
 
     Raises:
-        ModelError: The size of a map is open.
+        ModelError: The model has no graph, or the size of a map is open.
 
     Examples:
         >>> import keras
@@ -54,9 +54,9 @@ class _Work:
     Attributes:
         step: What the call does to channels.
         whole: Its multiply-adds before surgery.
-        kernel: Shape of its kernel, if its kernels can be removed one by one; else None.
-        fixed: Whether the estimate takes the kernels as they are: the layer is called more than
-            once, or makes an output of the model.
+        kernel: Shape (*spatial, in, out) of its kernel, if the layer is prunable; else None.
+        fixed: Whether the estimate keeps all its kernels: the layer is called more than once, or
+            computes an output of the model.
     """
 
     step: ChannelStep
@@ -71,12 +71,13 @@ class _Work:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The multiply-adds (eq. 10) of each layer that surgery would leave, approximately.
+    """Estimates the multiply-adds (eq. 10) of each layer after surgery.
 
-    A channel counts as live where a kept kernel reads a live channel; the rules of surgery say how
-    calls pass channels on. All sides of a sum keep the channels of the sum. Layers are cropped to
-    their largest kernels, or split where that pays, as :func:`keras_structsparse.prune` does.
-    Carriers of constants, and windows that are kept larger to do without padding, are left out.
+    A channel counts as live if a kept kernel that reads a live channel computes it; the rules of
+    surgery say how calls pass channels on. All summands keep the channels of a sum. Layers are
+    cropped to their largest kernels, or split if that costs less, as in
+    :func:`keras_structsparse.prune`. Not counted are carrier channels, and larger windows that
+    surgery keeps to avoid padding.
 
     Attributes:
         found: The prunable layers of the model.
@@ -102,13 +103,13 @@ class Estimate:
         return cls(found, tuple(_work(found, step) for step in found.channels.steps), realize)
 
     def remaining(self, sizes: Sizes) -> dict[str, int]:
-        """The multiply-adds that are left.
+        """The multiply-adds of each layer after surgery.
 
         Args:
-            sizes: The sizes of the kernels, by layer; other layers are kept as they are.
+            sizes: The sizes of the kernels, by layer; layers that are not named do not change.
 
         Returns:
-            By name of the layer; layers without multiply-adds are left out.
+            Multiply-adds for one example by name of the layer; layers without any are left out.
         """
         kernels = [_sizes(work, sizes) for work in self.work]
         kept = self._kept(self._live(kernels), kernels)
@@ -120,7 +121,7 @@ class Estimate:
         return {name: left for name, left in found.items() if left}
 
     def _live(self, kernels: Sequence[Array | None]) -> Array:
-        """For each number of a channel, whether it depends on the input."""
+        """For each channel number, whether the channel depends on the input."""
         live = np.ones(len(self.found.channels.kept), bool)
         for work, sizes in zip(self.work, kernels, strict=True):
             step = work.step
@@ -136,7 +137,7 @@ class Estimate:
         return live
 
     def _kept(self, live: Array, kernels: Sequence[Array | None]) -> Array:
-        """The live channels that something reads, and those that a sum needs on all its sides."""
+        """The live channels that are read, including those that summands need for their sum."""
         kept = np.zeros(len(live), bool)
         for tensor in self.found.graph.outputs:
             ids = self.found.channels.channels[tensor]
@@ -149,7 +150,7 @@ class Estimate:
                 for ids in step.inputs:
                     kept[ids] |= live[ids]
             for ids in step.merged:
-                # A side whose channels are all constant is removed from the sum.
+                # Surgery removes a summand whose channels are all constant.
                 kept[ids] |= kept[step.outputs[0]] & live[ids].any()
         return kept
 
@@ -168,7 +169,7 @@ def _passes(step: ChannelStep) -> bool:
 
 
 def _sizes(work: _Work, sizes: Sizes) -> Array | None:
-    """The sizes of the kernels of a layer; None where kernels cannot be removed one by one."""
+    """The sizes of the kernels of a layer (out,); None if the layer is not prunable."""
     if work.kernel is None:
         return None
     whole = np.full(work.kernel[-1], max(work.kernel[:-2], default=1))
@@ -176,7 +177,7 @@ def _sizes(work: _Work, sizes: Sizes) -> Array | None:
 
 
 def _share(work: _Work, kept: Array, sizes: Array | None, realize: str) -> float:
-    """The share of a layer's multiply-adds that is left."""
+    """The fraction of the multiply-adds of a call that remains."""
     outputs = kept[work.step.outputs[0]]
     if work.kernel is None or sizes is None:
         return float(outputs.mean())
@@ -187,7 +188,7 @@ def _share(work: _Work, kept: Array, sizes: Array | None, realize: str) -> float
 
 
 def _entries(shape: Sequence[int], inputs: int, sizes: Array, places: int, realize: str) -> int:
-    """The entries of the kernels that are left, as surgery would cut the layer."""
+    """The number of kernel entries of the pruned layer, which may be split by size."""
     realization = REALIZE[realize]
 
     def area(size: int) -> int:

@@ -1,4 +1,4 @@
-"""How alike the kernels of a layer are."""
+"""The correlation of the kernels of a layer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from keras_structsparse._typing import Array
 
 
 def mean_correlation(kernel: Array) -> float:
-    """The mean absolute correlation over all pairs of kernels that are not zero.
+    """The mean absolute Pearson correlation over all pairs of kernels.
 
-    Two kernels are correlated as two samples of their entries, over positions and input channels.
-    Near 0 the kernels have nothing in common; at 1 every one is another's multiple, but for a
-    constant.
+    The samples are the entries of a kernel, over positions and input channels. A value near 0 means
+    that the kernels are uncorrelated; 1 means that each is a multiple of the others, up to a
+    constant. Constant kernels, and so kernels of zeros, are left out.
 
     Args:
-        kernel: (*spatial, in, out).
+        kernel: Array (*spatial, in, out).
 
     Returns:
-        A number in [0, 1]; nan if fewer than two kernels vary.
+        A number in [0, 1]; nan if fewer than two kernels are left.
 
     Examples:
         >>> kernels = np.array([[1.0, 2.0, 0.0], [2.0, 4.1, 0.0], [0.0, 0.3, 0.0]])
@@ -30,7 +30,7 @@ def mean_correlation(kernel: Array) -> float:
         nan
     """
     *others, width = kernel.shape
-    # Not -1: a layer may have no kernels left.
+    # Not -1: a layer may have no kernels.
     rows = np.asarray(kernel, np.float64).reshape(math.prod(others), width).T
     centred = rows - rows.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
@@ -39,6 +39,6 @@ def mean_correlation(kernel: Array) -> float:
     if count < 2:
         return float("nan")
     units = centred[varying] / lengths[varying, None]
-    # Every kernel is one with itself.
+    # The correlation of each kernel with itself is 1.
     total = np.abs(units @ units.T).sum() - count
     return float(min(max(total / (count * (count - 1)), 0.0), 1.0))

@@ -1,4 +1,4 @@
-"""Read the kernels of a model while it trains, without reading its graph again."""
+"""Read and write the kernels of a model during training, without reading its graph again."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from keras_structsparse.profiling.kernel_correlation import mean_correlation
 from keras_structsparse.surgery.thresholds import threshold_norms
 
 KernelState = Mapping[str, tuple[Array, Array | None]]
-"""By layer the kernel, and the scale of its batch normalisation or None."""
+"""By layer its kernel (*spatial, in, out) and the gamma (out,) of its normalisation, or None."""
 
 
 @dataclass(frozen=True)
 class KernelReader:
-    """Reads and writes the kernels of prunable layers, with the scales that hide their norms.
+    """Reads and writes the kernels of prunable layers and the gammas of their normalisations.
 
     Attributes:
         found: The prunable layers of the model.
+
+    Examples:
+        >>> stack = [keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3, name="conv")]
+        >>> reader = KernelReader(PrunableLayers.of(keras.Sequential(stack)))
+        >>> reader.sizes(reader.state(), tau=0.0)
+        {'conv': array([3, 3])}
+        >>> reader.sizes(reader.state(), tau=1e3)
+        {'conv': array([0, 0])}
     """
 
     found: PrunableLayers
@@ -35,31 +43,35 @@ class KernelReader:
 
     @property
     def norms(self) -> Mapping[str, keras.Layer]:
-        """The paired batch normalisations that have a scale, by name of the layer."""
+        """The paired batch normalisations that have a gamma, by name of the layer."""
         return self.found.scaled_norms
 
     def state(self) -> KernelState:
-        """Copies of all kernels and scales."""
+        """Copies of all kernels and gammas."""
         return {name: self.layer_state(name) for name in self.layers}
 
     def layer_state(self, name: str) -> tuple[Array, Array | None]:
-        """Copies of the kernel and the scale of one layer."""
+        """Copies of the kernel and the gamma of one layer."""
         gamma = _copy(self.norms[name].gamma) if name in self.norms else None
         return _copy(self.layers[name].kernel), gamma
 
     def assign(self, state: KernelState) -> None:
-        """Write kernels and scales back."""
+        """Write kernels and gammas to the model.
+
+        Args:
+            state: What :meth:`state` returned, or a part of it.
+        """
         for name, (kernel, gamma) in state.items():
             self.layers[name].kernel.assign(kernel)
             if gamma is not None:
                 self.norms[name].gamma.assign(gamma)
 
     def reached(self, name: str, groups: str) -> Array:
-        """The sizes (groups + 1,) of a layer's kernels with 0, 1, ... groups left."""
+        """The sizes (groups + 1,) of kernels of a layer with 0, 1, ... nonzero groups."""
         return np.array([0, *kernel_supports.sizes(self.layers[name].kernel.shape[:-2], groups)])
 
     def sizes(self, state: KernelState, tau: float, groups: str = "half_ring") -> dict[str, Array]:
-        """The sizes of all kernels whose group norms exceed a threshold, as :func:`plan` has them.
+        """The sizes of all kernels at a threshold, as in :func:`keras_structsparse.plan`.
 
         Args:
             state: What :meth:`state` returned.
@@ -73,18 +85,18 @@ class KernelReader:
         return {name: self.reached(name, groups)[count] for name, count in counts.items()}
 
     def correlations(self, state: KernelState, sizes: Mapping[str, Array]) -> dict[str, float]:
-        """The mean correlation of the kernels that are left, as :func:`mean_correlation` has it.
+        """The mean correlation of the kernels of size 1 and above in each layer.
 
         Args:
             state: What :meth:`state` returned.
             sizes: What :meth:`sizes` returned.
 
         Returns:
-            By layer a number; nan where fewer than two kernels are left.
+            By layer the result of :func:`mean_correlation`.
         """
         return {n: mean_correlation(kernel[..., sizes[n] > 0]) for n, (kernel, _) in state.items()}
 
 
 def _copy(variable: keras.Variable) -> Array:
-    # A copy: what convert_to_numpy returns may share its memory with the variable.
+    # A copy: the result of convert_to_numpy may share its memory with the variable.
     return np.array(keras.ops.convert_to_numpy(variable))

@@ -1,4 +1,4 @@
-"""How long networks take on this machine, measured in turns."""
+"""The latency of networks on this machine, measured in turns."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import ModelError
 
 Inputs = Any
+"""Arrays in the structure that a model takes."""
+
 Run = Callable[[], Any]
 
 WARM_UP = 3
+"""Runs before the timed ones, which include the compilation."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """The time one network takes for one batch.
+    """The latency of one network at one batch size.
 
     Attributes:
-        name: What the caller named the network.
-        batch_size: Examples in a batch.
-        median: Milliseconds per batch.
-        quartiles: The first and third quartile, milliseconds per batch.
-        repeats: Number of batches that were timed.
+        name: The name that the caller gave to the network.
+        batch_size: Number of examples per batch.
+        median: The median time, in milliseconds per batch.
+        quartiles: The first and the third quartile, in milliseconds per batch.
+        repeats: Number of timed batches.
     """
 
     name: str
@@ -47,22 +50,23 @@ def latency(
 ) -> tuple[Latency, ...]:
     """Time the compiled inference of networks, in turns in this process.
 
-    A machine's speed drifts: so every round runs each network once, from the host's memory to the
-    host's memory, each round starting with another one. The first runs, which compile, are not
-    timed.
+    The speed of a machine drifts, so every round runs each network once, and each round starts
+    with another network. A run includes the transfer of inputs and outputs between host and device.
+    The first runs, which compile the network, are not timed.
 
     Args:
-        models: The networks by name, of one input or several.
-        batch_sizes: Examples in a batch.
-        repeats: Batches to time for each network and batch size.
-        input_shape: (height, width, channels) for networks of one input that leave them open.
+        models: The networks by name, with one input or several.
+        batch_sizes: Numbers of examples per batch.
+        repeats: Number of timed batches for each network and batch size.
+        input_shape: (height, width, channels), for networks of one input that leave them open.
 
     Returns:
-        A row for each batch size and network, in the order given.
+        A row for each batch size and network, in the given order.
 
     Raises:
         ModelError: A model is not built, or a size of its input is open.
-        ValueError: ``repeats`` or a batch size is no whole number >= 1, or there are no models.
+        ValueError: ``repeats`` or a batch size is not a whole number >= 1, or there are no
+            models.
 
     Examples:
         >>> inputs = keras.Input((4,))
@@ -90,7 +94,7 @@ def _row(name: str, batch_size: int, seconds: Array) -> Latency:
 
 
 def _timed(runs: Sequence[Run], repeats: int) -> Array:
-    """Seconds (repeats, runs)."""
+    """The times of runs in turns, in seconds (repeats, runs)."""
     for run in runs:
         for _ in range(WARM_UP):
             run()
@@ -110,7 +114,7 @@ def _timed(runs: Sequence[Run], repeats: int) -> Array:
 def _inputs(
     name: str, model: keras.Model, batch_size: int, input_shape: Sequence[int] | None
 ) -> Inputs:
-    """The same random numbers at every call, in the structure that the model takes."""
+    """Random inputs in the structure that the model takes; the same numbers at every call."""
     if not getattr(model, "inputs", None):
         raise ModelError(f"models['{name}']: expected a built model. Received: {model!r}")
     # A Sequential has no `input` before it has been called as a layer.
@@ -181,7 +185,7 @@ def _eager(model: keras.Model, inputs: Inputs) -> Run:
 
 
 def _to_host(outputs: Any) -> Any:
-    """Waits until the device is done."""
+    """Copy outputs to the host, which waits until the device has finished."""
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 

@@ -1,4 +1,4 @@
-"""Multiply-adds of single layers, and the shapes of the tensors between them."""
+"""Multiply-adds of single layers, and the shapes of all tensors of a network."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from keras_structsparse.graph.prunable_layers import KERNEL_LAYERS
 
 @functools.singledispatch
 def multiply_adds(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> int | None:
-    """Multiply-adds of one call of a layer, for one example.
+    """The multiply-adds of one call of a layer, for one example.
 
     Args:
-        layer: The layer; its type decides the rule.
+        layer: The layer; its type selects the formula.
         call: The call.
-        shapes: Shape of every tensor, batch axis first.
+        shapes: The shape of every tensor, batch axis first.
 
     Returns:
-        The count; None for an unknown type that may hide a matrix product.
+        The count; None for an unknown type that may compute a matrix product.
 
     Raises:
         ModelError: The size of the map is open.
@@ -57,7 +57,7 @@ _COUNTS = {
     _at_outputs: (*KERNEL_LAYERS, kl.DepthwiseConv1D, kl.DepthwiseConv2D),
     _at_inputs: (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),
     _separable: (kl.SeparableConv1D, kl.SeparableConv2D),
-    # Weights of two axes, but no matrix product.
+    # Their weights may have two axes, but there is no matrix product.
     _nothing: (kl.Embedding, kl.PReLU, kl.BatchNormalization, kl.LayerNormalization),
 }
 for _count, _kinds in _COUNTS.items():
@@ -66,7 +66,7 @@ for _count, _kinds in _COUNTS.items():
 
 
 def _places(call: Call, shape: Shape) -> int:
-    """Number of positions of a map."""
+    """The number of positions of a feature map."""
     sides = spatial_shape(call.operation, shape)
     if None in sides:
         raise ModelError(
@@ -80,14 +80,14 @@ def _places(call: Call, shape: Shape) -> int:
 
 
 def shapes_of(network: Graph, input_shape: Sequence[Any] | None) -> Mapping[int, Shape]:
-    """The shape of every tensor, batch axis first; derived anew from ``input_shape``.
+    """The shape of every tensor, batch axis first, for given shapes of the inputs.
 
     Args:
-        network: The network.
-        input_shape: As in :func:`keras_structsparse.profile`.
+        network: The graph.
+        input_shape: As for :func:`keras_structsparse.profile`; None for the shapes of the graph.
 
     Returns:
-        Shapes by tensor index.
+        The shapes by index of the tensor.
 
     Raises:
         ModelError: ``input_shape`` does not fit the model.

@@ -1,4 +1,4 @@
-"""The efficient frontier of value against cost, and a choice on it. Plain numbers only."""
+"""The Pareto front of value against cost, and the choice of a point. Plain numbers only."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from keras_structsparse._validation import finite
 Point = tuple[float, float]
 
 ROUNDING = 1e-9
-"""0.91 - 0.90 is a little more than 0.01: differences below this do not count."""
+"""Tolerance of comparisons: in floating point 0.91 - 0.90 is slightly above 0.01."""
 
 
 class TrainedPoint(Protocol):
-    """One network of a sweep, as the figures need it; any object with these attributes is one."""
+    """One network of a sweep, as figures need it: any object with these attributes."""
 
     @property
     def alpha(self) -> float:
-        """The penalty's weight."""
+        """The weight of the penalty."""
 
     @property
     def multiply_adds_fraction(self) -> float:
-        """Multiply-adds left; 1 for the dense network."""
+        """The remaining fraction of the multiply-adds; 1 for the dense network."""
 
     @property
     def accuracy_at_surgery(self) -> float:
-        """Test accuracy right after surgery, 0 to 1."""
+        """Test accuracy after surgery, before fine-tuning, from 0 to 1."""
 
     @property
     def accuracy_finetuned(self) -> float | None:
-        """Test accuracy after fine-tuning; None where there was none."""
+        """Test accuracy after fine-tuning, from 0 to 1; None without fine-tuning."""
 
 
 def pareto(points: Sequence[Point]) -> tuple[int, ...]:
-    """The points that no other point beats.
+    """The Pareto front: the points that no other point dominates.
 
-    A point is beaten if another costs no more and is worth no less, and differs in one of them.
+    A point dominates another if its cost is not higher, its value is not lower, and they differ.
 
     Args:
-        points: (cost, value) of each point: multiply-adds and accuracy, say.
+        points: (cost, value) of each point, such as multiply-adds and accuracy.
 
     Returns:
-        Indices of the unbeaten points, cheapest first; of equal points all, in the given order.
+        The indices of the points on the front, cheapest first; equal points in the given order.
 
     Raises:
         ValueError: A number is NaN or infinite.
@@ -68,18 +68,18 @@ def choose(
     reference: float | None = None,
     max_cost: float | None = None,
 ) -> int:
-    """The point to take: the cheapest that is good enough, or the best that is cheap enough.
+    """Choose the cheapest point with a small drop in value, or the best one at a limited cost.
 
     Args:
         points: (cost, value) of each point.
-        max_drop: Take the cheapest point whose value is at most this much below ``reference``,
-            in the units of the values.
-        reference: What ``max_drop`` counts from: the dense network's value. None: the best value
-            among the points.
-        max_cost: Take the point of the highest value among those that cost at most this.
+        max_drop: Choose the cheapest point whose value is at most this far below ``reference``, in
+            the unit of the values.
+        reference: The value of the dense network; None for the highest value of the points.
+        max_cost: Choose the point of the highest value among those with at most this cost.
 
     Returns:
-        Its index. Among equals the one of higher value, or lower cost, and then the first.
+        The index of the point. Ties are broken by the higher value or the lower cost, then by the
+        given order.
 
     Raises:
         ValueError: No point qualifies, a number is NaN or infinite, or not exactly one of
@@ -135,7 +135,7 @@ def _first(
     fits: Callable[[float, float], bool],
     order: Callable[[float, float], tuple[float, float]],
 ) -> int | None:
-    """The index of the least fitting point in an order; None where none fits."""
+    """The index of the first point, in an order, that fits; None if none does."""
     fitting = (index for index, point in enumerate(points) if fits(*point))
     return min(fitting, key=lambda index: (*order(*points[index]), index), default=None)
 

@@ -1,4 +1,4 @@
-"""Multiply-adds and parameters of a network, layer by layer, and what surgery saved."""
+"""Multiply-adds and parameters of networks, layer by layer, before and after surgery."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ def profile(
 ) -> Profile:
     """Count the multiply-adds (eq. 10) and weights of a network.
 
-    A convolution makes ``positions x inputs x kernels x size`` multiply-adds, with the positions
-    of its OUTPUT map and, in a grouped layer, the inputs of one group; a transposed convolution
-    the same with the positions of its INPUT map, whose every entry meets the whole kernel. Padding
-    counts as if it were data; biases, activations and normalisations are not counted.
+    A convolution computes ``positions x inputs x kernels x size`` multiply-adds, with the positions
+    of its output map; in a grouped layer the inputs are those of one group. A transposed
+    convolution has the positions of its input map instead, since each of its entries is multiplied
+    by the whole kernel. Zero padding is counted like data. Biases, activations and normalisations
+    are not counted.
 
     Args:
-        model: A functional or built Sequential model.
-        input_shape: (height, width, channels) where the model leaves them open; for a model of
-            several inputs one such shape for each, in the order of ``model.inputs``.
+        model: A functional or built Sequential model, or its prunable layers.
+        input_shape: (height, width, channels), if the model leaves them open; for a model with
+            several inputs one such shape each, in the order of ``model.inputs``.
 
     Returns:
-        The profile, per example: the batch axis does not count.
+        The profile for one example.
 
     Raises:
         ModelError: The model has no graph, a layer's size is open, or ``input_shape`` does not
@@ -161,5 +162,5 @@ def _layer_profile(
 
 
 def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
-    """The sides of a kernel; layers of other packages may give one number."""
+    """The sides of a kernel; layers of other packages may have a single number."""
     return (size,) if isinstance(size, int) else tuple(size)

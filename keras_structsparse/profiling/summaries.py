@@ -1,4 +1,4 @@
-"""What a network costs, layer by layer, as values, tables and JSON."""
+"""Profiles and comparisons of networks as values, tables and JSON."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from dataclasses import asdict, dataclass
 from keras_structsparse._typing import Shape
 
 Pair = tuple[int, int]
+"""A number before and after surgery."""
 
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """What one layer costs.
+    """The multiply-adds and parameters of one layer.
 
     Attributes:
-        name: Name of the layer; with the names of the nested models around it, joined by "/".
+        name: Name of the layer; names of nested models around it come first, joined by "/".
         kind: Its type.
-        kernels: Number of kernels: its output channels; 0 for layers that have none.
-        size: Sides of a kernel; empty for a dense layer.
-        output_shape: Shape of its (first) output for one example, without the batch axis.
-        multiply_adds: For one example, at all calls of the layer together.
-        params: Number of weights, trainable or not, that no layer before has.
-        counted: Whether the multiply-adds of this type of layer are known. If not they are 0.
+        kernels: Number of kernels, which is that of its output channels; 0 for layers without any.
+        size: Sides of a kernel, in positions; empty for a dense layer.
+        output_shape: Shape of its (first) output, without the batch axis.
+        multiply_adds: Multiply-adds for one example, of all calls of the layer together.
+        params: Number of weights, trainable or not, except those of layers before it.
+        counted: Whether the multiply-adds of this type of layer are known; otherwise they are 0.
     """
 
     name: str
@@ -38,7 +39,7 @@ class LayerProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a network costs for one example. ``str()`` gives a table.
+    """The multiply-adds and parameters of a network. ``str()`` gives a table.
 
     Attributes:
         layers: The layers with kernels or parameters, in topological order.
@@ -53,11 +54,11 @@ class Profile:
 
     @property
     def params(self) -> int:
-        """All weights of the network, trainable or not, each once."""
+        """Number of weights, trainable or not; shared ones count once."""
         return sum(layer.params for layer in self.layers)
 
     def to_json(self) -> str:
-        """The profile as JSON text."""
+        """The profile as JSON text, with the format "keras_structsparse.profile/1"."""
         content = {
             "format": "keras_structsparse.profile/1",
             "multiply_adds": self.multiply_adds,
@@ -86,14 +87,14 @@ class LayerComparison:
     """One layer before and after; every pair is (before, after).
 
     Attributes:
-        name: Name of the layer in the network that has it.
+        name: Name of the layer before, or after if only the pruned network has it.
         kind: Its type.
-        kernels: Number of kernels; 0 where the layer is not there.
-        size: Sides of its kernels; empty for dense layers and where the layer is not there.
-        multiply_adds: For one example.
+        kernels: Number of kernels; 0 if the network does not have the layer.
+        size: Sides of its kernels; empty for dense layers and for a layer that does not exist.
+        multiply_adds: Multiply-adds for one example.
         params: Number of weights.
-        parts: Sides of the kernels of each convolution that the layer was split into, the largest
-            first, which ``size`` gives; empty for a layer in one piece.
+        parts: For a layer that was split, the sides of the kernels of each convolution, the largest
+            first (as in ``size``); otherwise empty.
     """
 
     name: str
@@ -110,9 +111,9 @@ class Comparison:
     """A network before and after surgery. ``str()`` gives a table.
 
     Attributes:
-        layers: The layers of the network before, in topological order, then those that only the
-            network after has; so the columns add up to the totals.
-        notes: What was left as it was, and why.
+        layers: The layers of the original network in topological order, then those that only the
+            pruned network has, so the columns add up to the totals.
+        notes: The layers that surgery kept unchanged, with the reasons.
     """
 
     layers: tuple[LayerComparison, ...]
@@ -125,26 +126,26 @@ class Comparison:
 
     @property
     def params(self) -> Pair:
-        """All weights, before and after."""
+        """Number of weights, before and after."""
         return _sums([layer.params for layer in self.layers])
 
     @property
     def multiply_adds_fraction(self) -> float:
-        """Share of the multiply-adds that is left."""
+        """The remaining fraction of the multiply-adds."""
         return _fraction(self.multiply_adds)
 
     @property
     def params_fraction(self) -> float:
-        """Share of the weights that is left."""
+        """The remaining fraction of the weights."""
         return _fraction(self.params)
 
     @property
     def removed(self) -> tuple[str, ...]:
-        """Names of the layers with kernels that are gone."""
+        """Names of the layers with kernels that were removed."""
         return tuple(x.name for x in self.layers if x.kernels[0] and not x.kernels[1])
 
     def to_json(self) -> str:
-        """The comparison as JSON text; every pair is [before, after]."""
+        """The comparison as JSON text; every pair is a list [before, after]."""
         content = {
             "format": "keras_structsparse.comparison/1",
             "multiply_adds": self.multiply_adds,
@@ -166,8 +167,8 @@ class Comparison:
         if others:
             rows.append([f"{len(others)} other", *[""] * 5, *_costs(others)])
         rows.append(["total", *[""] * 5, *_costs(self.layers)])
-        gone = [f"removed: {', '.join(self.removed)}"] if self.removed else []
-        return "\n".join([_table(rows), *gone, *(f"note: {note}" for note in self.notes)])
+        removed = [f"removed: {', '.join(self.removed)}"] if self.removed else []
+        return "\n".join([_table(rows), *removed, *(f"note: {note}" for note in self.notes)])
 
 
 # --- tables ---
@@ -207,7 +208,7 @@ def _sizes(row: LayerComparison) -> tuple[str, str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, the first two to the left and the others to the right; plain ASCII."""
+    """Align columns of text in ASCII: the first two to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
