@@ -1,4 +1,4 @@
-"""Surgery: rebuild a network without what a plan removes, with exactly the same outputs."""
+"""Surgery: rebuild a network without the kernels that a plan removes, with the same outputs."""
 
 import keras_structsparse.surgery.rules  # noqa: F401  (registers the rules)
 from keras_structsparse.graph.channels.costs import Costs

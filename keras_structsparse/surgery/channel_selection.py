@@ -1,4 +1,4 @@
-"""Decide which channels stay."""
+"""Select the channels that surgery keeps."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from keras_structsparse.graph.channels.rule import Channels, LinearRead
 from keras_structsparse.graph.functional_graph import Graph
 
 Adder = Callable[[Walk, Array, Array], bool]
+"""Adds channels to the mask of kept ones, in place; returns whether it added any."""
 
-# A carrier much smaller than the constants it stands for would magnify rounding errors.
 WEAKEST_CARRIER = 1e-3
+"""A carrier smaller than this, relative to the constants it carries, would amplify rounding."""
 
 
 @dataclass(frozen=True)
 class ChannelSelection:
-    """Which channels stay, and in which order.
+    """The kept channels and their order. All arrays have one entry per channel number.
 
     Attributes:
-        keep: For every channel number, whether it stays.
-        rank: For every channel number a key; the channels of a tensor are sorted by it.
-        filling: For every channel number, whether it stays only to fill a block.
-        roots: For every channel number one that stands for all that share its fate.
+        keep: Whether the channel is kept.
+        rank: A key; the kept channels of a tensor are sorted by it.
+        filling: Whether the channel is kept only to fill a block.
+        roots: The number that represents all channels joined to this one.
     """
 
     keep: Array
@@ -37,23 +38,24 @@ class ChannelSelection:
     roots: Array
 
     def wanted(self, channels: Channels) -> Array:
-        """The original channels of a tensor that stay, in the order they would best have."""
+        """The indices of the kept channels of a tensor, in the preferred order."""
         kept = np.flatnonzero(self.keep[channels.ids])
         return kept[np.argsort(self.rank[channels.ids[kept]], kind="stable")]
 
 
 def select_channels(network: Graph, walk: Walk, round_to: int = 1) -> ChannelSelection:
-    """The smallest choice of channels that is exact, and the order that suits convolutions best.
+    """Select the fewest channels with which surgery is exact, in the best order for convolutions.
 
-    A channel stays if an output of the model needs it: if it depends on the input there, and
-    something that stays reads it with a weight other than zero. So do all channels that a layer
-    without a rule reads or makes, the model's inputs and outputs, and a carrier wherever constants
-    cannot go into a bias. Then channels that could go stay where they fill a block.
+    This is dead-channel elimination, backwards from the outputs. A channel is kept if it depends on
+    the input of the model and a kept layer reads it with a nonzero weight. Also kept are the
+    channels that layers without a rule read or compute, the inputs and outputs of the model, and a
+    carrier wherever constants cannot be moved into a bias. Then further channels are kept to fill
+    blocks.
 
     Args:
         network: The graph.
-        walk: What the rules said.
-        round_to: What the widths of layers are to be multiples of.
+        walk: The calls of the graph and their channels.
+        round_to: The widths of layers are rounded up to multiples of this number.
 
     Returns:
         The selection.
@@ -76,13 +78,13 @@ def select_channels(network: Graph, walk: Walk, round_to: int = 1) -> ChannelSel
 
 
 def _grow(walk: Walk, roots: Array, keep: Array, adders: Sequence[Adder]) -> None:
-    """Keep more until no adder finds anything missing; each waits for those before it."""
+    """Run the adders to their fixpoint; an adder runs only if those before it added nothing."""
     while any(add(walk, roots, keep) for add in adders):
         pass
 
 
 def _add_needed(walk: Walk, roots: Array, keep: Array) -> bool:
-    """Backwards from what stays, all that it is computed from."""
+    """Keep all channels that kept channels are computed from."""
     before = keep.sum()
     for step in reversed(walk.steps):
         needed = keep[roots[step.flow.output.ids]]
@@ -92,34 +94,35 @@ def _add_needed(walk: Walk, roots: Array, keep: Array) -> bool:
 
 
 def _ranks(walk: Walk, roots: Array, fixed: Array) -> Array:
-    """Let the convolutions that gain most by it sort their channels; the others follow.
+    """The sort keys: convolutions sort their channels by size, those that gain most first.
 
-    The channels of groups stay side by side.
+    Channels of grouped and shared layers keep their order.
     """
     rank = np.zeros(walk.count, int)
-    taken = fixed.copy()
+    sorted_or_fixed = fixed.copy()
     for read in _linear_reads(walk):
         if read.groups > 1:
-            taken[roots[read.inputs.ids]] = taken[roots[read.outputs]] = True
+            sorted_or_fixed[roots[read.inputs.ids]] = True
+            sorted_or_fixed[roots[read.outputs]] = True
     for step in walk.steps:
-        if step.shared:  # All calls must find their channels in one order.
+        if step.shared:  # The inputs of all calls must have the same order.
             for channels in (*step.site.inputs, *step.outputs):
-                taken[roots[channels.ids]] = True
+                sorted_or_fixed[roots[channels.ids]] = True
     for step in sorted(walk.steps, key=lambda step: -step.flow.gain):
-        mine = roots[step.flow.output.ids]
-        if step.flow.gain > 0 and not taken[mine].any():
-            rank[mine] = step.flow.sizes
-            taken[mine] = True
+        own = roots[step.flow.output.ids]
+        if step.flow.gain > 0 and not sorted_or_fixed[own].any():
+            rank[own] = step.flow.sizes
+            sorted_or_fixed[own] = True
     return rank
 
 
 def _joined(walk: Walk) -> Array:
-    """For every channel number the representative of those that share its fate."""
+    """For every channel number the representative of all channels joined to it."""
     roots = np.arange(walk.count)
     for step in walk.steps:
         for left, right in step.flow.joins:
             while (roots[left] != roots[right]).any():
-                # To the smaller one: where two pairs cross, it would else go round for ever.
+                # Always map to the smaller number: pairs that cross would otherwise loop forever.
                 pairs = np.sort([roots[left], roots[right]], axis=0)
                 mapping = np.arange(walk.count)
                 np.minimum.at(mapping, pairs[1], pairs[0])
@@ -136,33 +139,33 @@ def _add_carriers(walk: Walk, roots: Array, keep: Array) -> bool:
 
 
 def _carry(read: LinearRead, roots: Array, keep: Array) -> bool:
-    """In each group the strongest constant stays, unless one as good does."""
+    """Keep the largest constant of each group, unless a kept constant is large enough."""
     inputs = read.inputs
     kept = read.grouped(keep[roots[inputs.ids]])
     strength = read.grouped(np.where(inputs.offset, np.abs(inputs.value), 0.0))
     lost = np.where(kept, 0.0, strength)
     weak = np.where(kept, strength, 0.0).max(axis=1) < WEAKEST_CARRIER * lost.max(axis=1)
-    groups = np.flatnonzero(weak & _stays(read, roots, keep))
+    groups = np.flatnonzero(weak & _kept_groups(read, roots, keep))
     strongest = lost[groups].argmax(axis=1)
     keep[roots[read.grouped(inputs.ids)[groups, strongest]]] = True
     return bool(len(groups))
 
 
 def _add_readable(walk: Walk, roots: Array, keep: Array) -> bool:
-    """A layer that stays must have something to read; its groups read and make equally many."""
+    """Give each kept layer at least one input, and its groups equally many inputs and outputs."""
     changed = False
     for read in _linear_reads(walk):
-        stays = _stays(read, roots, keep)
+        kept = _kept_groups(read, roots, keep)
         for ids, least in ((read.inputs.ids, 1), (read.outputs, 0)):
-            changed |= _even(roots[read.grouped(ids)[stays]], keep, least)
+            changed |= _even(roots[read.grouped(ids)[kept]], keep, least)
     return changed
 
 
 def _even(ids: Array, keep: Array, least: int) -> bool:
-    """Keep as many numbers of each row of ``ids`` as of the fullest, and at least so many."""
+    """Keep equally many numbers in each row of ``ids``: the most of any row, or ``least``."""
     counts = keep[ids].sum(axis=1)
     missing = np.maximum(counts.max(initial=least), least) - counts
-    # The kept ones first, so that those next to come are the first of the others.
+    # The kept ones first; the next ones are the first of the others.
     first = np.argsort(~keep[ids], axis=1, kind="stable")
     places = np.arange(ids.shape[1])
     added = (places >= counts[:, None]) & (places < (counts + missing)[:, None])
@@ -170,15 +173,15 @@ def _even(ids: Array, keep: Array, least: int) -> bool:
     return bool(missing.any())
 
 
-def _stays(read: LinearRead, roots: Array, keep: Array) -> Array:
-    """Which groups have an output left."""
+def _kept_groups(read: LinearRead, roots: Array, keep: Array) -> Array:
+    """Which groups have a kept output (groups,)."""
     return np.asarray(read.grouped(keep[roots[read.outputs]]).any(axis=1))
 
 
 def _fill_blocks(walk: Walk, roots: Array, keep: Array, block: int) -> bool:
-    """The width of a layer becomes a multiple of the block, if the layer has so many kernels.
+    """Round the width of each layer up to a multiple of the block, if it has enough kernels.
 
-    Constants come first: nothing needs to be computed for them.
+    Constant channels are used first, as they need no computation.
     """
     changed = False
     for output in (step.flow.output for step in walk.steps if step.flow.blocks):

@@ -1,4 +1,4 @@
-"""What operations make of tensors whose channels are constant."""
+"""Constant propagation: the outputs of operations on constant channels."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from keras_structsparse.graph.channels.rule import Site
 
 
 def through(site: Site) -> Array:
-    """The values that an operation, which treats every position alike, makes of constants.
+    """The output of an operation on constant channels.
 
-    The operation itself is called, on one position; channels that are live count as 1.
+    The operation must treat all positions alike: it is called on tensors of a single position. Live
+    channels have the value 1 there.
 
     Args:
-        site: The call.
+        site: The call site.
 
     Returns:
-        A value for each channel of the output, in float64; meaningless where an input is live.
+        The value of each output channel (channels,) in float64; meaningless where an input is live.
     """
     dtype = getattr(site.operation, "compute_dtype", "float64")
     tensors = []
@@ -33,13 +34,16 @@ def through(site: Site) -> Array:
 
 
 def settled(site: Site, live: Array) -> tuple[Array, Array]:
-    """Which output channels are live, and the values of the others.
+    """The live output channels, and the values of the constant ones.
 
-    A value that is not finite could not be moved into a bias; it counts as live.
+    A constant that is not finite cannot be moved into a bias, so its channel counts as live.
 
     Args:
-        site: The call.
-        live: Whether each output channel depends on a live one.
+        site: The call site.
+        live: Whether each output channel depends on a live input channel (channels,).
+
+    Returns:
+        The live channels and the values (channels,); 0 where a channel is live.
     """
     values = through(site)
     live = live | ~np.isfinite(values)

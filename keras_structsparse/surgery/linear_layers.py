@@ -1,14 +1,15 @@
-"""What convolutions and dense layers share: they mix channels linearly, then add a bias.
+"""Convolutions and dense layers: they mix channels linearly, then add a bias.
 
-A removed input channel that is constant leaves something behind. Where every output position sees
-it alike, ``sum_j c_j k[..., j, :]`` goes into the bias. Behind a border it cannot: there one
-constant channel c stays, the carrier, with the kernel slice ``sum_j (c_j / c) k[..., j, :]``.
+A removed constant input channel c_j still contributes to the outputs. If all output positions see
+it alike, the contribution ``sum_j c_j k[..., j, :]`` is added to the bias. With zero padding that
+is not possible: then one constant channel c is kept, the carrier, and its kernel slice becomes
+``sum_j (c_j / c) k[..., j, :]`` over all constants.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,9 @@ from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels import weight_provenance
 from keras_structsparse.graph.channels.rule import Channels, Flow, LinearRead, Site
 from keras_structsparse.graph.channels.weight_provenance import Taken
+
+Bias = Array | Taken | None
+"""A new bias, one with recorded origin, or none."""
 
 ELEMENTWISE = frozenset(
     {
@@ -53,29 +57,46 @@ ELEMENTWISE = frozenset(
 
 
 def is_elementwise(activation: Any) -> bool:
-    """Whether an activation function is known to treat every channel by itself."""
+    """Whether an activation function is known to be applied entry by entry.
+
+    Args:
+        activation: A function of Keras, or of a user.
+    """
     try:
         return activation in ELEMENTWISE
     except TypeError:
         return False
 
 
-def flow(site: Site, padded: bool) -> Flow:
-    """The channels behind a linear layer.
+def unknown_weights(site: Site, known: Collection[str] = ("kernel", "bias")) -> str | None:
+    """Why a rule refuses a layer with further weights, as of low-rank adapters; None without any.
 
     Args:
-        site: The call of the layer; its weights hold "kernel" and maybe "bias".
-        padded: Whether the layer sees zeros beyond the border of its input.
+        site: The call site.
+        known: The names of the weights that the rule handles.
+    """
+    extra = set(site.weights) - set(known)
+    return f"it has weights that the rule does not know: {sorted(extra)}" if extra else None
+
+
+def flow(site: Site, padded: bool) -> Flow:
+    """What a linear layer does to channels.
+
+    An output channel is live if its kernel reads a live channel, or a nonzero constant with zero
+    padding around it. Otherwise it is constant: the activation of its bias.
+
+    Args:
+        site: The call site; its weights are "kernel" (*spatial, in, out) and maybe "bias".
+        padded: Whether the layer pads its input with zeros.
 
     Returns:
-        An output channel is live if its kernel reads a live channel, or a constant that ends at a
-        border; else it is the constant bias.
+        The flow.
     """
     inputs, kernel = site.inputs[0], _blocks(site)
     folds = _folds(site, padded)
-    reading = (kernel != 0).any(axis=0)
+    nonzero = (kernel != 0).any(axis=0)
     active = inputs.live if folds else inputs.live | inputs.offset
-    live = (reading & _column(site, active)).any(axis=0).ravel()
+    live = (nonzero & _column(site, active)).any(axis=0).ravel()
     bias = _bias(site) + (_folded(site, ~inputs.live) if folds else 0.0)
     activation = site.operation.activation
     mixes = not is_elementwise(activation)
@@ -89,7 +110,7 @@ def flow(site: Site, padded: bool) -> Flow:
         cost=np.full(len(bias), positions(site) * math.prod(kernel.shape[:2]) * share),
     )
 
-    packed = np.packbits(reading, axis=-1)  # kept for the whole surgery: a bit for an entry
+    packed = np.packbits(nonzero, axis=-1)  # one bit per entry: kept during the whole surgery
 
     def needs(needed: Array) -> tuple[Array, ...]:
         columns = np.packbits(needed.reshape(kernel.shape[2:]), axis=-1)
@@ -106,20 +127,18 @@ def flow(site: Site, padded: bool) -> Flow:
     )
 
 
-def shrunk(
-    site: Site, rows: Array, columns: Array, padded: bool
-) -> tuple[Taken, Array | Taken | None]:
-    """The kernel over the kept channels, and the bias, with all that removed channels leave.
+def shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Taken, Bias]:
+    """The kernel and the bias over the kept channels, corrected for the removed constants.
 
     Args:
-        site: The call of the layer.
-        rows: The input channels that stay, in order.
-        columns: The output channels that stay, in order.
-        padded: Whether the layer sees zeros beyond the border of its input.
+        site: The call site.
+        rows: The kept input channels, in order.
+        columns: The kept output channels, in order.
+        padded: Whether the layer pads its input with zeros.
 
     Returns:
-        The kernel (..., inputs, outputs) and the bias (outputs,), or None where there is neither a
-        bias nor anything to put into it. What is not as it was is in float64.
+        The kernel (*spatial, in, out) and the bias (out,); corrected entries are in float64. The
+        bias is None if the layer has none and needs none.
     """
     if groups_of(site) == 1:
         return _shrunk(site, rows, columns, padded)
@@ -128,63 +147,60 @@ def shrunk(
     kernel = np.concatenate([kernel.values for kernel, _ in found], axis=-1)
     widths = [len(part[2]) for part in parts]
     bias = np.concatenate([_values(b, width) for (_, b), width in zip(found, widths, strict=True)])
-    return _of_groups(site, [part[1] for part in parts], columns, kernel), _known(
-        site, columns, bias
-    )
+    rows_of_groups = [part[1] for part in parts]
+    return _of_groups(site, rows_of_groups, columns, kernel), _known(site, columns, bias)
 
 
-def _shrunk(
-    site: Site, rows: Array, columns: Array, padded: bool
-) -> tuple[Taken, Array | Taken | None]:
-    """The kernel and the bias of a layer without groups."""
+def _shrunk(site: Site, rows: Array, columns: Array, padded: bool) -> tuple[Taken, Bias]:
+    """The kernel and the bias of an ungrouped layer."""
     inputs, taken = site.inputs[0], site.taken("kernel").along(-1, columns)
-    gone, kernel = _gone(site, rows), taken.along(-2, rows)
-    if gone.any() and not _folds(site, padded):
+    removed, kernel = _removed_constants(site, rows), taken.along(-2, rows)
+    if removed.any() and not _folds(site, padded):
         constants = np.where(inputs.offset, np.abs(inputs.value), 0.0)[rows]
-        slot = int(np.argmax(constants))
-        share = inputs.value[gone] / inputs.value[rows[slot]]
+        carrier = int(np.argmax(constants))
+        ratio = inputs.value[removed] / inputs.value[rows[carrier]]
         values = kernel.values.astype(np.float64)
-        values[..., slot, :] += np.einsum("j,...jo->...o", share, taken.values[..., gone, :])
+        values[..., carrier, :] += np.einsum("j,...jo->...o", ratio, taken.values[..., removed, :])
         kernel = kernel.holding(values)
     return kernel, shrunk_bias(site, rows, columns, padded)
 
 
-def shrunk_bias(site: Site, rows: Array, columns: Array, padded: bool) -> Array | Taken | None:
-    """The bias that :func:`shrunk` returns, without the kernel."""
+def shrunk_bias(site: Site, rows: Array, columns: Array, padded: bool) -> Bias:
+    """The bias that :func:`shrunk` returns; takes the same arguments."""
     bias = _bias(site)[columns]
     if _folds(site, padded):
-        bias = bias + _folded(site, _gone(site, rows))[columns]
+        bias = bias + _folded(site, _removed_constants(site, rows))[columns]
     return _known(site, columns, bias)
 
 
-def _known(site: Site, columns: Array, bias: Array) -> Array | Taken | None:
-    """A bias as part of the layer's own, or as a new one; None where there is none."""
+def _known(site: Site, columns: Array, bias: Array) -> Bias:
+    """Record the origin of a bias; None if the layer has no bias and the new one is zero."""
     if "bias" in site.weights:
         return site.taken("bias").along(0, columns).holding(bias)
     return bias if bias.any() else None
 
 
-def _values(bias: Array | Taken | None, width: int) -> Array:
+def _values(bias: Bias, width: int) -> Array:
     if bias is None:
         return np.zeros(width)
     return bias.values if isinstance(bias, Taken) else bias
 
 
-def _gone(site: Site, rows: Array) -> Array:
-    """Whether an input channel is a constant other than zero that goes."""
+def _removed_constants(site: Site, rows: Array) -> Array:
+    """Which input channels are nonzero constants that are removed (in,)."""
     inputs = site.inputs[0]
     return inputs.offset & ~np.isin(np.arange(len(inputs)), rows)
 
 
 def _of_groups(site: Site, rows: Sequence[Array], columns: Array, kernel: Array) -> Taken:
-    """A kernel of groups; its entries have no common rows where groups have kept different ones."""
+    """A grouped kernel; its entries have a recorded origin if all groups keep the same rows."""
     if any(not np.array_equal(rows[0], other) for other in rows):
         return weight_provenance.new(kernel)
     return site.taken("kernel").along(-1, columns).along(-2, rows[0]).holding(kernel)
 
 
 def _groups(site: Site, rows: Array, columns: Array) -> Iterator[tuple[Site, Array, Array]]:
-    """The groups that have an output left, each as a layer of its own."""
+    """The groups with a kept output, each as the site of an ungrouped layer, rows and columns."""
     (inputs,) = site.inputs
     deep, wide = (len(values) // groups_of(site) for values in (inputs, _bias(site)))
     for group in np.unique(columns // wide):
@@ -204,16 +220,16 @@ def _groups(site: Site, rows: Array, columns: Array) -> Iterator[tuple[Site, Arr
 
 
 def read_rows(site: Site, order: Array, columns: Array) -> Array:
-    """Which input channels a layer reads for the output channels that stay.
+    """The input channels that a layer reads for its kept output channels.
 
     Args:
-        site: The call of the layer.
-        order: The input channels that are there.
-        columns: The output channels that stay.
+        site: The call site.
+        order: The input channels that the new input holds.
+        columns: The kept output channels.
 
     Returns:
-        All of ``order``, if the layer has no groups; else those of the groups of ``columns``, the
-        groups in order.
+        All of ``order`` for an ungrouped layer. For a grouped one, the input channels of the groups
+        of ``columns``, in order of the groups.
     """
     groups = groups_of(site)
     if groups == 1:
@@ -224,11 +240,12 @@ def read_rows(site: Site, order: Array, columns: Array) -> Array:
 
 
 def _folds(site: Site, padded: bool) -> bool:
+    """Whether removed constants are moved into the bias, rather than carried."""
     return site.constants != "exact" or not (padded or site.inputs[0].border)
 
 
 def _folded(site: Site, which: Array) -> Array:
-    """What the constant channels ``which`` add to every output, (outputs,)."""
+    """The contribution of the constant channels ``which`` to every output channel (out,)."""
     if site.constants == "drop":
         return np.zeros(site.weights["kernel"].shape[-1])
     values = np.where(which, site.inputs[0].value, 0.0)
@@ -238,19 +255,19 @@ def _folded(site: Site, which: Array) -> Array:
 
 
 def groups_of(site: Site) -> int:
-    """Number of groups of inputs, of which every kernel reads one."""
+    """Number of groups of the convolution."""
     return len(site.inputs[0]) // int(site.weights["kernel"].shape[-2])
 
 
 def _blocks(site: Site) -> Array:
-    """The kernel as (positions, inputs of a group, groups, outputs of a group)."""
+    """The kernel reshaped to (positions, inputs of a group, groups, outputs of a group)."""
     kernel, groups = site.weights["kernel"], groups_of(site)
     *_, inputs, outputs = kernel.shape
     return kernel.reshape(-1, inputs, groups, outputs // groups)
 
 
 def _column(site: Site, values: Array) -> Array:
-    """Values of the inputs as (inputs of a group, groups, 1)."""
+    """Values of the inputs reshaped to (inputs of a group, groups, 1)."""
     return values.reshape(groups_of(site), -1).T[:, :, None]
 
 
@@ -260,11 +277,11 @@ def _bias(site: Site) -> Array:
 
 
 def activated(site: Site, values: Array) -> Array:
-    """What the layer's activation function makes of values (channels,)."""
+    """The activation function of the layer at values (channels,), in float64."""
     tensor = keras.ops.convert_to_tensor(values, dtype="float64")
     return np.asarray(keras.ops.convert_to_numpy(site.operation.activation(tensor)), np.float64)
 
 
 def positions(site: Site) -> int:
-    """Positions of the output map; 1 stands for a size that is not known."""
+    """Number of positions of the output map; an open size counts as 1."""
     return math.prod(size or 1 for size in site.output_shape[1:-1])

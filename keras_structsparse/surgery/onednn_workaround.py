@@ -1,9 +1,9 @@
-"""Strided convolutions of size 1 over few channels, which cannot be trained everywhere.
+"""A workaround for a bug of oneDNN in strided 1x1 convolutions with few input channels.
 
-oneDNN, with which TensorFlow and torch compute on x86 CPUs, writes past its memory in the gradient
-of such a kernel where it reads fewer channels than a register holds (oneDNN's issue 6035; with
-AVX-512 fewer than 16): the process crashes, or computes something else. A pooling of size 1 picks
-the same places, and leaves a convolution without strides behind it.
+TensorFlow and PyTorch use oneDNN on x86 CPUs. Its gradient of such a kernel writes out of bounds if
+there are fewer input channels than a register holds (oneDNN issue 6035; fewer than 16 with
+AVX-512): the process crashes, or the numbers are wrong. Surgery replaces the strides by a pooling
+of size 1, which selects the same positions, before a convolution without strides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from keras_structsparse._typing import Tensor
 from keras_structsparse.graph.channels.rule import Site
 
 REGISTER = 16
-"""Numbers of single precision in the largest register."""
+"""Number of float32 values in the largest register."""
 
 POOLINGS: dict[int, type[keras.layers.Layer]] = {
     1: keras.layers.AveragePooling1D,
@@ -25,11 +25,11 @@ POOLINGS: dict[int, type[keras.layers.Layer]] = {
 
 
 def overflows(kernel: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether the gradient of a kernel is written past its memory.
+    """Whether the gradient of a kernel may be written out of bounds.
 
     Args:
-        kernel: Its shape (*spatial, in, out).
-        strides: Of the convolution.
+        kernel: Shape of the kernel (*spatial, in, out).
+        strides: Strides of the convolution, one per spatial axis.
 
     Examples:
         >>> overflows((1, 1, 11, 16), (2, 2)), overflows((1, 1, 16, 11), (2, 2))
@@ -40,7 +40,15 @@ def overflows(kernel: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def picked(site: Site, tensor: Tensor) -> Tensor:
-    """The places of a tensor that a convolution of size 1 reads with the strides of the site's."""
+    """Select the positions that a 1x1 convolution with the strides of the site reads.
+
+    Args:
+        site: The call site of a strided convolution.
+        tensor: Its input.
+
+    Returns:
+        The output of a pooling of size 1 with these strides.
+    """
     strides = tuple(site.operation.strides)
     pooling = POOLINGS[len(strides)]
     layer = pooling(

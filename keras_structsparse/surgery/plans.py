@@ -1,8 +1,8 @@
-"""Plans: which kernels of a network stay, and at which size.
+"""Plans: the kernels of a network that are kept, and their sizes.
 
-A plan is a value without Keras inside. It can be read off a trained model with a threshold
-(:func:`plan`), written by hand, and kept as JSON. :func:`masked` applies it to a model by setting
-entries to zero: that model is the reference which surgery must reproduce.
+A plan is a value that does not depend on Keras. It is read from a trained model with a threshold
+(:func:`plan`) or written by hand, and it is stored as JSON. :func:`masked` applies it to a model by
+setting entries to zero: this masked model is the reference that surgery must reproduce.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery import thresholds
 
 Masks = dict[int, dict[str, Array]]
+"""Masked weights, by ``id`` of the layer and name of the weight."""
 
 FORMAT = "keras_structsparse.plan/1"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The sizes of all kernels of the layers that are to change.
+    """The sizes of all kernels of the layers that surgery changes.
 
     Attributes:
-        sizes: For each layer, by name, the size of each of its kernels: the side of its support,
-            0 for a kernel that is removed, at most the base size. For rectangular kernels the
-            longer side counts; a dense kernel has size 1 or 0. Layers not named stay as they are.
+        sizes: For each layer, by name, the size of each of its kernels: the side of its support, at
+            most the original one, or 0 to remove the kernel. For rectangular kernels it is the
+            longer side; a dense kernel has size 1 or 0. Layers that are not named do not change.
 
     Raises:
-        PlanError: A size is negative or no whole number.
+        PlanError: A size is negative or not a whole number.
 
     Examples:
     >>> plan = Plan({"conv": (5, 3, 0, 3), "branch": (0, 0)})
@@ -64,12 +65,12 @@ class Plan:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Number of kernels left in each layer (the widths d_i, eq. 11)."""
+        """The number of kernels that each layer keeps (the widths d_i, eq. 11)."""
         return {name: sum(size > 0 for size in sizes) for name, sizes in self.sizes.items()}
 
     @property
     def removed_layers(self) -> tuple[str, ...]:
-        """Names of the layers without a kernel left."""
+        """The names of the layers that keep no kernel."""
         return tuple(name for name, width in self.widths.items() if width == 0)
 
     def to_json(self) -> str:
@@ -85,18 +86,18 @@ class Plan:
         """Read a plan from JSON text.
 
         Args:
-            text: What :meth:`to_json` wrote, or the same by hand.
+            text: What :meth:`to_json` wrote, or text of the same format.
 
         Returns:
             The plan.
 
         Raises:
-            PlanError: The text is no JSON, or no plan of this format.
+            PlanError: The text is not JSON, or not a plan of this format.
         """
         try:
             content = json.loads(text)
         except (TypeError, ValueError) as error:
-            raise PlanError(f"Plan: expected JSON. Received text that is none: {error}") from error
+            raise PlanError(f"Plan: expected JSON. Received invalid JSON: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise PlanError(f'Plan: expected "format": "{FORMAT}". Received: {found!r}')
@@ -127,31 +128,37 @@ def plan(
     coupled: bool = False,
     round_to: int = 1,
 ) -> Plan:
-    """Read the plan off a trained model (eqs. 15, 23).
+    """Read the plan of a trained model at a threshold (eqs. 15, 23).
 
-    The size of kernel j is the number of its groups with a norm above ``tau``. Where a batch
-    normalisation follows a layer and nothing else does, the norms are those of the effective
-    kernels ``gamma_j k_j / |k_j|``: normalisation hides the kernel's own scale.
+    The size of a kernel is the number of its groups with a norm above ``tau``. If the only reader
+    of a layer is a batch normalisation, the norms are those of the effective kernels
+    ``gamma_j k_j / |k_j|``, since the normalisation cancels the length of the kernel itself.
 
     Args:
         model: A functional or built Sequential model.
-        tau: The threshold on the l2 norms; 0 keeps what is not exactly zero.
-        groups: "half_ring" for sizes 0..s, "ring" for 0 and every second size.
-        coupled: Whether kernels that write the same channels, because the outputs of their layers
-            are added, are removed together: where the root of the mean of their squared norms is
-            not above ``tau``. The others of them keep at least size 1.
-        round_to: What the number of kernels that stay in a layer is rounded up to a multiple of:
-            the strongest of those that ``tau`` removes come back, with the rings that are as
-            strong as the weakest of these kernels. A kernel of zeros never comes back, nor does
-            anything in a layer that goes as a whole; where too few kernels could, none does.
+        tau: The threshold on the l2 norms; 0 removes only groups that are exactly zero.
+        groups: "half_ring" for the sizes 0..s, "ring" for 0 and every second size.
+        coupled: Whether kernels that write the same channels of a sum are removed together: if the
+            root mean square of their norms is at most ``tau``. Otherwise each has at least size 1.
+        round_to: The number of kept kernels of a layer is rounded up to a multiple of this number.
+            The strongest removed kernels are restored, with the groups whose norms reach that of
+            the weakest restored kernel. Kernels of zeros, and kernels of layers that are removed
+            completely, are never restored; if too few kernels remain, none is.
 
     Returns:
         The plan, with an entry for every ungrouped convolution and dense layer.
 
     Raises:
         ModelError: The model has no graph or no convolutions, or a weight that is not finite.
-        ValueError: ``tau`` is negative or not finite, ``groups`` is unknown, or ``round_to`` is no
-            whole number >= 1.
+        ValueError: ``tau`` is negative or not finite, ``groups`` is unknown, or ``round_to`` is not
+            a whole number >= 1.
+
+    Examples:
+        >>> layer = keras.layers.Conv2D(2, 1, use_bias=False, name="conv")
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), layer])
+        >>> layer.set_weights([np.array([[[[0.5, 0.01]]]])])
+        >>> plan(model, tau=0.1).sizes
+        {'conv': (1, 0)}
     """
     nonnegative("tau", tau)
     found = PrunableLayers.of(model)
@@ -164,23 +171,24 @@ def check_convolutions(found: PrunableLayers) -> None:
     """Raise a ModelError unless the model has an ungrouped convolution."""
     if not found.convolutions:
         raise ModelError(
-            f"Model '{found.model.name}' has no convolutions whose kernels could be chosen. "
+            f"Model '{found.model.name}' has no convolutions whose kernels can be removed. "
             "Expected at least one Conv1D, Conv2D or Conv3D layer with groups=1."
         )
 
 
 def masks(found: PrunableLayers, plan: Plan) -> Masks:
-    """The weights that a plan changes, with its entries set to zero.
+    """The weights that a plan changes, with the removed entries set to zero.
+
+    For a removed kernel the gamma of its paired batch normalisation becomes zero too, so that the
+    channel becomes the constant beta. If the kernel is zero already, its channel is constant
+    anyway and gamma is left alone: so the plan at tau = 0 changes nothing.
 
     Args:
         found: The prunable layers of the model.
         plan: The plan.
 
     Returns:
-        By ``id`` of the layer and name of the weight, the new value. A kernel that is removed
-        takes the gamma of its batch normalisation along, so that the channel becomes the constant
-        beta; unless the kernel is zero already: then the channel is constant as it is. So the
-        plan at tau = 0 changes nothing.
+        The new values, by ``id`` of the layer and name of the weight.
 
     Raises:
         PlanError: The plan does not fit the model.
@@ -193,14 +201,22 @@ def masks(found: PrunableLayers, plan: Plan) -> Masks:
         result[id(layer)] = {"kernel": masked_kernel(kernel, sizes)}
         norm = found.scaled_norms.get(name)
         if norm is not None:
-            cut = (np.asarray(sizes) == 0) & kernel.any(axis=tuple(range(kernel.ndim - 1)))
+            removed = (np.asarray(sizes) == 0) & kernel.any(axis=tuple(range(kernel.ndim - 1)))
             gamma = keras.ops.convert_to_numpy(norm.gamma)
-            result[id(norm)] = {"gamma": np.where(cut, np.zeros_like(gamma), gamma)}
+            result[id(norm)] = {"gamma": np.where(removed, np.zeros_like(gamma), gamma)}
     return result
 
 
 def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
-    """A kernel (*spatial, in, out) with zeros outside the supports of the given sizes (out,)."""
+    """Set a kernel to zero outside its supports.
+
+    Args:
+        kernel: Array (*spatial, in, out).
+        sizes: The size of each kernel (out,).
+
+    Returns:
+        The masked kernel, of the same shape and dtype.
+    """
     *shape, _, width = kernel.shape
     inside = np.zeros((*shape, width), bool)
     for size in sorted(set(sizes) - {0}):
@@ -233,7 +249,9 @@ def _check_fit(name: str, sizes: Sequence[int], shape: tuple[int, ...]) -> None:
 
 
 def masked(model: keras.Model, plan: Plan) -> keras.Model:
-    """The model with the plan's entries set to zero: the reference for surgery.
+    """A copy of the model with the entries that the plan removes set to zero.
+
+    This masked model is the reference for surgery: the pruned model computes the same function.
 
     Args:
         model: A functional or built Sequential model; it is not changed.
@@ -245,6 +263,13 @@ def masked(model: keras.Model, plan: Plan) -> keras.Model:
     Raises:
         ModelError: The model has no graph.
         PlanError: The plan does not fit the model.
+
+    Examples:
+        >>> conv = keras.layers.Conv2D(2, 3, name="conv")
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), conv])
+        >>> kernel = masked(model, Plan({"conv": (1, 0)})).get_layer("conv").kernel
+        >>> [int(np.count_nonzero(kernel[..., j])) for j in range(2)]
+        [1, 0]
     """
     found = PrunableLayers.of(model)
     changes = masks(found, plan)

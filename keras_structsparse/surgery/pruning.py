@@ -1,4 +1,4 @@
-"""Rebuild a network without what a plan removes."""
+"""Surgery: rebuild a network without the kernels that a plan removes."""
 
 from __future__ import annotations
 
@@ -33,37 +33,38 @@ def prune(
 ) -> keras.Model:
     """Rebuild a model without the kernels, rings and layers that a plan removes.
 
-    The result computes exactly what ``masked(model, plan)`` computes, for every input, whatever
-    the biases, normalisations and activations: what a removed channel leaves behind as a constant
-    goes into the bias of its readers, or is carried by one constant channel where a border forbids
-    that.
+    The result computes the same function as ``masked(model, plan)``, for every input and whatever
+    the biases, normalisations and activations. A removed channel of the masked model is constant.
+    Its contribution is added to the bias of its readers; where zero padding makes that impossible,
+    one constant channel is kept, the carrier, that stands for all removed ones.
 
     Args:
         model: A functional or built Sequential model; it is not changed.
         plan: The plan; or give ``tau``.
-        constants: "exact"; "interior" puts constants into the bias as if padded convolutions had
-            no border; "drop" forgets them. The last two change what the network computes.
-        tau: Stands for ``plan(model, tau, round_to=round_to)``.
-        realize: What becomes of a layer whose kernels have several sizes. "crop": one convolution
-            of the largest; "split": the fewest multiply-adds, so one convolution per size and a
-            concatenation; "none": the original size; "auto": whichever costs least, also in
-            between, where every operation more counts as well.
-        costs: What operations cost on the machine that the result is for, as
-            :func:`keras_structsparse.calibrate` measures it; rough numbers unless given.
-        round_to: What the widths of convolutions and dense layers are rounded up to multiples of,
-            where the layer has so many kernels: runtimes compute channels in blocks, and a width
-            in between may take longer than the next multiple. Kernels that the plan removes stay
-            as zeros for it, so the outputs are the same; ``compare`` says how many.
+        constants: "exact"; "interior" adds constants to the bias as if convolutions had no zero
+            padding; "drop" ignores them. The last two change the function of the network.
+        tau: Short for ``plan=plan(model, tau, round_to=round_to)``.
+        realize: How a layer with kernels of several sizes is built. "crop": one convolution of the
+            largest size. "split": with the fewest multiply-adds, one convolution per size and a
+            concatenation. "none": one convolution of the original size. "auto": with the lowest
+            cost, counting each operation; sizes may be grouped.
+        costs: The cost model of the target machine, as :func:`keras_structsparse.calibrate`
+            measures it; by default rough numbers.
+        round_to: The widths of convolutions and dense layers are rounded up to multiples of this
+            number, if the layer has enough kernels. Runtimes compute channels in blocks, so the
+            next multiple may be faster than the width itself. For this, removed kernels are kept
+            as zeros, so the function does not change; ``compare`` reports how many.
 
     Returns:
         A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names.
 
     Raises:
-        DeadNetworkError: The output would not depend on the input any more.
+        DeadNetworkError: The output of the masked model does not depend on its input.
         ModelError: The model has no graph.
         PlanError: The plan does not fit the model.
-        ValueError: ``constants`` or ``realize`` is unknown, ``round_to`` is no whole number above
-            0, or not exactly one of ``plan`` and ``tau`` is given.
+        TypeError: ``costs`` is not a :class:`Costs`, or ``plan`` not a :class:`Plan`.
+        ValueError: ``constants`` or ``realize`` is unknown, ``round_to`` is not a whole number
+            >= 1, or not exactly one of ``plan`` and ``tau`` is given.
 
     Examples:
         >>> inputs = keras.Input((8, 8, 1))
@@ -74,11 +75,7 @@ def prune(
         >>> tuple(pruned.get_layer("conv").kernel.shape)
         (3, 3, 1, 2)
     """
-    if constants not in CONSTANTS:
-        raise ValueError(f"constants: expected one of {CONSTANTS}. Received: {constants!r}")
-    check_realize(realize)
-    if costs is not None and not isinstance(costs, Costs):
-        raise TypeError(f"costs: expected keras_structsparse.Costs. Received: {costs!r}")
+    _check_options(constants, realize, costs)
     block = positive_int("round_to", round_to)
     if (plan is None) == (tau is None):
         raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
@@ -94,6 +91,15 @@ def prune(
     return pruned
 
 
+def _check_options(constants: str, realize: str, costs: Costs | None) -> None:
+    """Check these arguments of :func:`prune`, which raises the errors."""
+    if constants not in CONSTANTS:
+        raise ValueError(f"constants: expected one of {CONSTANTS}. Received: {constants!r}")
+    check_realize(realize)
+    if costs is not None and not isinstance(costs, Costs):
+        raise TypeError(f"costs: expected keras_structsparse.Costs. Received: {costs!r}")
+
+
 def _prepared(
     found: PrunableLayers,
     plan: Plan,
@@ -101,7 +107,7 @@ def _prepared(
     realization: Realization,
     round_to: int,
 ) -> tuple[_Builder, tuple[str, ...]]:
-    """What makes the new layers, and what to note. It alone holds the masked weights."""
+    """The builder of the new layers, and the notes. Only the builder holds masked weights."""
     changes = masks(found, plan)
     walked = walk(found.graph, changes, constants, realization)
     selection = select_channels(found.graph, walked, round_to)
@@ -110,7 +116,7 @@ def _prepared(
 
 
 class _Builder:
-    """Makes the new outputs of each call, once; remembers copies of layers that are shared."""
+    """Builds the new outputs of each call, once; reuses the new layers of shared ones."""
 
     def __init__(self, walked: Walk, selection: ChannelSelection, changes: Masks) -> None:
         self.steps = {id(step.call): step for step in walked.steps}
@@ -125,7 +131,7 @@ class _Builder:
     def __call__(
         self, call: functional_graph.Call, tensors: list[Tensor | None]
     ) -> list[Tensor | None]:
-        # Not kept any longer, as its masked weights take as much memory as the layer's own.
+        # Popped, since its masked weights need as much memory as those of the layer.
         step = self.steps.pop(id(call))
         if step.rule is None:
             return self._unchanged(step, tensors)
@@ -145,10 +151,10 @@ class _Builder:
         return [None if piece is None else piece.tensor for piece in results]
 
     def _wanted(self, output: Channels) -> Array:
-        """The channels that stay, in the order that they have elsewhere already.
+        """The kept channels, in the order that joined channels already have in another tensor.
 
-        A concatenation has an order of its own: what is added to it had best come in that. Channels
-        that are not sorted, as those of groups, keep theirs.
+        A concatenation fixes an order, which a summand should have as well. Channels that are not
+        sorted, such as those of groups, keep their order.
         """
         wanted = self.selection.wanted(output)
         ids = output.ids[wanted]
@@ -160,26 +166,26 @@ class _Builder:
         return wanted[np.argsort(roots)][np.argsort(np.argsort(given))]
 
     def _again(self, step: Step, pieces: list[Piece | None]) -> Piece | None:
-        """What an earlier call of a shared layer became, on other tensors."""
+        """The output of the new layer of an earlier call, on the tensors of this call."""
         if id(step.call.operation) not in self.shared:
             return None
         before, made = self.shared[id(step.call.operation)]
         now = [piece for piece in pieces if piece is not None]
         for old, new in zip(before, now, strict=True):
-            assert np.array_equal(old.order, new.order), "selection.choose leaves them in one order"
+            assert np.array_equal(old.order, new.order), "select_channels gives all calls one order"
         tensors = [piece.tensor for piece in now]
         return Piece(
             functional_graph.again([p.tensor for p in before], made.tensor, tensors), made.order
         )
 
     def _piece(self, index: int, tensor: Tensor | None, side: Channels) -> Piece | None:
-        """A new tensor with its order; what no rule has made holds all channels in order."""
+        """A new tensor with its channels; one that no rule has built holds all of them in order."""
         if tensor is None:
             return None
         return Piece(tensor, self.orders.get(index, np.arange(len(side))))
 
     def _unchanged(self, step: Step, tensors: list[Tensor | None]) -> list[Tensor | None]:
-        """The outputs of a copy of the layer, with the plan's entries set to zero."""
+        """The outputs of a copy of the layer, with masked weights."""
         operation, key = step.call.operation, id(step.call.operation)
         args, kwargs = step.call.arguments(tensors)
         if key in self.copies:
@@ -198,7 +204,7 @@ class _Builder:
 
 
 def _collect_notes(walked: Walk) -> tuple[str, ...]:
-    """One sentence for each layer that surgery could not treat."""
+    """One sentence for each layer whose channels surgery could not remove."""
     sentences = []
     for step in walked.steps:
         for note in step.flow.notes:
@@ -208,8 +214,8 @@ def _collect_notes(walked: Walk) -> tuple[str, ...]:
 
 
 def _filling_notes(walked: Walk, selection: ChannelSelection, round_to: int) -> tuple[str, ...]:
-    """How many kernels of which layers stay only to fill a block."""
+    """How many kernels of which layers are kept only to fill a block."""
     outputs = {step.call.name: step.flow.output for step in walked.steps if step.flow.blocks}
     counts = {name: int(selection.filling[found.ids].sum()) for name, found in outputs.items()}
     filling = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    return (f"kernels kept only for widths of multiples of {round_to}: {filling}",) * bool(filling)
+    return (f"kernels kept only to make widths multiples of {round_to}: {filling}",) * bool(filling)

@@ -1,4 +1,4 @@
-"""From the weights of a network to the sizes of its kernels."""
+"""The sizes of kernels whose group norms exceed a threshold."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from keras_structsparse.graph.prunable_layers import PrunableLayers
 def sizes(
     found: PrunableLayers, tau: float, groups: str, coupled: bool, round_to: int = 1
 ) -> dict[str, tuple[int, ...]]:
-    """The sizes of all kernels whose group norms exceed a threshold (15, 23).
+    """The size of each kernel: its number of groups with a norm above a threshold (15, 23).
 
     Args:
         found: The prunable layers of the model.
         tau: The threshold on the l2 norms.
         groups: "half_ring" or "ring".
         coupled: Whether kernels that write the same channels are removed together or not at all.
-        round_to: What widths are rounded up to multiples of.
+        round_to: Widths are rounded up to multiples of this number.
 
     Returns:
-        For each ungrouped convolution and dense layer the size of each kernel.
+        For each prunable layer, by name, the size of each kernel; 0 for a removed one.
 
     Raises:
         ModelError: A weight is not finite.
@@ -53,9 +53,9 @@ def sizes(
 
 
 def _rounded(counts: Array, norms: Array, strength: Array, round_to: int) -> Array:
-    """The counts of groups with the strongest kernels back that fill the width.
+    """The numbers of groups, with the strongest removed kernels restored to fill the width.
 
-    These keep the groups that are as strong as the weakest of them.
+    Restored kernels keep the groups whose norms reach that of the weakest restored kernel.
     """
     back = restored(counts > 0, strength, round_to)
     level = norms[-1][back].min(initial=np.inf)
@@ -87,7 +87,7 @@ def restored(kept: Array, strength: Array, block: int) -> Array:
 
 
 def _joint_norms(joined: Sequence[KernelRun], norms: Mapping[str, Array]) -> dict[str, Array]:
-    """For each kernel that shares channels the root mean square of their norms, else NaN."""
+    """For each coupled kernel the root mean square of the norms of its group; NaN for others."""
     found = {name: np.full_like(own, np.nan) for name, own in norms.items()}
     for run in joined:
         parts = [norms[name][first : first + run.width] for name, first in run.first]
@@ -102,15 +102,16 @@ def _norms(name: str, layer: keras.Layer, norm: keras.Layer | None, groups: str)
 
 
 def threshold_norms(kernel: Array, gamma: Array | None, groups: str) -> Array:
-    """The norms that thresholds are compared with, in float64 on every backend.
+    """The group norms that are compared with thresholds, in float64 on every backend.
 
     Args:
         kernel: Array (*spatial, in, out).
-        gamma: Scale (out,) of the batch normalisation that hides the kernels' own; or None.
+        gamma: Scale (out,) of the paired batch normalisation; None without one.
         groups: "half_ring", "ring" or "kernel".
 
     Returns:
-        The l2 norms (groups, kernels) of ``gamma_j k_j / |k_j|``, or of ``k_j``; ``G_1`` first.
+        The l2 norms (groups, kernels) of the effective kernels ``gamma_j k_j / |k_j|``, or of
+        ``k_j`` without a gamma; ``G_1`` first.
 
     Examples:
         >>> threshold_norms(np.array([[3.0], [4.0]]), np.array([-2.0]), "kernel").round(6).tolist()

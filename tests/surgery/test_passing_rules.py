@@ -107,21 +107,21 @@ KEPT: dict[str, tuple[Body, str]] = {
     "group normalisation": (lambda x: L.GroupNormalization(2)(x), "each of its groups"),
     "attention": (lambda x: L.MultiHeadAttention(2, 3)(x, x), "attention mixes channels"),
     "equation": (lambda x: L.EinsumDense("abcd,de->abce", (None, None, 4))(x), "product"),
-    "mean of channels": (lambda x: x + ops.mean(x, axis=-1, keepdims=True), "not the positions"),
+    "mean of channels": (lambda x: x + ops.mean(x, axis=-1, keepdims=True), "only the positions"),
     "padded channels": (lambda x: ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, 2))), "pads the"),
     "padded by ones": (
         lambda x: ops.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=1.0),
-        "else than zero",
+        "other than zero",
     ),
     "moved channels": (lambda x: ops.transpose(x, (0, 3, 2, 1)), "to another axis"),
     "positions and channels": (lambda x: x[:, 1:, :, 1:], "at once"),
     "split positions": (lambda x: ops.split(x, 2, axis=2)[1], "does not split the last axis"),
     "arrays": (lambda x: ops.clip(x, np.zeros(6), np.ones(6)), "arrays"),
     "flipped channels": (lambda x: ops.flip(x, -1), "to another axis"),
-    "one channel": (lambda x: ops.expand_dims(x[..., 1], -1), "no axis of channels"),
-    "random": (lambda x: L.RandomFlip()(x, training=False), "made for the inputs"),
+    "one channel": (lambda x: ops.expand_dims(x[..., 1], -1), "removes the channel axis"),
+    "random": (lambda x: L.RandomFlip()(x, training=False), "preprocesses inputs"),
 }
-"""What stays as it is, and a part of the note."""
+"""Layers that are kept unchanged, and a part of the note."""
 
 
 @pytest.mark.parametrize("body", KEPT)

@@ -135,7 +135,7 @@ def test_nothing_stays_where_nothing_is_asked_for() -> None:
     rounded = prune(model, chosen, round_to=4)
     assert kernel_shape(rounded, "conv")[-1] == 4
     (note,) = compare(model, rounded).notes
-    assert note == "kernels kept only for widths of multiples of 4: conv 1"
+    assert note == "kernels kept only to make widths multiples of 4: conv 1"
 
 
 def test_a_removed_layer_stays_removed() -> None:

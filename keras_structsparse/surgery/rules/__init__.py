@@ -1,4 +1,4 @@
-"""Rules for Keras' own layers, one family a file. Importing a file registers its rules."""
+"""Rules for the layers of Keras, one family per module. Importing a module registers its rules."""
 
 from keras_structsparse.surgery.rules import (
     arithmetic,

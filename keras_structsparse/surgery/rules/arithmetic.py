@@ -1,7 +1,7 @@
-"""Arithmetic on tensors, channel by channel: as layers, as bare operations, with numbers.
+"""Arithmetic on tensors, channel by channel: layers, bare operations, and operations with numbers.
 
-Tensors of the width of the output must keep the same channels in the same order. A tensor of one
-channel, such as a spatial attention map, goes with all of them.
+Inputs that are as wide as the output must keep the same channels in the same order. An input of one
+channel, such as a spatial attention map, is broadcast over all of them.
 """
 
 from __future__ import annotations
@@ -31,28 +31,32 @@ MIXERS: dict[int, type[keras.Layer]] = {
 
 
 def flow(site: Site) -> Flow:
-    """A channel is live where a side is live; elsewhere it is what the operation makes of it."""
+    """An output channel is live if it is live in any input; else the operation gives its value."""
     width = _width(site)
-    live, value = settled(site, np.any([_wide(side.live, width) for side in site.inputs], axis=0))
+    live, value = settled(
+        site, np.any([_wide(operand.live, width) for operand in site.inputs], axis=0)
+    )
     output = Channels(
         ids=site.fresh(width),
         live=live,
         value=value,
-        cost=np.sum([_wide(side.cost, width) for side in site.inputs], axis=0),
+        cost=np.sum([_wide(operand.cost, width) for operand in site.inputs], axis=0),
     )
-    full = [side for side in site.inputs if len(side) == width]
-    narrow = tuple(side.ids for side in site.inputs if len(side) < width)
+    full = [operand for operand in site.inputs if len(operand) == width]
+    narrow = tuple(operand.ids for operand in site.inputs if len(operand) < width)
     return Flow(
         output,
-        joins=tuple((output.ids, side.ids) for side in full),
+        joins=tuple((output.ids, operand.ids) for operand in full),
         needs=lambda needed: narrow if needed.any() else (),
     )
 
 
 def flow_product(site: Site) -> Flow:
-    """A constant side of zero makes the product zero, whatever the others are."""
+    """A product with a zero channel is zero, whatever the other factors are."""
     found, width = flow(site), _width(site)
-    zero = np.any([_wide(~side.live & (side.value == 0), width) for side in site.inputs], axis=0)
+    zero = np.any(
+        [_wide(~operand.live & (operand.value == 0), width) for operand in site.inputs], axis=0
+    )
     output = found.output
     value = np.where(zero, 0.0, output.value)
     return replace(found, output=output.passed(live=output.live & ~zero, value=value))
@@ -61,12 +65,12 @@ def flow_product(site: Site) -> Flow:
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The operation on the kept channels."""
     width, held = _width(site), [piece for piece in pieces if piece is not None]
-    assert len(held) == len(pieces), "all sides have the channels of the output"
-    sides = list(zip(site.inputs, held, strict=True))
-    order = next(piece.order for side, piece in sides if len(side) == width)
+    assert len(held) == len(pieces), "all inputs have the channels of the output"
+    operands = list(zip(site.inputs, held, strict=True))
+    order = next(piece.order for operand, piece in operands if len(operand) == width)
     tensors = [
-        piece.tensor if len(side) < width else arranged(site, index, piece, order)
-        for index, (side, piece) in enumerate(sides)
+        piece.tensor if len(operand) < width else arranged(site, index, piece, order)
+        for index, (operand, piece) in enumerate(operands)
     ]
     args, kwargs = site.fill(tensors)
     return Piece(clone(site.operation, name=site.layer_name)(*args, **kwargs), order)
@@ -75,7 +79,18 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 def arranged(
     site: Site, index: int, piece: Piece, order: Array, offset: Array | None = None
 ) -> Tensor:
-    """The channels of a piece at their places in ``order``, plus an offset (channels,)."""
+    """Spread the channels of a piece by a 1x1 convolution of zeros and ones.
+
+    Args:
+        site: The call site.
+        index: The index of the input that the piece belongs to.
+        piece: The piece.
+        order: The original channels that the result has, in order (channels,).
+        offset: Values that are added to the result (channels,), or None.
+
+    Returns:
+        The tensor; the one of the piece itself if there is nothing to do.
+    """
     if offset is None and np.array_equal(piece.order, order):
         return piece.tensor
     rank = len(site.shapes[index])
@@ -93,24 +108,24 @@ def arranged(
 
 
 def policy(site: Site) -> Any:
-    """The dtype policy of a layer; for a bare operation the type of the tensors it reads."""
+    """The dtype policy of a layer; for a bare operation the dtype of its output."""
     return getattr(site.operation, "dtype_policy", site.dtype)
 
 
 def refuses(site: Site) -> str | None:
-    """Arrays in the call, ranks that differ, and outputs wider than all inputs."""
+    """Refuse arrays as arguments, inputs of different ranks, and channels that do not match."""
     if not all(isinstance(value, _Hole | Number | str | None) for value in _arguments(site)):
         return "an array or a variable is among its arguments"
     ranks = {len(shape) for shape in site.shapes}
     if len(ranks) > 1 or not ranks <= set(MIXERS):
-        return f"its inputs have the shapes {site.shapes}"
-    if {len(side) for side in site.inputs} - {1, _width(site)}:
+        return f"its inputs are not all of one rank from 2 to 5: {site.shapes}"
+    if {len(operand) for operand in site.inputs} - {1, _width(site)}:
         return f"the channels of its inputs do not match: {site.shapes}"
     return None
 
 
 class _Hole:
-    """Stands for a tensor among the arguments of a call."""
+    """Marks the place of a tensor among the arguments of a call."""
 
 
 def _arguments(site: Site) -> Iterable[Any]:
@@ -119,7 +134,7 @@ def _arguments(site: Site) -> Iterable[Any]:
 
 
 def _width(site: Site) -> int:
-    return max(len(side) for side in site.inputs)
+    return max(len(operand) for operand in site.inputs)
 
 
 def _wide(values: Array, width: int) -> Array:

@@ -1,4 +1,4 @@
-"""Convolutions: kernels removed, constants moved, supports cropped, sizes split."""
+"""Convolutions: remove kernels, move constants, crop supports, and split by kernel size."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
+from keras_structsparse.surgery.linear_layers import Bias
 from keras_structsparse.surgery.onednn_workaround import overflows, picked
 from keras_structsparse.surgery.rules.slicing import pick
 
 Pads = list[tuple[int, int]]
+"""Zero padding before and after, for each spatial axis; negative numbers crop."""
+
 Stage = tuple[dict[int, type[keras.Layer]], str, Pads]
+"""Layer types by number of spatial axes, a suffix for the name, and amounts >= 0."""
 
 PADDINGS: dict[int, type[keras.Layer]] = {
     1: keras.layers.ZeroPadding1D,
@@ -38,7 +42,7 @@ CROPPINGS: dict[int, type[keras.Layer]] = {
 
 
 def flow(site: Site) -> Flow:
-    """The channels behind a convolution; kernels of equal size are best side by side."""
+    """As for any linear layer; kernels of equal size are preferred side by side."""
     found = linear_layers.flow(site, _is_padded(site))
     sizes = _support_sizes(site.weights["kernel"])
     inputs = int(site.inputs[0].live.sum()) // linear_layers.groups_of(site)
@@ -61,8 +65,8 @@ def _uncroppable(site: Site, size: int) -> tuple[str, ...]:
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The convolution with the kept kernels over the kept channels.
 
-    One convolution cropped to its largest kernel, or several followed by a concatenation where
-    that costs less.
+    It is one convolution, cropped to its largest kernel, or, if that costs less, several and a
+    concatenation.
     """
     piece = only(pieces)
     rows = linear_layers.read_rows(site, piece.order, wanted)
@@ -93,22 +97,20 @@ def _segmentation(site: Site) -> Segmentation:
 
 
 def _picked(site: Site, piece: Piece, rows: Array) -> Tensor:
-    """The channels ``rows`` of a piece; its other ones belong to groups that are gone."""
+    """The channels ``rows`` of a piece; its other channels belong to removed groups."""
     if linear_layers.groups_of(site) == 1:
         return piece.tensor
     places = {int(channel): place for place, channel in enumerate(piece.order)}
     return pick(piece.tensor, np.array([places[int(row)] for row in rows]), site.derive)
 
 
-def _part(bias: Array | Taken | None, part: slice) -> Array | Taken | None:
+def _part(bias: Bias, part: slice) -> Bias:
     if isinstance(bias, Taken):
         return bias.along(0, part)
     return None if bias is None else bias[part]
 
 
-def _convolution(
-    site: Site, name: str, kernel: Taken, bias: Array | Taken | None, tensor: Tensor
-) -> Tensor:
+def _convolution(site: Site, name: str, kernel: Taken, bias: Bias, tensor: Tensor) -> Tensor:
     size = _window(site, kernel.values)
     pads = _explicit_pads(site, size)
     for axis, part in enumerate(kernel_supports.support(kernel.values.shape[:-2], size)):
@@ -130,7 +132,7 @@ def _convolution(
 
 
 def _overflows_now(site: Site, kernel: Sequence[int]) -> bool:
-    """Whether the kernel's gradient would be written past its memory, as before it was not."""
+    """Whether the oneDNN bug affects the new kernel, but not the original one."""
     strides = site.operation.strides
     return overflows(kernel, strides) and not overflows(site.weights["kernel"].shape, strides)
 
@@ -143,7 +145,7 @@ def _window(site: Site, kernel: Array) -> int:
 
 
 def _windows(site: Site, least: int) -> list[int]:
-    """The sizes, from the least on, to which the kernels can be cropped."""
+    """The sizes, from ``least`` up, to which the kernels can be cropped."""
     shape = site.operation.kernel_size
     largest = max(shape)
     smaller = range(least, largest) if site.realize.crops and _can_pad(site) else ()
@@ -151,7 +153,7 @@ def _windows(site: Site, least: int) -> list[int]:
 
 
 def _can_pad(site: Site) -> bool:
-    """There is no cropping of one axis with the channels first."""
+    """Whether Keras can pad and crop the input: not one spatial axis with channels first."""
     return site.axis == -1 or len(site.operation.kernel_size) > 1
 
 
@@ -169,27 +171,24 @@ def _least_cost(site: Site, inputs: int) -> SegmentCost:
 
 
 def _cost(site: Site, inputs: int, size: int) -> Callable[[int], float]:
-    """What a convolution of kernels of one size costs with its padding, by their number."""
-    costs, made = site.realize.costs, linear_layers.positions(site)
+    """The cost of a convolution with kernels of one size and its padding, by their number."""
+    costs, output_places = site.realize.costs, linear_layers.positions(site)
     area = math.prod(min(side, size) for side in site.operation.kernel_size)
-    places = math.prod(side or 1 for side in site.shapes[0][1:-1])
+    input_places = math.prod(side or 1 for side in site.shapes[0][1:-1])
     stages = len(_stages(_explicit_pads(site, size) or []))
-    padding = stages * (places * inputs * costs.move + costs.start)
-    return lambda kernels: costs.convolution(made, area, inputs, kernels) + padding
+    padding = stages * (input_places * inputs * costs.move + costs.start)
+    return lambda kernels: costs.convolution(output_places, area, inputs, kernels) + padding
 
 
 def refuses(site: Site) -> str | None:
-    """Groups, and channels first, have an order of channels of their own."""
+    """Refuse grouped convolutions with channels first, and weights besides kernel and bias."""
     if linear_layers.groups_of(site) > 1 and site.axis != -1:
-        return "it is a grouped convolution of channels first"
-    extra = set(site.weights) - {"kernel", "bias"}
-    if extra:
-        return f"it has weights that the rule does not know: {sorted(extra)}"
-    return misplaced(site)
+        return "it is a grouped convolution with channels first"
+    return linear_layers.unknown_weights(site) or misplaced(site)
 
 
 def _padded(site: Site, tensor: Tensor, pads: Pads) -> Tensor:
-    """The tensor with each spatial axis padded before and after; negative numbers crop."""
+    """Pad each spatial axis of a tensor before and after; negative numbers crop."""
     options: dict[str, Any] = {"dtype": site.operation.dtype_policy}
     if len(pads) > 1:
         options["data_format"] = site.data_format
@@ -201,22 +200,22 @@ def _padded(site: Site, tensor: Tensor, pads: Pads) -> Tensor:
 
 
 def _stages(pads: Pads) -> list[Stage]:
-    """The layers that pad by possibly negative numbers; cropping first could leave nothing."""
-    cut = [(max(-before, 0), max(-after, 0)) for before, after in pads]
+    """The layers that pad and then crop; cropping first could leave an empty map."""
+    crop = [(max(-before, 0), max(-after, 0)) for before, after in pads]
     grow = [(max(before, 0), max(after, 0)) for before, after in pads]
-    stages = [(PADDINGS, "pad", grow), (CROPPINGS, "crop", cut)]
+    stages = [(PADDINGS, "pad", grow), (CROPPINGS, "crop", crop)]
     return [stage for stage in stages if np.any(stage[2])]
 
 
 def _is_padded(site: Site) -> bool:
-    """Whether the entries that are left ever see the border of the input."""
+    """Whether the nonzero entries of the kernels read zero padding."""
     size = int(_support_sizes(site.weights["kernel"]).max())
     pads = _pads(site, site.operation.kernel_size, size)
     return pads is None or any(number > 0 for pair in pads for number in pair)
 
 
 def _explicit_pads(site: Site, size: int) -> Pads | None:
-    """The explicit padding that a crop needs; None where the layer's own comes to the same."""
+    """The padding that cropped kernels need; None if the padding option of the layer gives it."""
     layer, shape = site.operation, site.operation.kernel_size
     pads = _pads(site, shape, size)
     small = [min(side, size) for side in shape]
@@ -224,10 +223,10 @@ def _explicit_pads(site: Site, size: int) -> Pads | None:
 
 
 def _pads(site: Site, shape: Sequence[int], size: int) -> Pads | None:
-    """The padding with which a crop sees the same inputs; None where it is not known.
+    """The padding with which cropped kernels read the same inputs; None if it is unknown.
 
-    With k of K entries kept from position a on and dilation d it is
-    ``before = P_before(K) - a d``, ``after = P_after(K) - (K - a - k) d``.
+    A kernel of K positions that keeps k of them, from position a on, with dilation d, needs
+    ``before = P_before(K) - a d`` and ``after = P_after(K) - (K - a - k) d``.
     """
     layer = site.operation
     whole = _own_pads(site.shapes[0], layer, shape)
@@ -246,7 +245,7 @@ def _pads(site: Site, shape: Sequence[int], size: int) -> Pads | None:
 
 
 def _support_sizes(kernel: Array) -> Array:
-    """For each kernel the least size whose support holds its entries; 1 for a kernel of zeros."""
+    """The smallest size of each kernel that contains its nonzero entries (out,); at least 1."""
     shape = kernel.shape[:-2]
     entries = (kernel != 0).any(axis=-2).reshape(-1, kernel.shape[-1])
     reached = (kernel_supports.masks(shape, "half_ring") @ entries) > 0
@@ -254,10 +253,10 @@ def _support_sizes(kernel: Array) -> Array:
 
 
 def _own_pads(input_shape: Shape, layer: keras.Layer, shape: Sequence[int]) -> Pads | None:
-    """The layer's padding for a kernel of some shape; None where it is not known.
+    """The padding of the layer for a kernel of some shape; None if it is unknown.
 
-    That is where the input size decides it and is not known, and where strides over three axes pass
-    by the last entries: there TensorFlow leaves out the first ones, too.
+    It is unknown if it depends on an open input size. It also is with three spatial axes if strides
+    skip the last entries: there TensorFlow skips the first ones as well.
     """
     pads = []
     for n, k, s, d in zip(

@@ -14,7 +14,7 @@ from keras_structsparse.surgery import linear_layers
 
 
 def flow(site: Site) -> Flow:
-    """A dense layer is a convolution without a border."""
+    """A dense layer is a convolution without padding."""
     return linear_layers.flow(site, padded=False)
 
 
@@ -33,9 +33,8 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 
 def refuses(site: Site) -> str | None:
-    """Low-rank adapters and quantised kernels hold more than a kernel and a bias."""
-    extra = set(site.weights) - {"kernel", "bias"}
-    return f"it has weights that the rule does not know: {sorted(extra)}" if extra else None
+    """Refuse weights besides kernel and bias: of low-rank adapters or quantised kernels."""
+    return linear_layers.unknown_weights(site)
 
 
 register(Rule(flow, build, refuses), keras.layers.Dense)

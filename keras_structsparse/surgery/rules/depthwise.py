@@ -1,7 +1,7 @@
-"""Depthwise convolutions: every input channel by itself, maybe several times.
+"""Depthwise convolutions: every output channel is computed from one input channel.
 
-Where the window reaches beyond the border, a constant becomes a pattern that no other channel can
-stand for: there constants other than zero count as live.
+With zero padding, a constant becomes a spatial pattern that differs from channel to channel, so no
+other channel can carry it: there nonzero constants count as live.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from keras_structsparse.surgery import linear_layers
 
 
 def flow(site: Site) -> Flow:
-    """Each output channel has the number of the input channel that it is made of."""
+    """Each output channel has the number of the input channel that it is computed from."""
     inputs, kernel = site.inputs[0], _matrix(site.weights["kernel"])
     copies = kernel.shape[-1]
     active = inputs.live | (inputs.offset & _is_padded(site))
@@ -49,7 +49,9 @@ def flow(site: Site) -> Flow:
 
 def _notes(site: Site, active: Array) -> tuple[str, ...]:
     held = int((active & ~site.inputs[0].live).sum())
-    return (f"{held} constants end at its border, each in its own way",) if held else ()
+    return (f"{held} constant channels are kept: its padding changes each differently",) * bool(
+        held
+    )
 
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
@@ -63,23 +65,28 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 
 def repeated(order: Array, copies: int) -> Array:
-    """The output channels that some input channels become."""
+    """The output channels that are computed from some input channels.
+
+    Args:
+        order: The input channels (channels,).
+        copies: The depth multiplier.
+
+    Returns:
+        The output channels (channels * copies,).
+    """
     return np.asarray((order[:, None] * copies + np.arange(copies)).ravel())
 
 
 def refuses(site: Site) -> str | None:
-    """The activation must keep channels apart."""
+    """Refuse activations that mix channels, unknown weights, and another data format."""
     if not linear_layers.is_elementwise(site.operation.activation):
         return "its activation mixes channels"
     known = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
-    extra = set(site.weights) - known
-    if extra:
-        return f"it has weights that the rule does not know: {sorted(extra)}"
-    return misplaced(site)
+    return linear_layers.unknown_weights(site, known) or misplaced(site)
 
 
 def flow_separable(site: Site) -> Flow:
-    """Together, the two kernels are that of a convolution."""
+    """The product of the two kernels is the kernel of a convolution."""
     found = linear_layers.flow(joined := _as_convolution(site), padded=False)
     return replace(found, notes=found.notes + _notes(site, joined.inputs[0].live))
 
@@ -99,7 +106,7 @@ def build_separable(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -
 
 
 def _as_convolution(site: Site) -> Site:
-    """The site with one kernel (positions, in, out); constants that end at a border as live."""
+    """The site with one kernel (positions, in, out); constants behind padding count as live."""
     depthwise = _matrix(np.asarray(site.weights["depthwise_kernel"], np.float64))
     pointwise = np.asarray(site.weights["pointwise_kernel"], np.float64)
     pointwise = pointwise.reshape(*depthwise.shape[1:], -1)
@@ -112,7 +119,7 @@ def _as_convolution(site: Site) -> Site:
 
 
 def _matrix(kernel: Array) -> Array:
-    """A depthwise kernel as (positions, in, copies)."""
+    """A depthwise kernel reshaped to (positions, in, copies)."""
     return kernel.reshape(-1, *kernel.shape[-2:])
 
 

@@ -1,4 +1,4 @@
-"""Layers that treat every entry by itself: activations, dropout and noise."""
+"""Elementwise layers: activations, dropout and noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def flow_activation(site: Site) -> Flow:
 
 
 def flow_identity(site: Site) -> Flow:
-    """At inference the layer passes everything on."""
+    """At inference the layer is the identity."""
     return Flow(site.inputs[0])
 
 
@@ -39,29 +39,29 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 
 def mixes(site: Site) -> str | None:
-    """Softmax and its like mix channels, and unknown functions may."""
+    """Refuse activations that mix channels, such as softmax, and unknown functions."""
     if linear_layers.is_elementwise(site.operation.activation):
         return None
     return "its activation is not known to treat every channel by itself"
 
 
 def has_arrays(site: Site) -> str | None:
-    """Bounds may differ from entry to entry."""
+    """Refuse bounds that are arrays: they may differ between channels and positions."""
     bounds = (site.operation.x_min, site.operation.x_max)
     return None if all(isinstance(b, Number | None) for b in bounds) else "its bounds are arrays"
 
 
 def flow_prelu(site: Site) -> Flow:
-    """Where the slope depends on the position, a negative constant becomes a pattern."""
+    """If the slope depends on the position, a negative constant becomes a spatial pattern."""
     inputs, slope = site.inputs[0], np.asarray(site.weights["alpha"], np.float64)
-    alike = math.prod(slope.shape[:-1]) == 1
-    live = inputs.live | (inputs.offset & (inputs.value < 0) & (not alike))
+    uniform = math.prod(slope.shape[:-1]) == 1
+    live = inputs.live | (inputs.offset & (inputs.value < 0) & (not uniform))
     factor = np.where(inputs.value < 0, slope.reshape(-1, slope.shape[-1])[0], 1.0)
     return Flow(inputs.passed(live=live, value=np.where(live, 0.0, factor * inputs.value)))
 
 
 def build_prelu(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """The slopes of the kept channels; all channels may share one."""
+    """The layer with the slopes of the kept channels; all channels may share one slope."""
     piece = only(pieces)
     slope = site.taken("alpha")
     if slope.values.shape[-1] == len(site.inputs[0]):
@@ -83,7 +83,7 @@ FUNCTIONS = (
     lambda x: ops.threshold(x, 0.0, 0.0),
     lambda x: ops.cast(x, "float16"),
 )
-"""What bare operations of one tensor make of every entry by itself."""
+"""Elementwise operations of one tensor, as functions."""
 
 ACTIVATION = Rule(flow_activation, build, channels_first=True)
 

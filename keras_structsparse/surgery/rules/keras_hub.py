@@ -1,4 +1,4 @@
-"""Layers of KerasHub's backbones, by name: the package need not be there."""
+"""Layers of KerasHub's backbones, registered by name: the package need not be installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_structsparse.surgery.rules import elementwise, mixing
 
 
 def build_affine(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """One factor and one offset serve all channels, however many."""
+    """A copy of the layer: one factor and one offset apply to all channels."""
     piece = only(pieces)
     layer = clone(site.operation, name=site.layer_name)
     weights = [site.taken(name) for name in site.weights]
@@ -23,4 +23,4 @@ register(
     Rule(elementwise.flow_activation, build_affine, channels_first=True),
     "keras_hub>HGNetV2LearnableAffineBlock",
 )
-register(mixing.stays(mixing.CHANNELS), "keras_hub>RmsNorm2d")
+register(mixing.unchanged(mixing.CHANNELS), "keras_hub>RmsNorm2d")

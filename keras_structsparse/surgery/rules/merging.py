@@ -1,8 +1,9 @@
 """Layers that merge tensors: Add and Concatenate.
 
-The channels of a sum must stand in the same order on all sides. A side that lacks channels either
-keeps them as constants (its maker computes them), or is spread over the places of the sum by a
-1x1 convolution of zeros and ones, with the constants in its bias: whichever costs less.
+All summands must have the same channels in the same order. A summand with fewer live channels than
+the sum either keeps the missing ones as constants, which the layer before it computes, or it is
+spread over the channels of the sum by a 1x1 convolution of zeros and ones, with the constants in
+its bias: whichever costs less.
 """
 
 from __future__ import annotations
@@ -30,43 +31,43 @@ Product = operation_type(keras.ops.multiply, 2)
 
 
 def flow_add(site: Site) -> Flow:
-    """A sum is live where a side is live; elsewhere it is the sum of the constants."""
+    """A channel of a sum is live if it is live in any summand; else it is the sum of constants."""
     return _flow_sum(site) if _is_sum(site) else arithmetic.flow(site)
 
 
 def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """The sum of the sides that have channels left, plus the constants of the others."""
+    """The sum of the summands that keep channels, plus the constants of the others."""
     return (_build_sum if _is_sum(site) else _build_broadcast)(site, wanted, pieces)
 
 
 def _is_sum(site: Site) -> bool:
-    """Whether nothing is broadcast, and no number is added."""
+    """Whether tensors of one shape are added: without broadcasting, and no number is added."""
     return len(site.shapes) > 1 and len(set(site.shapes)) == 1
 
 
 def _flow_sum(site: Site) -> Flow:
-    live = np.any([side.live for side in site.inputs], axis=0)
-    constants = [np.where(side.live, 0.0, side.value) for side in site.inputs]
-    together = [side for side in site.inputs if not _spreads(site, side, live)]
+    live = np.any([summand.live for summand in site.inputs], axis=0)
+    constants = [np.where(summand.live, 0.0, summand.value) for summand in site.inputs]
+    joined = [summand for summand in site.inputs if not _spreads(site, summand, live)]
     output = Channels(
         ids=site.fresh(len(live)),
         live=live,
         value=np.where(live, 0.0, np.sum(constants, axis=0)),
-        cost=np.sum([side.cost for side in together], axis=0) + np.zeros(len(live)),
+        cost=np.sum([summand.cost for summand in joined], axis=0) + np.zeros(len(live)),
     )
 
     def needs(needed: Array) -> tuple[Array, ...]:
-        return tuple(side.ids[side.live & needed] for side in site.inputs)
+        return tuple(summand.ids[summand.live & needed] for summand in site.inputs)
 
-    return Flow(output, joins=tuple((output.ids, side.ids) for side in together), needs=needs)
+    return Flow(output, joins=tuple((output.ids, summand.ids) for summand in joined), needs=needs)
 
 
 def _build_sum(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    live = np.any([side.live for side in site.inputs], axis=0)
+    live = np.any([summand.live for summand in site.inputs], axis=0)
     joined = [
         piece
-        for side, piece in zip(site.inputs, pieces, strict=True)
-        if not _spreads(site, side, live)
+        for summand, piece in zip(site.inputs, pieces, strict=True)
+        if not _spreads(site, summand, live)
     ]
     order = _common_order(wanted, joined)
     whole = [p.tensor for p in pieces if p is not None and np.array_equal(p.order, order)]
@@ -85,10 +86,10 @@ def _build_sum(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Pie
 
 
 def _build_broadcast(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """The sum on the kept channels, what is broadcast first.
+    """The sum over the kept channels, with the broadcast summands first.
 
-    Keras on TensorFlow takes a second summand (samples, 1, 1), as one may become that has a
-    single channel left, for a bias, and adds it along the wrong axis if the sizes allow it.
+    Keras on TensorFlow treats a second summand of shape (batch, 1, 1) as a bias and adds it along
+    the wrong axis if the sizes allow it; a summand that keeps one channel may get this shape.
     """
     sizes = [math.prod(size or sys.maxsize for size in shape[1:]) for shape in site.shapes]
     turn = sorted(range(len(sizes)), key=sizes.__getitem__)
@@ -98,7 +99,7 @@ def _build_broadcast(site: Site, wanted: Array, pieces: Sequence[Piece | None]) 
 
 
 def _common_order(wanted: Array, pieces: Sequence[Piece | None]) -> Array:
-    """The order of a side that has all channels of the sum, so that it needs no sorting."""
+    """The order of a summand with all channels of the sum, so that it needs no sorting."""
     for piece in pieces:
         if piece is not None and np.array_equal(np.sort(piece.order), np.sort(wanted)):
             return piece.order
@@ -106,37 +107,37 @@ def _common_order(wanted: Array, pieces: Sequence[Piece | None]) -> Array:
 
 
 def _lost_constants(site: Site, pieces: Sequence[Piece | None]) -> Array:
-    """The sum of the constants that the sides no longer hold, for every original channel."""
+    """The sum of the constants that the pieces do not hold, for every original channel."""
     width = len(site.inputs[0])
     total = np.zeros(width)
-    for side, piece in zip(site.inputs, pieces, strict=True):
+    for summand, piece in zip(site.inputs, pieces, strict=True):
         held = np.zeros(width, bool) if piece is None else piece.mask(width)
-        total += np.where(held, 0.0, side.value)
+        total += np.where(held, 0.0, summand.value)
     return total
 
 
-def _spreads(site: Site, side: Channels, live: Array) -> bool:
-    """Whether to spread a narrow side rather than compute the constants it lacks."""
-    missing = live & ~side.live
+def _spreads(site: Site, summand: Channels, live: Array) -> bool:
+    """Whether to spread a narrow summand rather than compute the constants that it lacks."""
+    missing = live & ~summand.live
     places = math.prod(size or 1 for size in site.shapes[0][1:-1])
-    width, have = int(live.sum()), int(side.live.sum())
+    width, have = int(live.sum()), int(summand.live.sum())
     if not missing.any() or not have:
-        return bool(missing.any())  # A side of constants goes, whatever they cost.
+        return bool(missing.any())  # A summand without live channels is always removed.
     costs = site.realize.costs
     more = filled(width, costs.block) - filled(have, costs.block)
-    return float(side.cost[missing].mean()) * more > costs.convolution(places, 1, have, width)
+    return float(summand.cost[missing].mean()) * more > costs.convolution(places, 1, have, width)
 
 
 def flow_scaled(site: Site) -> Flow:
-    """``x + scale y`` is the sum of x and a tensor whose constants are scaled."""
+    """``x + scale * y`` is the sum of x and of y with scaled constants."""
     return _flow_sum(_with_scale(site))
 
 
 def build_scaled(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """A scaling by one number, then the sum."""
+    """A multiplication by the scale, then the sum."""
     left, right = pieces
     if right is not None:
-        # Not a Rescaling, which rounds its numbers to float32.
+        # Not a Rescaling, which rounds the scale to float32.
         tensor = Product(name=site.derive("scaled"))(right.tensor, site.operation.scale)
         right = Piece(tensor, right.order)
     return _build_sum(_with_scale(site), wanted, [left, right])
@@ -148,10 +149,10 @@ def _with_scale(site: Site) -> Site:
 
 
 def refuses_scaled(site: Site) -> str | None:
-    """One number for all channels of tensors of one shape."""
+    """Refuse scales that are not one number, and inputs of different shapes."""
     if not isinstance(site.operation.scale, Number):
-        return "its scale is no number"
-    return None if _is_sum(site) else f"its inputs have the shapes {site.shapes}"
+        return "its scale is not a number"
+    return None if _is_sum(site) else f"the shapes of its inputs differ: {site.shapes}"
 
 
 def flow_concatenate(site: Site) -> Flow:
@@ -168,8 +169,8 @@ def flow_concatenate(site: Site) -> Flow:
 
 
 def build_concatenate(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """The inputs that have channels left."""
-    starts = np.cumsum([0] + [len(side) for side in site.inputs[:-1]])
+    """The concatenation of the inputs that keep channels."""
+    starts = np.cumsum([0] + [len(own) for own in site.inputs[:-1]])
     left = [(start, p) for start, p in zip(starts, pieces, strict=True) if p is not None]
     order = np.concatenate([start + piece.order for start, piece in left])
     tensors = [piece.tensor for _, piece in left]
@@ -179,9 +180,9 @@ def build_concatenate(site: Site, wanted: Array, pieces: Sequence[Piece | None])
 
 
 def refuses_concatenate(site: Site) -> str | None:
-    """Along another axis, channels would have to stand in the same order."""
+    """Refuse other axes than that of the channels."""
     if (site.operation.axis - site.axis) % len(site.shapes[0]):
-        return f"it joins axis {site.operation.axis}, not that of the channels"
+        return f"it concatenates along axis {site.operation.axis}, not along the channels"
     return None
 
 
@@ -196,7 +197,7 @@ register(
 )
 register(
     Rule(flow_scaled, build_scaled, refuses_scaled),
-    # A layer of keras.applications, which they do not show.
+    # A layer of keras.applications that is not public.
     sys.modules[keras.applications.InceptionResNetV2.__module__].CustomScaleLayer,
 )
 register(

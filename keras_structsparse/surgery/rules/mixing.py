@@ -1,4 +1,4 @@
-"""Layers whose outputs each depend on all channels: they stay as they are, and notes say why."""
+"""Layers that are copied unchanged, mostly since they mix channels; notes give the reason."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from keras_structsparse.graph.functional_graph import operation_type
 CHANNELS = "it mixes channels: every output depends on all of them"
 
 
-def stays(reason: str) -> Rule:
-    """A rule for layers that stay as they are, with all channels that they read and make.
+def unchanged(reason: str) -> Rule:
+    """A rule for layers that are copied unchanged, with all channels that they read and compute.
 
     Args:
-        reason: Why; the note says it.
+        reason: The reason, for the note.
 
     Returns:
         The rule.
@@ -35,39 +35,39 @@ def stays(reason: str) -> Rule:
 
 
 def _types(*names: str) -> list[type[keras.Layer]]:
-    """The layers of these names that this version of Keras has."""
+    """The layers with these names that the installed version of Keras has."""
     return [getattr(layers, name) for name in names if hasattr(layers, name)]
 
 
 register(
-    stays(CHANNELS),
+    unchanged(CHANNELS),
     *_types("LayerNormalization", "RMSNormalization", "UnitNormalization", "Softmax"),
-    # Two channels: of one, Keras warns.
+    # With two channels: for one, Keras warns.
     *(
         operation_type(lambda x, function=function: function(ops.repeat(x, 2, axis=-1)))
         for function in (ops.softmax, ops.log_softmax, ops.logsumexp, ops.normalize)
     ),
 )
 register(
-    stays("attention mixes channels: every output depends on all of them"),
+    unchanged("attention mixes channels: every output depends on all of them"),
     *_types("MultiHeadAttention", "GroupQueryAttention", "Attention", "AdditiveAttention"),
 )
 register(
-    stays("it is a product of matrices whose axes are not followed"),
+    unchanged("it is a matrix product, whose axes are not followed"),
     *_types("EinsumDense", "Dot"),
     *(operation_type(function, 2) for function in (ops.matmul, ops.dot)),
     operation_type(lambda *tensors: ops.einsum("ab,cb->ac", *tensors), 2),
 )
 register(
-    stays("its states mix channels"),
+    unchanged("its states mix channels"),
     *_types("SimpleRNN", "LSTM", "GRU", "RNN", "Bidirectional"),
     *_types("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
 )
 register(
-    stays("it is made for the inputs of a network and keeps all its channels"),
+    unchanged("it preprocesses inputs and keeps all its channels"),
     *_types(*(name for name in dir(layers) if name.startswith("Random"))),
     *_types("RandAugment", "AugMix", "MixUp", "CutMix", "CenterCrop"),
 )
-register(stays("it wraps another layer"), *_types("TimeDistributed", "SpectralNormalization"))
-register(stays("it computes a mask from all channels"), layers.Masking)
-register(stays("its function is not known"), layers.Lambda)
+register(unchanged("it wraps another layer"), *_types("TimeDistributed", "SpectralNormalization"))
+register(unchanged("it computes a mask from all channels"), layers.Masking)
+register(unchanged("its function is not known"), layers.Lambda)

@@ -1,4 +1,4 @@
-"""A scale and an offset for each channel by itself: normalisation at inference, and the like."""
+"""Layers with a gain and a shift per channel: normalisation at inference, scales, rescaling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_structsparse.surgery.constant_propagation import settled
 
 
 def flow(affine: Callable[[Site], Affine], site: Site) -> Flow:
-    """A constant c becomes gain c + shift; a channel with a gain of 0 becomes the shift."""
+    """A constant c becomes ``gain * c + shift``; a channel with gain 0 becomes the shift."""
     inputs = site.inputs[0]
     own = affine(site)
     live = inputs.live & (own.gain != 0)
@@ -36,7 +36,7 @@ def build(
     wanted: Array,
     pieces: Sequence[Piece | None],
 ) -> Piece:
-    """The layer over the kept channels, with its statistics."""
+    """The layer over the kept channels, with their weights and statistics."""
     piece = only(pieces)
     layer = clone(site.operation, name=site.layer_name, **changes(site, piece.order))
     weights = [site.taken(name).along(0, piece.order) for name in site.weights]
@@ -44,7 +44,7 @@ def build(
 
 
 def refuses(site: Site) -> str | None:
-    """It must normalise the axis of the channels."""
+    """Refuse other axes than that of the channels."""
     rank = len(site.shapes[0])
     if (site.operation.axis - site.axis) % rank:
         return f"it normalises axis {site.operation.axis}, not that of the channels"
@@ -66,7 +66,7 @@ def _nothing(site: Site, order: Array) -> dict[str, Any]:
 
 
 def _instance(site: Site) -> Affine:
-    """Of a channel by itself: a constant is its own mean, so that the offset alone is left."""
+    """Normalisation of single channels: a constant is its own mean, so beta is left."""
     gamma, beta = (site.weights.get(name) for name in ("gamma", "beta"))
     width = len(site.inputs[0])
     gain = np.where(site.inputs[0].live, 1.0 if gamma is None else gamma, 0.0)
@@ -74,7 +74,7 @@ def _instance(site: Site) -> Affine:
 
 
 def refuses_groups(site: Site) -> str | None:
-    """Groups of several channels mix them."""
+    """Refuse groups of several channels, which mix them, and other axes."""
     if site.operation.groups != len(site.inputs[0]):
         return "it mixes the channels of each of its groups"
     return refuses(site)
@@ -89,13 +89,13 @@ def _scale(site: Site) -> Affine:
 
 
 def flow_rescaling(site: Site) -> Flow:
-    """The layer says itself what it makes of constants: it rounds its numbers to float32."""
+    """The layer itself is applied to the constants, since it rounds its numbers to float32."""
     live, value = settled(site, site.inputs[0].live)
     return Flow(site.inputs[0].passed(live=live, value=value))
 
 
 def _rescaled(site: Site, order: Array) -> dict[str, Any]:
-    """Numbers stay numbers, lists lists and arrays arrays, for each is rounded in its own way."""
+    """Options of the kept channels; their types are kept, as the layer rounds each differently."""
     values = {"scale": site.operation.scale, "offset": site.operation.offset}
     return {name: _some(value, order) for name, value in values.items() if np.size(value) > 1}
 
@@ -107,7 +107,7 @@ def _some(values: Any, order: Array) -> Any:
 
 
 def refuses_rescaling(site: Site) -> str | None:
-    """A number, or one for each channel, that come last."""
+    """Refuse tensors, and shapes other than one number or one number per channel."""
     values = (site.operation.scale, site.operation.offset)
     if not all(isinstance(value, Number | list | tuple | np.ndarray) for value in values):
         return "its scale or offset is a tensor"
@@ -122,7 +122,7 @@ def refuses_rescaling(site: Site) -> str | None:
 
 
 def flow_inputs(site: Site) -> Flow:
-    """What is made for the inputs of a network keeps all channels."""
+    """Preprocessing layers keep all channels."""
     inputs = site.inputs[0]
     notes = () if inputs.live.all() else ("it keeps all its channels",)
     return Flow(unknown(inputs.ids), keeps=(inputs.ids,), notes=notes)
@@ -151,7 +151,7 @@ register(
 )
 register(
     Rule(partial(flow, _scale), partial(build, lambda site, order: {"projection_dim": len(order)})),
-    # A layer of keras.applications, which they do not show.
+    # A layer of keras.applications that is not public.
     sys.modules[keras.applications.ConvNeXtTiny.__module__].LayerScale,
 )
 register(Rule(flow_rescaling, partial(build, _rescaled), refuses_rescaling), layers.Rescaling)

@@ -1,4 +1,4 @@
-"""Zero padding: constants other than zero get a border."""
+"""Zero padding: nonzero constants are surrounded by zeros."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_structsparse.surgery.rules.elementwise import build
 
 
 def flow(site: Site) -> Flow:
-    """All constants of the tensor end at the same border, so one can stand for the others."""
+    """All constants are surrounded by the same zeros, so one can carry the others."""
     inputs = site.inputs[0]
     visible = inputs.offset.any() and np.any(site.operation.padding)
     border = site.name if visible and site.constants == "exact" else inputs.border
@@ -20,7 +20,7 @@ def flow(site: Site) -> Flow:
 
 
 def flow_pad(site: Site) -> Flow:
-    """Padding by zeros makes a border; padding by what is there makes none."""
+    """Padding with zeros surrounds constants; padding by reflection leaves them constant."""
     inputs = site.inputs[0]
     visible = inputs.offset.any() and site.operation.mode == "constant"
     border = site.name if visible and site.constants == "exact" else inputs.border
@@ -28,10 +28,10 @@ def flow_pad(site: Site) -> Flow:
 
 
 def refuses_pad(site: Site) -> str | None:
-    """Channels must stay what they are, and what is put around them zero."""
+    """Refuse padding with other values than zero, and padding of the channel axis."""
     args, kwargs = site.fill([None])
     if kwargs.get("constant_values", args[1] if len(args) > 1 else None):
-        return "it pads by something else than zero"
+        return "it pads with a value other than zero"
     if len(site.operation.pad_width) == 1 or any(site.operation.pad_width[-1]):
         return "it pads the channels"
     return None

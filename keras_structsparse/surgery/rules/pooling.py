@@ -1,4 +1,4 @@
-"""Pooling, cropping, up-sampling: every channel by itself; constants stay what they are."""
+"""Pooling, cropping and upsampling: channel by channel; constants do not change."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from keras_structsparse.surgery.rules.elementwise import build
 
 
 def flow(site: Site) -> Flow:
-    """Neither the mean nor the maximum over a window changes a constant.
+    """The mean and the maximum of a window do not change a constant.
 
-    The padding of Keras' own pooling is left out of the window, so it makes no border.
+    Keras leaves the padding of a pooling out of the window, so constants stay constant there.
     """
     return Flow(site.inputs[0])
 
 
 def flow_upsampling(site: Site) -> Flow:
-    """Interpolation rounds to float32, on some backends, what is constant before it."""
+    """Interpolation rounds constants to float32 on some backends, so they count as live."""
     inputs = site.inputs[0]
     if site.operation.interpolation == "nearest":
         return Flow(inputs)
@@ -31,15 +31,15 @@ def flow_upsampling(site: Site) -> Flow:
 
 
 def refuses_reduction(site: Site) -> str | None:
-    """A mean over all axes but the first and the last is a global pooling."""
+    """Refuse reductions over the batch or the channels; others are global poolings."""
     axes = reduced_axes(site)
     if axes is None or not axes <= set(range(1, len(site.shapes[0]) - 1)):
-        return f"it reduces the axes {site.operation.axis}, not the positions alone"
+        return f"it reduces the axes {site.operation.axis}, not only the positions"
     return None
 
 
 def reduced_axes(site: Site) -> set[int] | None:
-    """The axes of a reduction, none of them negative; None for all."""
+    """The axes of a reduction, as indices >= 0; None for all axes."""
     axes = site.operation.axis
     if axes is None:
         return None
@@ -47,27 +47,27 @@ def reduced_axes(site: Site) -> set[int] | None:
 
 
 def flow_sum(site: Site) -> Flow:
-    """A constant times the number of positions that are summed."""
+    """A constant is multiplied by the number of positions."""
     inputs, shape = site.inputs[0], site.shapes[0]
     places = math.prod(shape[axis] or 0 for axis in reduced_axes(site) or ())
     return Flow(inputs.passed(value=inputs.value * places))
 
 
 def refuses_sum(site: Site) -> str | None:
-    """The number of positions must be known."""
+    """Refuse open sizes, and what :func:`refuses_reduction` refuses."""
     if None in site.shapes[0][1:]:
         return f"the size of its input is not known: {site.shapes[0]}"
     return refuses_reduction(site)
 
 
 def flow_spread(site: Site) -> Flow:
-    """Nothing varies where all is constant."""
+    """The variance of a constant is zero."""
     inputs = site.inputs[0]
     return Flow(inputs.passed(value=np.zeros(len(inputs))))
 
 
 def refuses_resizing(site: Site) -> str | None:
-    """Borders may be filled."""
+    """Refuse padding to the aspect ratio, and another data format."""
     if site.operation.pad_to_aspect_ratio:
         return "it pads to the aspect ratio"
     return misplaced(site)
@@ -78,7 +78,7 @@ ADAPTIVE = [
     for kind in ("Average", "Max")
     for rank in (1, 2, 3)
 ]
-"""None where this version of Keras has none."""
+"""None where the installed version of Keras has no such layer."""
 
 POOLS: tuple[Any, ...] = (
     lambda x: ops.max_pool(x[..., None], 1),

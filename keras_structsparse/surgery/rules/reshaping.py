@@ -1,4 +1,4 @@
-"""Layers that move channels to other places."""
+"""Layers that flatten, reshape or transpose feature maps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Refuses = Callable[[Site], str | None]
 
 
 def flow_flatten(site: Site) -> Flow:
-    """Every position holds all channels, so the flat vector repeats them."""
+    """Each position has all channels, so the flat vector repeats their numbers."""
     inputs, positions = site.inputs[0], _positions(site)
     repeat = np.repeat if _by_channel(site) else np.tile
     return Flow(
@@ -42,12 +42,12 @@ def flow_flatten(site: Site) -> Flow:
 
 
 def _by_channel(site: Site) -> bool:
-    """Whether all positions of a channel stand together: where no one moves the channels last."""
+    """Whether the flat vector has all positions of a channel side by side: channels first."""
     return site.axis != -1 and site.operation.data_format == "channels_last"
 
 
 def build_flatten(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """Flatten the kept channels; every position has them in the same order."""
+    """The layer on the kept channels; every position has them in the same order."""
     piece, width = build(site, wanted, pieces), len(site.inputs[0])
     places = np.arange(_positions(site))
     if _by_channel(site):
@@ -60,7 +60,7 @@ def _positions(site: Site) -> int:
 
 
 def refuses(site: Site) -> str | None:
-    """The number of positions must be known, and the last axis must not pass for the first."""
+    """Refuse open sizes, and channels_first for an input with channels last."""
     if site.axis == -1 and (reason := misplaced(site)):
         return reason
     if None in site.shapes[0][1:]:
@@ -69,7 +69,7 @@ def refuses(site: Site) -> str | None:
 
 
 def flow_reshape(site: Site) -> Flow:
-    """Positions are rearranged, channels are not; or the layer flattens."""
+    """Positions are rearranged and channels are not, or the layer flattens."""
     return Flow(site.inputs[0]) if _keeps_channels(site) else flow_flatten(site)
 
 
@@ -89,14 +89,14 @@ def _keeps_channels(site: Site) -> bool:
 
 
 def refuses_reshape(site: Site) -> str | None:
-    """All but the last axis may change, or all become one; sizes must be known."""
+    """Refuse open sizes, and all shapes but those of flattening or with the same last axis."""
     before, after = site.shapes[0], site.output_shape
     if None in before[1:] or None in after[1:]:
         return f"the size of its input or output is not known: {before}, {after}"
     if before[0] is not None or after[0] is not None:
         return "it gives the batch a fixed size"
     if not _keeps_channels(site) and len(after) != 2:
-        return f"it puts the channels of {before} elsewhere: {after}"
+        return f"it moves the channels to another axis: {before}, {after}"
     return None
 
 
@@ -106,13 +106,21 @@ def flow_permute(site: Site) -> Flow:
 
 
 def refuses_permute(site: Site) -> str | None:
-    """The last axis must stay the last."""
+    """Refuse to move the last axis."""
     last = len(site.shapes[0]) - 1
     return None if site.operation.dims[-1] == last else "it moves the channels to another axis"
 
 
 def apart(axes: Callable[[Site], Iterable[int] | None], back: int = 0) -> Refuses:
-    """Refuse what touches the last axis, or that which comes ``back`` axes behind it."""
+    """Refuse operations that change the last axis.
+
+    Args:
+        axes: From a site to the axes that the operation changes; None for all.
+        back: How many axes the output has more than the input.
+
+    Returns:
+        A function for :attr:`Rule.refuses`.
+    """
 
     def refuses_last(site: Site) -> str | None:
         rank, touched = len(site.shapes[0]) + back, axes(site)
@@ -129,7 +137,7 @@ def _axes(site: Site) -> Iterable[int] | None:
 
 
 def _moved(site: Site) -> Iterable[int]:
-    """The last axis, unless a transposition leaves it where it is."""
+    """The last axis, unless a transposition leaves it the last one."""
     axes, last = site.operation.axes, len(site.shapes[0]) - 1
     return () if axes is not None and axes[-1] % (last + 1) == last else (last,)
 

@@ -1,4 +1,4 @@
-"""Some of the channels of a tensor: slices, splits, and channels picked by number."""
+"""Slices, splits, and channels selected by index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ Take = operation_type(lambda x: keras.ops.take(x, [0], axis=-1))
 
 
 def pick(tensor: Tensor, places: Array, name: Callable[[str], str]) -> Tensor:
-    """The channels at some places, in that order: as a slice where they are neighbours."""
+    """Select channels of a tensor by index: with a slice if they are consecutive.
+
+    Args:
+        tensor: Tensor (..., channels).
+        places: The indices of the channels, in order.
+        name: From a suffix to the name of the new operation.
+
+    Returns:
+        Tensor (..., len(places)).
+    """
     first, count = int(places[0]), len(places)
     if not np.array_equal(places, np.arange(first, first + count)):
         return Take(axis=-1, name=name("picked"))(tensor, [int(place) for place in places])
@@ -31,27 +40,27 @@ def pick(tensor: Tensor, places: Array, name: Callable[[str], str]) -> Tensor:
 
 
 def flow_slice(site: Site) -> Flow:
-    """Positions or channels are left out."""
+    """The channels of the slice."""
     return Flow(site.inputs[0].part(_sliced(site)[1]))
 
 
 def build_slice(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """The same slice of the positions, or those of its channels that stay."""
-    whole, channels = _sliced(site)
-    if not whole:
+    """The same slice of the positions, or the kept channels of a slice of channels."""
+    all_positions, channels = _sliced(site)
+    if not all_positions:
         return elementwise.build(site, wanted, pieces)
     return _picked(site, channels, wanted, pieces)
 
 
 def refuses_slice(site: Site) -> str | None:
-    """Positions and channels at once, and what is no slice."""
+    """Refuse indices that are tensors, and slices of positions and channels at once."""
     if not all(isinstance(part, slice | int | EllipsisType | None) for part in _key(site)):
         return "it is indexed by a tensor"
-    whole, channels = _sliced(site)
+    all_positions, channels = _sliced(site)
     if channels is None:
-        return "it leaves no axis of channels"
-    all_of_them = np.array_equal(channels, np.arange(len(site.inputs[0])))
-    return None if whole or all_of_them else "it slices positions and channels at once"
+        return "it removes the channel axis"
+    all_channels = np.array_equal(channels, np.arange(len(site.inputs[0])))
+    return None if all_positions or all_channels else "it slices positions and channels at once"
 
 
 def _key(site: Site) -> tuple[Any, ...]:
@@ -61,9 +70,9 @@ def _key(site: Site) -> tuple[Any, ...]:
 
 
 def _sliced(site: Site) -> tuple[bool, Array | None]:
-    """Whether all positions stay, and the channels that do; None where there are none."""
+    """Whether a slice keeps all positions, and its channels; None without a channel axis."""
     shape = tuple(size or 8 for size in site.shapes[0])
-    # Only the last axis of this view has strides, so that they show where it went.
+    # Only the last axis of this view has a stride other than 0: it shows where the slice puts it.
     before = np.broadcast_to(np.arange(1, shape[-1] + 1), shape)
     after = before[_key(site)]
     if not after.ndim or any(after.strides[:-1]) or not (after.strides[-1] or shape[-1] == 1):
@@ -72,21 +81,21 @@ def _sliced(site: Site) -> tuple[bool, Array | None]:
 
 
 def flow_take(site: Site) -> Flow:
-    """Channels by number."""
+    """The selected channels."""
     return Flow(site.inputs[0].part(_indices(site)))
 
 
 def build_take(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """Those that stay."""
+    """The kept ones of the selected channels."""
     return _picked(site, _indices(site), wanted, pieces)
 
 
 def refuses_take(site: Site) -> str | None:
-    """Tensors of numbers, and other axes."""
+    """Refuse indices that are tensors, and other axes than the last."""
     if len(site.inputs) > 1 or np.ndim(_indices(site)) != 1:
-        return "its indices are no list"
+        return "its indices are not a list"
     last = len(site.shapes[0]) - 1
-    return None if site.operation.axis in (-1, last) else "it does not pick from the last axis"
+    return None if site.operation.axis in (-1, last) else "it does not select along the last axis"
 
 
 def _indices(site: Site) -> Array:
@@ -103,13 +112,13 @@ def _picked(site: Site, channels: Array, wanted: Array, pieces: Sequence[Piece |
 
 
 def flow_split(site: Site) -> Flow:
-    """Every output has some neighbouring channels."""
+    """Every output has consecutive channels."""
     inputs = site.inputs[0]
     return Flow(inputs, parts=tuple(_sections(site)))
 
 
 def build_split(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> list[Piece | None]:
-    """A slice for each output that has channels left."""
+    """A slice for each output that keeps channels."""
     piece = only(pieces)
     results: list[Piece | None] = []
     for part in _sections(site):
@@ -121,7 +130,7 @@ def build_split(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> li
 
 
 def refuses_split(site: Site) -> str | None:
-    """Along another axis, every output has all channels."""
+    """Refuse other axes than the last."""
     last = len(site.shapes[0]) - 1
     return None if site.operation.axis in (-1, last) else "it does not split the last axis"
 

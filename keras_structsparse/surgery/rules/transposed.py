@@ -1,8 +1,8 @@
-"""Transposed convolutions: the kernel is (*spatial, out, in), and the output map is the larger one.
+"""Transposed convolutions, with kernels (*spatial, out, in).
 
-A constant input becomes a pattern: which entries of the kernel reach a position depends on the
-strides, and on the border. All constants of a tensor become the same pattern through the same
-kernel slice, so one carrier can stand for the others. Supports are not cropped.
+A constant input becomes a spatial pattern, since strides and zero padding decide which entries of
+the kernel reach a position. Through the same kernel slice all constants become the same pattern, so
+one carrier can stand for the others. Kernels are not cropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from keras_structsparse.surgery import linear_layers
 
 
 def flow(site: Site) -> Flow:
-    """The channels behind a transposed convolution."""
+    """As for a linear layer with the kernel (*spatial, in, out)."""
     return linear_layers.flow(_as_convolution(site), _makes_patterns(site))
 
 
@@ -39,9 +39,9 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 
 def _as_convolution(site: Site) -> Site:
-    """The site with a kernel (*spatial, in, out), which every position of the input uses once.
+    """The site with a kernel (*spatial, in, out), applied once per position of the input.
 
-    No position of the output is an interior one that all others are like, so "interior" is exact.
+    Interior positions of the output differ from each other, so "interior" means "exact" here.
     """
     kernel = np.swapaxes(site.weights["kernel"], -1, -2)
     constants = "drop" if site.constants == "drop" else "exact"
