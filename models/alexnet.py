@@ -1,8 +1,8 @@
-"""AlexNet (Krizhevsky et al. 2012), as one network with the groups of its two halves.
+"""AlexNet (Krizhevsky et al. 2012), as one network with grouped convolutions for its two halves.
 
 Local response normalisation is left out: Keras has no layer for it. It has no parameters and, as
-activations and pooling, no multiply-adds in eq. (10). `attach` leaves the three convolutions with
-groups out.
+activations and pooling, no multiply-adds in eq. (10). `attach` skips its three grouped
+convolutions.
 """
 
 from __future__ import annotations

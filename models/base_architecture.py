@@ -17,7 +17,7 @@ INITIALIZERS: Mapping[str, Callable[[], keras.initializers.Initializer]] = {
     "he_normal": keras.initializers.HeNormal,
     "glorot_uniform": keras.initializers.GlorotUniform,
 }
-"""What kernels start from. A new instance for every layer: one would give all the same numbers."""
+"""Kernel initializers. Every layer gets a new instance: a shared one repeats its numbers."""
 
 NORMALIZATIONS = ("after", "before", "none")
 
@@ -26,8 +26,8 @@ NORMALIZATIONS = ("after", "before", "none")
 class Base:
     """An upper bound: width and kernel size of every convolution.
 
-    The classifier, a dense layer behind a global average, is not part of the bound: it counts in
-    the depth and is not regularized.
+    The classifier, a dense layer behind global average pooling, is not part of the bound: it counts
+    in the depth and is not regularized.
 
     Attributes:
         layers: (width, size) of each convolution, in order.
@@ -35,18 +35,18 @@ class Base:
         residual: Whether shortcuts bypass pairs of convolutions from the second one on; where the
             shape changes the shortcut is a strided 1x1 convolution. A last convolution without a
             partner has no shortcut.
-        normalization: Where batch normalisation is: "after" a convolution, "before" it, or "none".
-            Only behind a convolution does it pair with the kernels, so that the penalty acts on
-            what they really do.
-        initializer: A key of :data:`INITIALIZERS`. With batch normalisation the length of a kernel
-            sets its effective learning rate, so this is part of a base. None: "small_uniform", of
-            variance 1 / (3 fan_in), which trains these networks better than Keras' default
-            "glorot_uniform"; "he_normal" without normalisation, where "small_uniform" lets signals
-            fade by 6 a layer.
+        normalization: Position of batch normalisation: "after" a convolution, "before" it, or
+            "none". Only after a convolution is it paired with the kernels, so that the penalty acts
+            on the effective kernels.
+        initializer: A key of :data:`INITIALIZERS`. With batch normalisation the norm of a kernel
+            sets its effective learning rate, so the initializer is part of a base. None:
+            "small_uniform", of variance 1 / (3 fan_in), which trains these networks better than
+            Keras' default "glorot_uniform"; "he_normal" without normalisation, where
+            "small_uniform" reduces the variance of the signal sixfold in every layer.
         pooled: Whether a 3x3 max pooling with stride 2 follows the first convolution.
 
     Raises:
-        ValueError: There is no convolution, or a name is unknown.
+        ValueError: ``layers`` is empty, or a name is unknown.
     """
 
     layers: tuple[tuple[int, int], ...]
@@ -144,7 +144,7 @@ def _convolution(base: Base, width: int, size: int, stride: int, name: str) -> k
 def _normalized(base: Base, convolution: keras.Layer, name: str) -> Apply:
     if base.normalization == "none":
         return convolution
-    # Moving statistics must follow a penalty that shrinks the scales.
+    # A momentum of 0.9, since moving statistics must follow a penalty that shrinks the scales.
     norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
     first, second = (convolution, norm) if base.normalization == "after" else (norm, convolution)
     return lambda tensor: second(first(tensor))

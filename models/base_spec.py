@@ -1,4 +1,4 @@
-"""Base architectures as short texts: ``"(64,7),(64,3)x2,(128,3)x2"``."""
+"""Base architectures as short specifications: ``"(64,7),(64,3)x2,(128,3)x2"``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SETTINGS: Mapping[str, tuple[Sequence[str], Callable[[str], Mapping[str, Any]]]
         lambda word: {"initializer": word.removeprefix("init=")},
     ),
 }
-"""The words that may stand behind the layers, and the attributes of a Base that they set."""
+"""The words that may follow the layers, and the attributes of a Base that they set."""
 
 WORDS = tuple(word for words, _ in _SETTINGS.values() for word in words)
 
@@ -32,20 +32,20 @@ WORDS = tuple(word for words, _ in _SETTINGS.values() for word in words)
 def parse(text: str) -> Base:
     """Read a base architecture.
 
-    ``(width,size)`` is a convolution, ``(width,size,2)`` one with stride 2, ``xN`` repeats it (the
-    stride is that of the first). Without a stride in the text they go where :func:`strides` puts
-    them. Words behind the layers: ``plain`` (no shortcuts), ``pool`` (3x3 max pooling with stride 2
-    behind the first convolution), ``norm=before`` or ``norm=none``, ``init=he_normal`` or
+    ``(width,size)`` is a convolution, ``(width,size,2)`` one with stride 2, ``xN`` repeats it (only
+    the first has the stride). Without any stride in the text, :func:`strides` chooses them. Words
+    that may follow the layers: ``plain`` (no shortcuts), ``pool`` (3x3 max pooling with stride 2
+    after the first convolution), ``norm=before`` or ``norm=none``, ``init=he_normal`` or
     ``init=glorot_uniform``.
 
     Args:
-        text: The text.
+        text: The specification.
 
     Returns:
         The base.
 
     Raises:
-        ValueError: The text is none.
+        ValueError: The text is not a specification.
 
     Examples:
         >>> parse("(64,5)x18").strided
@@ -68,11 +68,11 @@ def parse(text: str) -> Base:
 
 
 def strides(layers: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    """Where strides of 2 go when nothing says so.
+    """The convolutions with stride 2 if the specification names none.
 
-    The paper does not tell where its networks have strides. As in residual networks, they are
-    where the width grows. A square bound, whose width never grows, has two, a third and two thirds
-    of the way, each at the first layer of a pair.
+    The paper does not say where its networks have strides. Here they are where the width grows, as
+    in residual networks. A square bound, whose width never grows, has two: after a third and after
+    two thirds of the layers, each at the first layer of a pair.
 
     Args:
         layers: (width, size) of each convolution.
@@ -99,12 +99,12 @@ def _odd(index: int) -> int:
 
 
 def is_spec(text: str) -> bool:
-    """Whether a text is meant as a base architecture and not as a name."""
+    """Whether a text is a specification of a base architecture, not a name."""
     return text.lstrip().startswith("(")
 
 
 def text_of(base: Base) -> str:
-    """The layers of a base as a text.
+    """The layers of a base as a specification.
 
     Examples:
         >>> text_of(Base(((64, 7), (64, 3), (64, 3))))

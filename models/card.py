@@ -1,4 +1,8 @@
-"""The card of a pruned network: where it comes from, what it costs and what it can do."""
+"""The card of a pruned network: how it was made, its cost and its accuracy.
+
+A card is a value that is written as JSON and read again; its Markdown is one table. A ModelCard of
+huggingface_hub is a text file with a YAML header, and would replace only the table.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,20 @@ _TUPLES = ("input_shape", "commands")
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a pruned network.
+    """How a pruned network was made, its cost and its accuracy.
 
     Attributes:
-        base: The network that it was cut out of.
-        dataset: What that was trained on.
+        base: The network before surgery.
+        dataset: The data set that it was trained on.
         input_shape: Shape of one example.
-        penalty: Everything about the penalty but its weight.
+        penalty: The settings of the penalty without its weight.
         alpha: Weight of the penalty.
-        tau: The threshold on group norms.
+        tau: Threshold on group norms.
         seed: Seed of the training.
-        validation: Accuracy on the validation split, which the network was chosen by.
-        accuracy: Accuracy on the test split, which was only reported on.
-        accuracy_at_surgery: The same before fine-tuning.
-        dense_accuracy: That of the dense networks of the same sweep, their mean.
+        validation: Accuracy on the validation split, by which the network was chosen.
+        accuracy: Accuracy on the test split, which was not used for any choice.
+        accuracy_at_surgery: Test accuracy before fine-tuning.
+        dense_accuracy: Mean test accuracy of the dense networks of the same sweep.
         multiply_adds: For one example (eq. 10).
         dense_multiply_adds: Those of the base.
         params: Weights.
@@ -38,7 +42,7 @@ class Card:
         dense_latency_ms: Those of the base, measured in turns with it.
         machine: What the milliseconds were measured on.
         sha256: Of the ``.keras`` file.
-        commands: What made the file; empty where that was not written down.
+        commands: The commands that made the file; empty if they were not recorded.
     """
 
     base: str
@@ -64,7 +68,7 @@ class Card:
 
     @property
     def summary(self) -> str:
-        """One line for people."""
+        """A description in one line."""
         share = self.multiply_adds / self.dense_multiply_adds
         return (
             f"{self.base} on {self.dataset}: {share:.1%} of the multiply-adds, "
@@ -82,13 +86,13 @@ class Card:
         """Read a card.
 
         Args:
-            text: What :meth:`to_json` gave.
+            text: The result of :meth:`to_json`.
 
         Returns:
             The card.
 
         Raises:
-            ModelError: The text is no card.
+            ModelError: The text is not a card.
         """
         try:
             record = json.loads(text)
@@ -102,7 +106,7 @@ class Card:
         return cls(**{**entries, **{name: tuple(entries[name]) for name in _TUPLES}})
 
     def to_markdown(self) -> str:
-        """The card as a page."""
+        """The card as Markdown."""
         share = self.multiply_adds / self.dense_multiply_adds
         rows = {
             "base network": self.base,

@@ -1,4 +1,4 @@
-"""What the registry knows of a network."""
+"""An entry of the registry: a network's builder, default shapes and published errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Published:
-    """Errors that others have published, quoted, not measured here.
+    """Errors published by others; quoted, not measured here.
 
     Attributes:
-        errors: The errors with the way they were measured.
+        errors: The errors, and how they were measured.
         source: The publication, with the table.
     """
 
@@ -31,11 +31,11 @@ class Entry:
     """A network of the zoo.
 
     Attributes:
-        summary: One line on what it is.
+        summary: A description in one line.
         input_shape: Default shape of one input, (height, width, channels).
         classes: Default number of classes.
         builder: From input shape and classes to a new model.
-        published: Errors to quote, for networks that others have published.
+        published: Errors to quote, for networks published by others.
     """
 
     summary: str
@@ -61,8 +61,8 @@ def pair_of_entries(
     """A base with shortcuts and the same without.
 
     Args:
-        names: Of the one with shortcuts, and of the plain one.
-        summary: One line on both.
+        names: The name of the base with shortcuts, and of the one without.
+        summary: A description of both in one line.
         input_shape: Default shape of one input.
         classes: Default number of classes.
         base: The base with shortcuts.

@@ -1,4 +1,4 @@
-"""GoogLeNet (Szegedy et al. 2015), without the classifiers that only training uses.
+"""GoogLeNet (Szegedy et al. 2015), without its auxiliary classifiers.
 
 Local response normalisation is left out: Keras has no layer for it. It has no parameters and, as
 activations and pooling, no multiply-adds in eq. (10).
@@ -25,7 +25,7 @@ MODULES: Mapping[str, tuple[int, int, int, int, int, int]] = {
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-"""Widths: 1x1, 1x1 before 3x3, 3x3, 1x1 before 5x5, 5x5, 1x1 behind the pooling."""
+"""Widths: 1x1, 1x1 before 3x3, 3x3, 1x1 before 5x5, 5x5, 1x1 after the pooling."""
 
 
 def _convolution(tensor: Tensor, width: int, size: int, name: str, stride: int = 1) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pruned networks that come with the package: small ``.keras`` files, each with its card."""
+"""The pruned networks in the package: small ``.keras`` files, each with its card."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FOLDER = Path(__file__).parent / "pruned"
 
 @functools.cache
 def cards(folder: Path = FOLDER) -> Mapping[str, Card]:
-    """The cards of the pruned networks that come with the package.
+    """The cards of the pruned networks in the package.
 
     Args:
-        folder: Where the files lie.
+        folder: The folder of the files.
 
     Returns:
         Cards by the name that :func:`load` takes.
 
     Raises:
-        ModelError: A file beside the networks is no card.
+        ModelError: A JSON file in the folder is not a card.
 
     Examples:
         >>> card = cards()["digits-residual-40pc"]
@@ -39,19 +39,19 @@ def cards(folder: Path = FOLDER) -> Mapping[str, Card]:
 
 
 def load(name: str, folder: Path = FOLDER) -> keras.Model:
-    """Load a trained, pruned network that comes with the package.
+    """Load a trained, pruned network of the package.
 
     It is a plain Keras model, not compiled. Its card is ``cards()[name]``.
 
     Args:
-        name: Its name; "40pc" says that it has at most 40 % of its base's multiply-adds.
-        folder: Where the files lie.
+        name: Its name; "40pc" means at most 40 % of the multiply-adds of its base.
+        folder: The folder of the files.
 
     Returns:
         The network.
 
     Raises:
-        ModelError: The file is missing, or not the one that the card describes.
+        ModelError: The file is missing, or its checksum is not that of the card.
         ValueError: There is no network of that name.
 
     Examples:

@@ -1,9 +1,9 @@
 """Image-classification data as arrays, through tensorflow-datasets builders only.
 
-`load` gives training, validation and test splits in memory; `builder` gives the prepared TFDS
-builder itself, to stream what does not fit. The built-in set is `digits`: scikit-learn's 1,797
-real handwritten digits, which need no network. TFDS waits minutes for files that cannot come, so
-everything is looked up first: prepared data, raw files, then a short question to the hosts.
+`load` returns training, validation and test splits in memory; `builder` returns the prepared TFDS
+builder itself, to stream data sets that do not fit in memory. The built-in data set is `digits`:
+scikit-learn's 1,797 real handwritten digits, which need no network. TFDS waits minutes for a
+download that cannot succeed, so prepared data, raw files and the hosts are checked first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from keras_structsparse.errors import DatasetError
 __all__ = ["Dataset", "Split", "builder", "load"]
 
 OFFICIAL_TEST = {"imagenet2012": "validation"}  # its "test" split has no labels
-_TEST_SHARE = 0.2  # of sets without an official test split
+_TEST_SHARE = 0.2  # for data sets without an official test split
 _MEMORY_LIMIT = 8 * 2**30
 
 
@@ -52,8 +52,8 @@ class Dataset:
 
     Attributes:
         name: The TFDS name it was loaded by.
-        train: What is left of the official training split.
-        validation: The part cut out of the official training split.
+        train: The official training split without the validation split.
+        validation: The part that is held out of the official training split.
         test: The official test split; never trained on, never selected on.
         classes: Number of classes.
         shape: (height, width, channels) of an image.
@@ -72,23 +72,23 @@ def load(
 ) -> Dataset:
     """Loads an image-classification data set into memory.
 
-    The validation split is cut out of the training split: stratified by class, the same for the
-    same seed. The test split is the official one and does not depend on the seed (`imagenet2012`:
-    the official validation images; a set with a training split only: a fixed fifth of it).
+    The validation split is drawn from the training split, stratified by class; the seed determines
+    it. The test split is the official one and does not depend on the seed (`imagenet2012`: the
+    official validation images; a data set with a training split only: a fixed fifth of it).
 
     Args:
-        name: `digits`, or the TFDS name of any image-classification set.
-        data_dir: Folder of prepared TFDS data; raw files may lie in its `downloads/manual`. None:
+        name: `digits`, or the TFDS name of any image-classification data set.
+        data_dir: Folder of prepared TFDS data; raw files may be in its `downloads/manual`. None:
             a cache folder for `digits`, the default of TFDS for all others.
         validation: Share of the training split, above 0 and below 1.
-        seed: Of the draw of the validation split, >= 0.
+        seed: Seed of the validation split, >= 0.
 
     Returns:
-        The three splits with their description.
+        The three splits, the number of classes and the image shape.
 
     Raises:
-        DatasetError: The set is unknown, not for classification, too large for memory, has images
-            of different sizes, or its files are missing and cannot be fetched.
+        DatasetError: The data set is unknown, not for classification, too large for memory, has
+            images of different sizes, or its files are missing and cannot be downloaded.
 
     Examples:
         >>> data = load("digits")
@@ -115,7 +115,7 @@ def load(
 def builder(name: str, data_dir: str | Path | None = None) -> Any:
     """Returns the TFDS builder of an image-classification set, its data prepared.
 
-    Its `as_dataset(split=...)` streams sets that do not fit in memory.
+    Its `as_dataset(split=...)` streams data sets that do not fit in memory.
 
     Args:
         name: As for `load`.
@@ -125,7 +125,7 @@ def builder(name: str, data_dir: str | Path | None = None) -> Any:
         A `tfds.core.DatasetBuilder` after `download_and_prepare`.
 
     Raises:
-        DatasetError: As for `load`, memory and image sizes apart.
+        DatasetError: As for `load`, but memory and image sizes are not checked.
 
     Examples:
         >>> builder("digits").info.splits["test"].num_examples
@@ -146,7 +146,7 @@ def _tfds() -> Any:
 
 
 def _find(name: str, data_dir: str | Path | None) -> Any:
-    """The builder of a known image-classification set, nothing prepared yet."""
+    """The builder of a known image-classification data set; its data may not be prepared."""
     tfds = _tfds()
     folder = None if data_dir is None else os.path.expanduser(data_dir)
     if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
@@ -188,21 +188,21 @@ def _is_prepared(source: Any) -> bool:
 
 
 def _raw_folder(source: Any) -> Path | None:
-    """Where the raw files are, None where none are needed; an error where they cannot be had."""
+    """The folder of the raw files; None if the data are prepared or built in."""
     if source.name == "digits" or _is_prepared(source):
         return None
     return raw_files.locate(source)
 
 
 def _prepare(source: Any, manual_dir: Path | None) -> Any:
-    """The builder with its data on disk. TFDS renames a finished folder into place."""
+    """The builder with its data on disk; TFDS renames a finished folder atomically."""
     if _is_prepared(source):
         return source
     try:
         with _quiet() if source.name == "digits" else contextlib.nullcontext():
             _download_and_prepare(source, manual_dir)
     except Exception as error:  # whatever a builder's own code raises
-        # Another process may have been quicker: then its folder stood in the way of ours.
+        # Another process may have finished first: its folder prevents the renaming of ours.
         if not _is_prepared(source):
             raise DatasetError(
                 f"data set {source.name!r} could not be prepared in {source.data_dir_root}: "
@@ -222,7 +222,7 @@ def _download_and_prepare(source: Any, manual_dir: Path | None) -> None:
     )
     downloads = Path(str(source.data_dir_root)) / "downloads"
     source.download_and_prepare(download_dir=str(downloads), download_config=config)
-    if not _is_prepared(source):  # TFDS takes any folder of that name for a finished one
+    if not _is_prepared(source):  # TFDS treats any folder of that name as finished
         raise DatasetError(
             f"expected a finished data set in {source.data_path}: remove that folder"
         )
@@ -230,7 +230,7 @@ def _download_and_prepare(source: Any, manual_dir: Path | None) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars for what takes a second."""
+    """Suppress progress bars of what takes a second."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
@@ -283,7 +283,7 @@ def _arrays(source: Any, split: str) -> Split:
 
 
 def _cut(whole: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """What is left, and the stratified share that was cut out."""
+    """The remaining part, and the stratified share that was drawn."""
     count = round(share * len(whole))
     if not 0 < count < len(whole):
         raise DatasetError(

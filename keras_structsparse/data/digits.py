@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 16
-"""The brightest grey level; the darkest is 0."""
+"""The largest grey level; the smallest is 0."""
 
 TEST_IMAGES = 500
 TEST_SEED = 0
@@ -94,7 +94,7 @@ def builder_class() -> Any:
 
 @functools.cache
 def cache_dir() -> Path:
-    """A folder that can be written: the user's cache, or one for this process only."""
+    """A writable folder: in the user's cache, or a temporary one of this process."""
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "keras_structsparse"

@@ -18,13 +18,13 @@ Stream = Any
 """A ``tf.data.Dataset`` of images, float32 in [0, 1], and labels, int64, in batches."""
 
 BUFFER = 10_000
-"""Examples that are shuffled among each other at a time."""
+"""Size of the shuffle buffer, in examples."""
 
 SMALL_IMAGE = 64
-"""Images of one size with sides up to this are kept in memory after the first epoch."""
+"""Images of one size with sides up to this are cached in memory after the first epoch."""
 
 MARGIN = 256 / 224
-"""Of images of different sizes: the shorter side before the middle is cut out, over what is cut."""
+"""For images of different sizes: the shorter side before the central crop, over the crop's side."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Streams:
     """A data set as streams.
 
     Attributes:
-        train: Batches for one epoch, shuffled and changed at random, other ones in every epoch.
-        validation: Batches of the part that is held out of the official training split.
+        train: Batches of one epoch, shuffled and augmented, differently in every epoch.
+        validation: Batches of the part held out of the official training split.
         test: Batches of the official test split.
         examples: Number of training images.
         shape: (height, width, channels) of an image.
@@ -102,7 +102,7 @@ def streams(
         recipe: The data set, batch size, image size and augmentation.
         data_dir: As for :func:`keras_structsparse.data.datasets.load`.
         validation: Share of the training split to hold out, above 0 and below 1.
-        seed: Of the order and the random changes of training images.
+        seed: Seed of the order and the augmentation of training images.
 
     Returns:
         The streams.
@@ -151,7 +151,7 @@ def _test_split(source: Any) -> str:
 
 
 class _Part:
-    """A split of a data set, not opened yet."""
+    """A split of a data set, not yet opened as a stream."""
 
     def __init__(self, source: Any, split: str, recipe: StreamSettings, seed: int) -> None:
         self.source, self.split, self.recipe, self.seed = source, split, recipe, seed
@@ -170,12 +170,12 @@ class _Part:
         return height, width, channels
 
     def plain(self) -> Stream:
-        """Batches in order, every image as it is or its middle."""
+        """Batches in order, images unchanged or cropped to their center."""
         images = self._records(shuffled=False)
         return self._batches(_mapped(images, lambda x, y: (self._image(x), y)))
 
     def changed(self) -> Stream:
-        """Batches in random order, every image changed at random."""
+        """Batches in random order, images augmented."""
         import tensorflow as tf
 
         images = self._records(shuffled=True)
@@ -227,12 +227,12 @@ def _mapped(stream: Stream, function: Callable[..., Any]) -> Stream:
 
 
 def shifted_and_flipped(image: Tensor, augmentation: Augmentation, seed: Tensor) -> Tensor:
-    """Cut a part of its size out of an image with a border of zeros; mirror it or not.
+    """Randomly crop an image that is padded with zeros to its old size, and mirror it at random.
 
     Args:
         image: (height, width, channels).
-        augmentation: How far, and whether to mirror.
-        seed: Two whole numbers.
+        augmentation: Largest shift, and whether to mirror.
+        seed: Two integers.
     """
     import tensorflow as tf
 
@@ -250,9 +250,9 @@ def random_area(jpeg: Tensor, side: int, area: tuple[float, float], seed: Tensor
 
     Args:
         jpeg: The encoded image.
-        side: Side of the result.
+        side: Height and width of the result.
         area: Smallest and largest share of the image's area.
-        seed: Two whole numbers.
+        seed: Two integers.
     """
     import tensorflow as tf
 
@@ -270,11 +270,11 @@ def random_area(jpeg: Tensor, side: int, area: tuple[float, float], seed: Tensor
 
 
 def middle(encoded: Tensor, side: int) -> Tensor:
-    """Decode an image, resize it, and cut out the middle.
+    """Decode an image, resize it, and crop its center.
 
     Args:
         encoded: The encoded image.
-        side: Side of the result.
+        side: Height and width of the result.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Prove that files of models need nothing of this package, by running them without it."""
+"""Prove that exported models do not need this package: run them where it cannot be imported."""
 
 from __future__ import annotations
 
@@ -84,12 +84,14 @@ def check_portable(
         relative to the largest absolute value of that output.
 
     Raises:
-        ModelError: A file does not load or run without this package, or gives outputs of other
-            shapes; the message ends with what Python said.
+        ModelError: A file is missing, does not load or run without this package, or gives outputs
+            of other shapes; the message ends with the last lines of Python's error output.
     """
     for path in paths:
         if not Path(path).exists():
-            raise ModelError(f"paths: expected saved models. Received '{path}', which is not there")
+            raise ModelError(
+                f"paths: expected saved models. Received '{path}', which does not exist"
+            )
     outputs = model(inputs, training=False)
     expected = [_float64(output) for output in keras.tree.flatten(outputs)]
     with tempfile.TemporaryDirectory(prefix="structsparse_") as folder:
@@ -122,13 +124,13 @@ def _give_task(
 
 
 def _keys(structure: Any) -> list[str]:
-    """Keras flattens a dict in the order of its sorted keys; nothing for what is none."""
+    """The keys of a dict in the order in which Keras flattens it; empty for other structures."""
     return sorted(structure) if isinstance(structure, Mapping) else []
 
 
 def _reload(folder: Path) -> None:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": keras.backend.backend()}
-    # -I: no PYTHON* variables, no user packages, and the directory it runs in is not on the path.
+    # -I: ignores PYTHON* variables and user packages; the working directory is not on the path.
     done = subprocess.run(
         [sys.executable, "-I", "-c", _RELOAD],
         cwd=folder,

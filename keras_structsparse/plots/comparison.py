@@ -81,7 +81,7 @@ def _draw(axes: Axes, layers: Sequence[LayerComparison], unit: float) -> None:
 
 
 def _kernels(layer: LayerComparison) -> str:
-    """Such as "16 of 5×5 → 9 of 3×3"; once where nothing has changed."""
+    """Such as "16 of 5×5 → 9 of 3×3"; once if nothing has changed."""
     sides = [
         f"{count} of {'×'.join(map(str, size))}" if size else str(count) if count else "none"
         for count, size in zip(layer.kernels, layer.size, strict=True)

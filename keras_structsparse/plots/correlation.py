@@ -1,4 +1,4 @@
-"""How alike the kernels of every layer are, over training or over alpha."""
+"""The mean correlation of the kernels of every layer, over training or over alpha."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def _final(point: TrainedPoint) -> float:
 def _scale_frontier(
     axes: Axes, costs: Sequence[float], finals: Sequence[float], dense: float
 ) -> None:
-    """A logarithmic cost, and the accuracies of what is worth having."""
+    """A logarithmic cost axis, and the accuracies from that of the front up."""
     low, high = min([*finals, dense]), max([*finals, dense])
     margin = max(high - low, 1.0)
     axes.set_ylim(low - 0.45 * margin, high + 0.16 * margin)
@@ -104,7 +104,7 @@ def _draw_dense(axes: Axes, dense: float) -> None:
 
 def _draw_envelope(axes: Axes, costs: Sequence[float], finals: Sequence[float]) -> None:
     kept = pareto(list(zip(costs, finals, strict=True)))
-    # Beyond the last point the best accuracy stays what it is.
+    # Beyond the last point the best accuracy is constant.
     x = [*(costs[i] for i in kept), axes.get_xlim()[1]]
     y = [finals[i] for i in kept]
     corners = [(x[0], y[0])]

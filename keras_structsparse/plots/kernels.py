@@ -1,4 +1,4 @@
-"""What the penalties do to one kernel: its groups, and how they shrink."""
+"""The effect of the penalties on one kernel: its groups, and how they shrink."""
 
 from __future__ import annotations
 

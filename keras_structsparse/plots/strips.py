@@ -31,12 +31,12 @@ def strips_figure(
     """The kernels of some layers in two networks: a strip for each.
 
     Shades are the norms over the input channels, in units of the largest of the layer's network.
-    Smaller kernels lie where a crop of the larger ones would. Where there are many, the first
-    layers and kernels are shown.
+    Smaller kernels are drawn at the position of a crop of the larger ones. If there are many, the
+    first layers and kernels are shown.
 
     Args:
-        layers: By name the kernels before, of one size, and those after, of at most that.
-        names: What the two networks are called.
+        layers: By name, the kernels before, all of one size, and those after, of at most that size.
+        names: Labels of the two networks.
         title: The title.
 
     Returns:

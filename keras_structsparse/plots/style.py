@@ -1,4 +1,4 @@
-"""What all figures share: look, notes and files."""
+"""What all figures share: style, notes and files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def cost_axis(axes: Axes, costs: Sequence[float]) -> None:
 
 
 def save(figure: Figure, path: StrPath) -> Path:
-    """Write a figure as PNG (150 dots per inch) or SVG, atomically; the same one each time.
+    """Write a figure as PNG (150 dots per inch) or SVG, atomically and deterministically.
 
     Args:
         figure: The figure.
@@ -91,7 +91,7 @@ def save(figure: Figure, path: StrPath) -> Path:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as an SVG element to stand in a page; the same one each time.
+    """A figure as an SVG element for an HTML page, deterministically.
 
     Args:
         figure: The figure.
@@ -99,7 +99,7 @@ def svg(figure: Figure) -> str:
     text = io.StringIO()
     with matplotlib_or_explain().rc_context(STYLE):
         figure.savefig(text, format="svg", metadata={"Date": None})
-    # Without the declaration of a file.
+    # Without the XML declaration.
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 

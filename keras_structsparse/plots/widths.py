@@ -1,4 +1,4 @@
-"""How wide every layer is at every alpha."""
+"""The width of every layer at every alpha."""
 
 from __future__ import annotations
 

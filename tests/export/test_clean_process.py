@@ -47,7 +47,7 @@ def test_a_model_that_needs_us_does_not_pass(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_missing_does_not_pass(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"none\.keras', which is not there"):
+    with pytest.raises(ModelError, match=r"none\.keras', which does not exist"):
         check_portable(network(), [tmp_path / "none.keras"], images())
 
 
