@@ -1,7 +1,7 @@
-"""Put a gain and a shift of every channel into the weights of a layer that mixes channels.
+"""Merge a gain and a shift per channel into the weights of a convolution or dense layer.
 
-Behind the layer, ``g (W x + b) + s = (g W) x + (g b + s)``; ahead of it, ``W (g x + s) + b =
-(W g) x + (b + W s)``, where every output position sees the whole of ``s``: not beyond a border.
+After the layer, ``g (W x + b) + s = (g W) x + (g b + s)``. Before it, ``W (g x + s) + b = (W g) x +
+(b + W s)``, if all output positions see the shift s alike: not with zero padding.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from keras_structsparse._typing import Array
 
 @dataclass(frozen=True)
 class Affine:
-    """What is done to each channel by itself.
+    """A gain and a shift for each channel: ``gain * x + shift``.
 
     Attributes:
         gain: Factors (channels,).
-        shift: What is added then (channels,).
+        shift: Values that are added to the product (channels,).
     """
 
     gain: Array
@@ -36,12 +36,12 @@ class Affine:
         return bool(np.isfinite(self.gain).all() and np.isfinite(self.shift).all())
 
     def part(self, start: int, stop: int) -> Affine:
-        """What is done to some of the channels."""
+        """The gain and shift of the channels ``start`` to ``stop``."""
         return Affine(self.gain[start:stop], self.shift[start:stop])
 
 
 def normalization(norm: keras.Layer) -> Affine:
-    """What a batch normalisation does at inference, by :func:`normalization_affine`."""
+    """The gain and the shift of a layer at inference, by :func:`normalization_affine`."""
     weights = {weight.name: keras.ops.convert_to_numpy(weight) for weight in norm.weights}
     return normalization_affine(weights, norm.epsilon)
 
@@ -71,14 +71,13 @@ def normalization_affine(weights: Mapping[str, Array], epsilon: float) -> Affine
 
 @dataclass(frozen=True)
 class Kernels:
-    """Where a kind of layer has its channels.
+    """The axes of channels in the kernels of a type of layer.
 
     Attributes:
-        inputs: Values of the input channels, in the axes of the layer's first kernel.
-        outputs: Values of the output channels, in the axes of its last kernel.
-        total: What the layer makes of an input that is 1 everywhere, without its bias (out,).
-        is_even: Whether every output position sees the whole window, and so the same of a
-            constant input.
+        inputs: Reshapes values of the input channels to multiply the layer's first kernel.
+        outputs: Reshapes values of the output channels to multiply its last kernel.
+        total: The output for an input of ones, without the bias (out,).
+        is_even: Whether all output positions see the same of a constant input: no zero padding.
     """
 
     inputs: Callable[[keras.Layer, Array], Array]
@@ -96,7 +95,7 @@ def _as_columns(layer: keras.Layer, values: Array) -> Array:
 
 
 def _of_groups(layer: keras.Layer, values: Array) -> Array:
-    """(inputs of a group, kernels): each group of kernels reads inputs of its own."""
+    """Reshape to (inputs of a group, kernels): each group of kernels reads its own inputs."""
     groups = layer.groups
     return np.repeat(values.reshape(groups, -1), layer.filters // groups, axis=0).T
 
@@ -118,7 +117,7 @@ def _total_transposed(kernels: Sequence[Array]) -> Array:
 
 
 def _total_depthwise(kernels: Sequence[Array]) -> Array:
-    """Then through the pointwise kernel, where there is one."""
+    """With the pointwise kernel, if there is one."""
     sums = kernels[0].sum(axis=_space(kernels[0])).ravel()
     return sums @ kernels[1].sum(axis=_space(kernels[1])) if len(kernels) > 1 else sums
 
@@ -128,7 +127,7 @@ def _is_unpadded(layer: keras.Layer) -> bool:
 
 
 def _is_pointwise(layer: keras.Layer) -> bool:
-    """Larger windows overlap less at a border, and strides leave gaps."""
+    """Windows above 1x1 overlap less at the border, and strides leave gaps."""
     return set(layer.kernel_size) | set(layer.strides) == {1}
 
 
@@ -153,18 +152,18 @@ KERNELS: Mapping[type, Kernels] = MappingProxyType(
         layers.SeparableConv2D: _SEPARABLE,
     }
 )
-"""By exact type: what a subclass does with its kernels is not known."""
+"""By exact type: a subclass may use its kernels in any way."""
 
 
 def behind(layer: keras.Layer, affine: Affine) -> list[Array]:
-    """The weights of a layer without activation that does what follows it as well.
+    """The weights of a layer without activation, merged with a gain and shift after it.
 
     Args:
         layer: A built layer of one of the types in :data:`KERNELS`.
-        affine: What follows, for each of its output channels.
+        affine: Gain and shift of its output channels (out,).
 
     Returns:
-        Its kernels, and a bias, in the type of the weights.
+        Its kernels and a bias, in the dtype of the weights.
     """
     *kernels, last, bias = _weights(layer)
     scaled = last * KERNELS[type(layer)].outputs(layer, affine.gain)
@@ -172,14 +171,15 @@ def behind(layer: keras.Layer, affine: Affine) -> list[Array]:
 
 
 def ahead(layer: keras.Layer, affine: Affine) -> list[Array] | None:
-    """The weights of a layer that does what comes before it as well.
+    """The weights of a layer, merged with a gain and shift before it.
 
     Args:
         layer: A built layer of one of the types in :data:`KERNELS`.
-        affine: What comes before, for each of its input channels.
+        affine: Gain and shift of its input channels (in,).
 
     Returns:
-        Its kernels, and a bias, in the type of the weights; None where the border would differ.
+        Its kernels and a bias, in the dtype of the weights; None if zero padding makes the shift
+        differ between output positions.
     """
     kind, (first, *kernels, bias) = KERNELS[type(layer)], _weights(layer)
     if affine.shift.any() and not kind.is_even(layer):

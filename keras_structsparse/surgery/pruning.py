@@ -33,10 +33,9 @@ def prune(
 ) -> keras.Model:
     """Rebuild a model without the kernels, rings and layers that a plan removes.
 
-    The result computes the same function as ``masked(model, plan)``, for every input and whatever
-    the biases, normalisations and activations. A removed channel of the masked model is constant.
-    Its contribution is added to the bias of its readers; where zero padding makes that impossible,
-    one constant channel is kept, the carrier, that stands for all removed ones.
+    The result computes the same function as ``masked(model, plan)``, for every input. A removed
+    channel is constant in the masked model. Its contribution is added to the bias of its readers;
+    where zero padding makes that impossible, one constant channel carries it for all removed ones.
 
     Args:
         model: A functional or built Sequential model; it is not changed.
@@ -44,16 +43,14 @@ def prune(
         constants: "exact"; "interior" adds constants to the bias as if convolutions had no zero
             padding; "drop" ignores them. The last two change the function of the network.
         tau: Short for ``plan=plan(model, tau, round_to=round_to)``.
-        realize: How a layer with kernels of several sizes is built. "crop": one convolution of the
-            largest size. "split": with the fewest multiply-adds, one convolution per size and a
-            concatenation. "none": one convolution of the original size. "auto": with the lowest
-            cost, counting each operation; sizes may be grouped.
+        realize: How kernels of several sizes are built. "crop": one convolution of the largest
+            size. "split": one per size and a concatenation, the fewest multiply-adds. "none": one
+            of the original size. "auto": the lowest cost; a part may have several sizes.
         costs: The cost model of the target machine, as :func:`keras_structsparse.calibrate`
             measures it; by default rough numbers.
-        round_to: The widths of convolutions and dense layers are rounded up to multiples of this
-            number, if the layer has enough kernels. Runtimes compute channels in blocks, so the
-            next multiple may be faster than the width itself. For this, removed kernels are kept
-            as zeros, so the function does not change; ``compare`` reports how many.
+        round_to: Widths are rounded up to multiples of this number, if the layer has enough
+            kernels, since runtimes compute channels in blocks. Removed kernels are kept as zeros
+            for it, so the function does not change; ``compare`` reports how many.
 
     Returns:
         A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names.
@@ -77,12 +74,7 @@ def prune(
     """
     _check_options(constants, realize, costs)
     block = positive_int("round_to", round_to)
-    if (plan is None) == (tau is None):
-        raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
-    found = PrunableLayers.of(model)
-    chosen = read_plan(found, tau, round_to=block) if tau is not None else plan
-    if not isinstance(chosen, Plan):
-        raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
+    found, chosen = _chosen_plan(model, plan, tau, block)
     realization = realizations(costs or Costs(), block)[realize]
     builder, notes = _prepared(found, chosen, constants, realization, block)
     pruned = functional_graph.rebuild(found.graph, builder)
@@ -98,6 +90,19 @@ def _check_options(constants: str, realize: str, costs: Costs | None) -> None:
     check_realize(realize)
     if costs is not None and not isinstance(costs, Costs):
         raise TypeError(f"costs: expected keras_structsparse.Costs. Received: {costs!r}")
+
+
+def _chosen_plan(
+    model: ModelLike, plan: Plan | None, tau: float | None, round_to: int
+) -> tuple[PrunableLayers, Plan]:
+    """The prunable layers of the model, and the given plan or the one at ``tau``."""
+    if (plan is None) == (tau is None):
+        raise ValueError(f"prune: expected plan or tau. Received: plan={plan!r}, tau={tau!r}")
+    found = PrunableLayers.of(model)
+    chosen = read_plan(found, tau, round_to=round_to) if tau is not None else plan
+    if not isinstance(chosen, Plan):
+        raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
+    return found, chosen
 
 
 def _prepared(

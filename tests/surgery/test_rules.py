@@ -24,7 +24,7 @@ from keras import layers as L
 
 from keras_structsparse import surgery
 from keras_structsparse.graph import cloning, functional_graph
-from keras_structsparse.surgery import Channels, Flow, Piece, Rule, Site, emit, prune
+from keras_structsparse.surgery import Channels, Flow, Piece, Rule, Site, emit, only, prune
 from keras_structsparse.surgery.plans import Plan, masked
 
 Tensor = Any
@@ -345,6 +345,19 @@ def test_rules_by_the_name_of_a_type() -> None:
 def test_rules_are_for_types_of_layers(kind: Any) -> None:
     with pytest.raises(TypeError, match="expected types of Keras layers"):
         surgery.register(Rule(scale_flow, scale_build), kind)
+
+
+def test_only_gives_the_single_piece_and_refuses_others() -> None:
+    piece = Piece(None, np.arange(2))
+    assert only([piece]) is piece
+    several: list[Sequence[Piece | None]] = [[], [None], [piece, piece]]
+    for pieces in several:
+        with pytest.raises(ValueError, match="only: expected one piece"):
+            only(pieces)
+
+
+def test_the_former_name_of_a_linear_read_stays_importable() -> None:
+    assert surgery.Reading is surgery.LinearRead
 
 
 def test_unknown_channels_are_live() -> None:
