@@ -34,6 +34,7 @@ from keras_structsparse.graph.inlining import opened
 from keras_structsparse.profiling.profile import profile
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked
+from keras_structsparse.surgery.provenance import notes
 from keras_structsparse.surgery.verification import verify
 
 LINES = RESULTS / "applications.jsonl"
@@ -89,7 +90,7 @@ def blocking(model: keras.Model, plan: Plan, pruned: keras.Model) -> Row:
     live = planting.liveness(network)
     calls = {call.name: call for call in network.calls}
     kept: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
-    for found in filter(None, map(KEPT.match, functional_graph.notes(pruned))):
+    for found in filter(None, map(KEPT.match, notes(pruned))):
         call = calls.get(found["name"])
         channels = [int((~live[i]).sum()) for i in call.inputs] if call else [0]
         entry = kept[f"{found['kind']}: {found['reason']}"]

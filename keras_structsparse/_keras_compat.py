@@ -1,1 +1,248 @@
-"""Private parts of Keras that this package needs."""
+"""Every private part of Keras that this package uses, behind functions with names of the field.
+
+No other module touches one. Keras may rename a private part in any release, so each is read when it
+is needed, and a Keras without it fails with one sentence that says which.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import keras
+
+from keras_structsparse._typing import Tensor
+from keras_structsparse.errors import UnsupportedKerasError
+
+Optimizer = Any
+Slot = Sequence[keras.Variable | None]
+
+OLDEST = "3.12"
+"""The oldest Keras that has all of these."""
+
+
+def _private(owner: Any, name: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        raise _lacking(f"{type(owner).__name__}.{name}") from None
+
+
+def _lacking(name: str) -> UnsupportedKerasError:
+    return UnsupportedKerasError(
+        f"Keras {keras.__version__}: expected it to have '{name}', which keras_structsparse uses "
+        f"and this version lacks. Install another Keras from {OLDEST} on, or a newer "
+        "keras_structsparse."
+    )
+
+
+@cache
+def functional_class() -> Any:
+    """The class of functional models, which Keras does not export."""
+    try:
+        return importlib.import_module("keras.src.models.functional").Functional
+    except (ImportError, AttributeError):
+        raise _lacking("keras.src.models.functional.Functional") from None
+
+
+def input_structure(model: keras.Model) -> Any:
+    """The input tensors of a functional model, nested as it takes them."""
+    return _private(model, "_inputs_struct")
+
+
+def output_structure(model: keras.Model) -> Any:
+    """The output tensors of a functional model, nested as it returns them."""
+    return _private(model, "_outputs_struct")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of an operation in the graph of a functional model.
+
+    Attributes:
+        operation: The operation.
+        inputs: The symbolic tensors among its arguments, in order.
+        outputs: The symbolic tensors that it returned, in order.
+        arguments: All its arguments, as Keras keeps them.
+    """
+
+    operation: keras.Operation
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    arguments: Any
+
+
+def nodes(model: keras.Model) -> Iterator[Node]:
+    """The calls of a functional model in topological order, without its inputs."""
+    by_depth = _private(model, "_nodes_by_depth")
+    for depth in sorted(by_depth, reverse=True):
+        yield from (_node(node) for node in by_depth[depth] if not node.is_input)
+
+
+def producer(tensor: Tensor) -> Node:
+    """The call that returned a symbolic tensor."""
+    operation, place, _ = _private(tensor, "_keras_history")
+    return _node(_private(operation, "_inbound_nodes")[place])
+
+
+def _node(node: Any) -> Node:
+    return Node(node.operation, tuple(node.input_tensors), tuple(node.outputs), node.arguments)
+
+
+def keyword_arguments(arguments: Any) -> Mapping[str, Any]:
+    """The keyword arguments of a call."""
+    return _private(arguments, "kwargs")
+
+
+def filled(arguments: Any, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with ``tensors`` in the places of its symbolic ones."""
+    places = _private(arguments, "keras_tensors")
+    values = {id(place): value for place, value in zip(places, tensors, strict=True)}
+    args, kwargs = _private(arguments, "fill_in")(values)
+    return args, kwargs
+
+
+def without_calls(operation: keras.Operation, name: str) -> keras.Operation:
+    """The same instance once more under another name, as if it had never been called."""
+    for attribute in ("_inbound_nodes", "_outbound_nodes"):
+        _private(operation, attribute)
+    # Not copy.copy: it saves and loads, which fails for arguments that cannot be saved.
+    twin = object.__new__(type(operation))
+    twin.__dict__.update(operation.__dict__)
+    twin.__dict__.update(_inbound_nodes=[], _outbound_nodes=[], name=name)
+    return twin
+
+
+def constructor_arguments(layer: keras.Layer) -> dict[str, Any] | None:
+    """The arguments that a layer was made with; None where Keras could not write them down."""
+    recorded = _private(layer, "_auto_config")
+    return None if recorded is None else dict(recorded.config)
+
+
+def inner_layers(layer: keras.Layer) -> Sequence[keras.Layer]:
+    """The layers inside a layer."""
+    return list(_private(layer, "_flatten_layers")(include_self=False))
+
+
+def set_dtype_policy(layer: keras.Layer, policy: Any) -> None:
+    """Replace the dtype policy of a layer, whatever it is; the setter only adds to a map."""
+    _private(layer, "_dtype_policy")
+    layer._dtype_policy = policy
+
+
+def forget_compiled_functions(model: keras.Model) -> None:
+    """Let Keras trace a compiled model again: its functions would keep the old loss."""
+    for name in ("train_function", "test_function"):
+        if getattr(model, name, None) is not None:
+            setattr(model, name, None)
+
+
+def sync_jax_state(model: keras.Model) -> None:
+    """Make the variables of a model that is being trained writable for a callback.
+
+    Between two batches, the trainer of JAX holds their values: what a callback assigned to one
+    would be lost.
+
+    Args:
+        model: The model that is being trained, or any other.
+    """
+    if keras.backend.backend() == "jax":
+        _private(model, "jax_state_sync")()
+
+
+def set_fallback_value(variable: keras.Variable, value: Tensor) -> None:
+    """Let a scalar variable that the trainer of JAX has emptied give this value when it is read."""
+    if keras.backend.backend() == "jax":
+        _private(variable, "_initializer")
+        variable._initializer = keras.initializers.Constant(float(value))
+
+
+def trained_variables(optimizer: Optimizer) -> Sequence[keras.Variable]:
+    """The variables that an optimizer was built for."""
+    return _private(optimizer, "_trainable_variables")
+
+
+def variable_index(optimizer: Optimizer, variable: keras.Variable) -> int:
+    """The place of a variable among those that an optimizer was built for."""
+    return _private(optimizer, "_get_variable_index")(variable)
+
+
+def uses_weight_decay(optimizer: Optimizer, variable: keras.Variable) -> bool:
+    """Whether an optimizer with weight decay lets this variable decay."""
+    return bool(_private(optimizer, "_use_weight_decay")(variable))
+
+
+def batches_seen(optimizer: Optimizer) -> keras.Variable:
+    """The number of gradients that an optimizer received; its steps are fewer if it sums them."""
+    return _private(optimizer, "_iterations")
+
+
+def track(optimizer: Optimizer, variable: keras.Variable) -> None:
+    """Make a variable part of the state of an optimizer."""
+    _private(optimizer, "_track_variable")(variable)
+
+
+def weight_averages(optimizer: Optimizer) -> Slot:
+    """The moving average of every variable, of an optimizer with ``use_ema``."""
+    return _private(optimizer, WEIGHT_AVERAGES)
+
+
+def first_moments(optimizer: Optimizer) -> Slot:
+    """The running mean of every gradient."""
+    return _private(optimizer, "_momentums")
+
+
+def second_moments(optimizer: Optimizer) -> Slot:
+    """The running mean of every squared gradient."""
+    return _private(optimizer, "_velocities")
+
+
+def largest_second_moments(optimizer: Optimizer) -> Slot:
+    """The largest second moment so far (AMSGrad)."""
+    return _private(optimizer, "_velocity_hats")
+
+
+def infinity_norms(optimizer: Optimizer) -> Slot:
+    """The running maximum of every gradient (Adamax)."""
+    return _private(optimizer, "_u")
+
+
+def mean_gradients(optimizer: Optimizer) -> Slot:
+    """The running mean of every gradient of a centred RMSprop."""
+    return _private(optimizer, "_average_gradients")
+
+
+def summed_squares(optimizer: Optimizer) -> Slot:
+    """The sum of every squared gradient (Adagrad)."""
+    return _private(optimizer, "_accumulators")
+
+
+WEIGHT_AVERAGES = "_model_variables_moving_average"
+"""The key of :func:`slots` for the averages of the weights themselves."""
+
+
+def slots(optimizer: Optimizer) -> dict[str, Slot]:
+    """All that a built optimizer keeps of each variable.
+
+    Args:
+        optimizer: Any Keras optimizer; of one that wraps another, its own state.
+
+    Returns:
+        By the optimizer's name for it, lists in the order of :func:`trained_variables`. An entry is
+        None where the optimizer keeps nothing of that variable.
+    """
+    trained = trained_variables(optimizer)
+    others = {"_trainable_variables", "_variables"}
+
+    def is_slot(value: Any) -> bool:
+        return (
+            isinstance(value, list)
+            and len(value) == len(trained) > 0
+            and all(entry is None or isinstance(entry, keras.Variable) for entry in value)
+            and any(entry is not None for entry in value)
+        )
+
+    return {n: list(v) for n, v in vars(optimizer).items() if n not in others and is_slot(v)}

@@ -33,3 +33,7 @@ class DatasetError(StructSparseError, ValueError):
 
 class OutputError(StructSparseError, OSError):
     """An output path that cannot be written, or that holds something else."""
+
+
+class UnsupportedKerasError(StructSparseError, RuntimeError):
+    """A version of Keras that lacks a private part which this package needs."""

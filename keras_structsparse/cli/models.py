@@ -19,7 +19,6 @@ from keras_structsparse.cli import console, tables
 from keras_structsparse.errors import CostsError, ModelError, PlanError
 from keras_structsparse.export import formats as exporting
 from keras_structsparse.export.formats import load_model
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.models import BASES, REFERENCES, REGISTRY, build, cards, find, is_spec, load
 from keras_structsparse.profiling.architecture import architecture
 from keras_structsparse.profiling.profile import Comparison, Profile, compare, profile
@@ -201,5 +200,5 @@ def prune(
             raise ModelError(f"{result}. Nothing is written; --no-verify goes on all the same")
         typer.echo(str(result))
     pruned = rebuild(model, plan, constants, realize=realize, costs=costs, round_to=round_to)
-    typer.echo(str(compare(model, pruned, notes=functional_graph.notes(pruned))))
+    typer.echo(str(compare(model, pruned)))
     return pruned

@@ -1,4 +1,4 @@
-"""Copy layers and models, without anything that only this package could load."""
+"""Copy layers and models, without the regularizers and the records of this package."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from typing import Any
 
 import keras
 
+from keras_structsparse import _keras_compat
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph.functional_graph import (
-    detached,
-    functional,
-    input_structure,
-    is_opened,
-    read,
-    recorded_config,
-)
+from keras_structsparse.graph.embedded_text import plain_policy, without_text
+from keras_structsparse.graph.functional_graph import functional, input_structure, is_opened, read
 
 OUR_PACKAGE = "keras_structsparse>"
 REFUSALS = (NotImplementedError, TypeError, ValueError)
@@ -24,19 +19,20 @@ REFUSALS = (NotImplementedError, TypeError, ValueError)
 
 
 def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
-    """A new operation of the same type and configuration, without weights or history.
+    """Make a new operation of the same type and configuration, without weights or calls.
 
-    Regularizers of this package are left out, so that the copy needs only Keras to load. A layer
-    whose ``get_config`` does not fit its constructor is made once more with the arguments that
-    Keras wrote down when it was made.
+    Regularizers of this package are left out, so that the copy needs only Keras to load, and so is
+    the record of surgery that a layer of a pruned model may hold. If the ``get_config`` of a layer
+    does not fit its constructor, the arguments that Keras wrote down when the layer was made are
+    used instead.
 
     Args:
         operation: The layer or bare operation.
         **changes: Entries of its configuration to replace.
 
     Returns:
-        The new operation. A layer without weights that cannot be made from its configuration (a
-        Lambda around a Python function) is copied as an instance.
+        The new operation. A layer without weights that cannot be made from its configuration, such
+        as a Lambda of a Python function, is copied as an instance.
 
     Raises:
         ModelError: The layer has weights and cannot be made from its configuration.
@@ -45,7 +41,7 @@ def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
         return _made(operation, operation.get_config(), changes)
     except REFUSALS as error:
         if not getattr(operation, "weights", None):
-            twin = detached(operation, changes.get("name"))
+            twin = _keras_compat.without_calls(operation, changes.get("name", operation.name))
             if "dtype" in changes:
                 twin.dtype_policy = keras.dtype_policies.get(changes["dtype"])
             return twin
@@ -59,16 +55,35 @@ def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
         ) from error
 
 
+def recorded_config(layer: keras.Layer) -> dict[str, Any] | None:
+    """The configuration of a layer from the arguments that Keras wrote down when it was made.
+
+    Args:
+        layer: The layer.
+
+    Returns:
+        The configuration; None if an argument is not a number, a text or None, since then Keras
+        writes nothing down.
+
+    Examples:
+        >>> recorded_config(keras.layers.Dense(3, name="d"))["units"]
+        3
+    """
+    arguments = _keras_compat.constructor_arguments(layer)
+    return None if arguments is None else {**arguments, **keras.layers.Layer.get_config(layer)}
+
+
 def _made(
     operation: keras.Operation, config: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> keras.Operation:
-    with _policy(changes.get("dtype", getattr(operation, "dtype_policy", None))):
+    own = plain_policy(getattr(operation, "dtype_policy", None))
+    with _policy(changes.get("dtype", own)):
         return type(operation).from_config({**_without_ours(config), **changes})
 
 
 @contextmanager
 def _policy(policy: Any) -> Iterator[None]:
-    """Layers that are made within, as parts of another, follow a dtype policy unless they say."""
+    """The dtype policy of layers that a constructor makes inside another layer without saying."""
     before = keras.config.dtype_policy()
     if policy is not None:
         keras.config.set_dtype_policy(policy)
@@ -83,8 +98,11 @@ def _is_ours(entry: Any) -> bool:
 
 
 def _without_ours(entry: Any) -> Any:
-    """A configuration without our regularizers, at any depth."""
+    """A configuration without our regularizers and embedded text, at any depth."""
     if isinstance(entry, dict):
+        found = without_text(entry)
+        if found is not entry:
+            return found
         return {k: None if _is_ours(v) else _without_ours(v) for k, v in entry.items()}
     if isinstance(entry, list | tuple):
         return type(entry)(_without_ours(v) for v in entry)
@@ -96,12 +114,12 @@ def copy_model(
     config: Callable[[keras.Layer], Mapping[str, Any]] = lambda layer: {},
     weights: Callable[[keras.Layer], list[Any]] = lambda layer: layer.get_weights(),
 ) -> keras.Model:
-    """A copy of a model with its own weights, uncompiled and without our regularizers.
+    """Copy a model, uncompiled and without our regularizers; the copy has weights of its own.
 
     Args:
         model: A functional or built Sequential model.
         config: For each layer, the configuration entries to replace in the copy.
-        weights: For each layer, the weights of the copy; its own unless given.
+        weights: For each layer, the weights of the copy; those of the layer unless given.
 
     Returns:
         A functional model that computes the same.
@@ -111,7 +129,7 @@ def copy_model(
     """
 
     def like(tensor: Any) -> Any:
-        """Keras keeps the type of inputs: in a nested model it would round what comes in."""
+        """An input of the copy's dtype; Keras would keep the old one and round its values."""
         layer = keras.layers.InputLayer(batch_shape=tensor.shape, dtype=tensor.dtype)
         dtype = config(layer).get("dtype", tensor.dtype)
         return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
@@ -132,7 +150,7 @@ def copy_model(
 
 @contextmanager
 def unset(layer: keras.Layer) -> Iterator[None]:
-    """Weights that the layer makes within are zeros: drawing random ones takes longer."""
+    """Let a layer be built with zeros as weights, since drawing random ones takes longer."""
     zeros = keras.initializers.Zeros()
     own = {k: v for k, v in vars(layer).items() if isinstance(v, keras.initializers.Initializer)}
     for name in own:
@@ -145,7 +163,7 @@ def unset(layer: keras.Layer) -> Iterator[None]:
 
 
 def set_weights(layer: keras.Layer, weights: Sequence[Any]) -> None:
-    """Set the weights of a layer, and what preprocessing layers derive from theirs."""
+    """Set the weights of a layer, and the state that preprocessing layers derive from them."""
     layer.set_weights(weights)
     if hasattr(layer, "finalize_state"):
         layer.finalize_state()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import collections
 import math
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 
 from keras_structsparse._typing import Shape
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph
 from keras_structsparse.graph.prunable_layers import ModelLike, graph_of
@@ -21,6 +19,7 @@ from keras_structsparse.profiling.summaries import (
     LayerProfile,
     Profile,
 )
+from keras_structsparse.surgery import provenance
 
 __all__ = ["Comparison", "LayerComparison", "LayerProfile", "Profile", "compare", "profile"]
 
@@ -69,14 +68,14 @@ def compare(
     notes: Sequence[str] | None = None,
     input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
 ) -> Comparison:
-    """Set the costs of a network before and after surgery side by side.
+    """List the costs of a network before and after surgery, layer by layer.
 
     Args:
-        model: The network before.
-        pruned: The network after; its layers are found by name, with "_" for "/". Convolutions
-            ``name_part_0``, ``name_part_1``, ... that :func:`keras_structsparse.prune` made of a
-            layer ``name`` stand together in its row.
-        notes: Sentences to show with it; those of :func:`keras_structsparse.notes` unless given.
+        model: The network before, or a loaded copy of it.
+        pruned: The network after. If :func:`keras_structsparse.prune` made it of ``model``, also in
+            another process, all that became of a layer is in the row of that layer. If not, or if
+            a version without this record made it, layers are matched by name, with "_" for "/".
+        notes: Sentences to show with it; those of surgery unless given.
         input_shape: As in :func:`profile`.
 
     Returns:
@@ -95,35 +94,35 @@ def compare(
         0.25
     """
     before, after = profile(model, input_shape).layers, profile(pruned, input_shape).layers
-    names = {_flat(layer.name) for layer in before}
-    found: dict[str, collections.deque[LayerProfile]] = collections.defaultdict(collections.deque)
-    parts: dict[str, list[LayerProfile]] = collections.defaultdict(list)
+    owners = _owners(model, pruned, before, after)
+    parts: dict[str | None, list[LayerProfile]] = collections.defaultdict(list)
     for layer in after:
-        whole = _whole(layer.name, names)
-        if whole is None:
-            found[_flat(layer.name)].append(layer)
-        else:
-            parts[whole].append(layer)
-    rows = []
-    for layer in before:
-        name = _flat(layer.name)
-        left = [found[name].popleft()] if found[name] else parts.pop(name, [])
-        rows.append(_change(layer, *left))
-    rows += [_change(_ABSENT, layer) for rest in found.values() for layer in rest]
+        parts[owners.get(layer.name)].append(layer)
+    rows = [_change(layer, *parts.pop(layer.name, ())) for layer in before]
     rows += [_change(_ABSENT, layer) for rest in parts.values() for layer in rest]
-    return Comparison(
-        tuple(rows), functional_graph.notes(pruned) if notes is None else tuple(notes)
-    )
+    said = provenance.notes(pruned) if notes is None else notes
+    return Comparison(tuple(rows), tuple(said))
+
+
+def _owners(
+    model: keras.Model,
+    pruned: keras.Model,
+    before: Sequence[LayerProfile],
+    after: Sequence[LayerProfile],
+) -> Mapping[str, str]:
+    """By name of the layers after surgery, the name of the layer before that they belong to."""
+    try:
+        return provenance.between(model, pruned).layers
+    except ValueError:  # another model, or one without a record
+        names: dict[str, collections.deque[str]] = collections.defaultdict(collections.deque)
+        for layer in before:
+            names[_flat(layer.name)].append(layer.name)
+        flat = {layer.name: _flat(layer.name) for layer in after}
+        return {name: names[own].popleft() for name, own in flat.items() if names[own]}
 
 
 def _flat(name: str) -> str:
     return name.replace("/", "_")
-
-
-def _whole(name: str, names: Collection[str]) -> str | None:
-    """The layer, one of ``names``, that a convolution is a part of."""
-    match = re.fullmatch(r"(.+)_part_\d+", _flat(name))
-    return match[1] if match and match[1] in names and _flat(name) not in names else None
 
 
 _ABSENT = LayerProfile("", "", 0, (), (), 0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Tensor
 
 
@@ -33,19 +34,4 @@ class Alpha(keras.Variable):
         return super().assign(value)
 
     def _keep(self, value: Tensor) -> None:
-        if keras.backend.backend() == "jax":
-            # Keras initialises an empty variable from this when it is read.
-            self._initializer = keras.initializers.Constant(float(value))
-
-
-def sync_jax_state(model: keras.Model) -> None:
-    """Write the state of the JAX trainer to the model's variables, so that callbacks can assign.
-
-    Between two batches of `fit` on JAX, the trainer holds the values of the variables, and a
-    callback's assignment to one of them would be lost. No effect on other backends.
-
-    Args:
-        model: The model, in training or not.
-    """
-    if keras.backend.backend() == "jax":
-        model.jax_state_sync()
+        _keras_compat.set_fallback_value(self, value)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import keras
 
+from keras_structsparse import _keras_compat
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers, graph_of
@@ -83,7 +84,7 @@ def attach(
     mean = math.fsum(shares.values()) / len(shares)
     shares = {name: share / mean for name, share in shares.items()}
     _set(PenalizedLayers(found, chosen, norms, shares, regularizer.norm), regularizer, coupled)
-    _forget_traces(model)
+    _keras_compat.forget_compiled_functions(model)
     return model
 
 
@@ -188,13 +189,6 @@ def install(
         # The loss reads the variable's regularizer, the configuration that of the layer.
         layer.kernel_regularizer = own
         layer.kernel.regularizer = own
-
-
-def _forget_traces(model: keras.Model) -> None:
-    """Functions traced before would go on with the old loss."""
-    for name in ("train_function", "test_function"):
-        if getattr(model, name, None) is not None:
-            setattr(model, name, None)
 
 
 def _uniform(

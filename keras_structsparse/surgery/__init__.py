@@ -14,7 +14,8 @@ from keras_structsparse.graph.channels.rule import (
     only,
     unknown,
 )
-from keras_structsparse.graph.channels.weight_provenance import Origin, Taken, origins
+from keras_structsparse.graph.channels.weight_provenance import Taken
+from keras_structsparse.surgery.provenance import Origin, origins
 from keras_structsparse.surgery.pruning import prune
 
 Reading = LinearRead

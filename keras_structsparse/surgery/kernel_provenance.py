@@ -1,7 +1,7 @@
-"""Which kernels of a base architecture are left in a network that has been cut, maybe often.
+"""Which kernels of a base architecture a pruned network still has, after one cut or several.
 
-Plans, figures and model cards speak of the base architecture. A network that shrinks while it
-trains has fewer layers and kernels at every cut, so its own plan names other kernels.
+Plans, figures and model cards number the kernels of the base architecture. A network that is pruned
+while it trains has fewer layers and kernels after every cut, so its own plan has other numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from keras_structsparse.errors import PlanError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.prunable_layers import kernel_layers
-from keras_structsparse.surgery import origins
+from keras_structsparse.surgery import provenance
 from keras_structsparse.surgery.plans import Plan
 
 FORMAT = "keras_structsparse.surgery.kernel_provenance/1"
@@ -25,12 +25,12 @@ FORMAT = "keras_structsparse.surgery.kernel_provenance/1"
 
 @dataclass(frozen=True)
 class Ancestry:
-    """For every layer of a network whose kernels can be chosen, whose kernels these are.
+    """For every prunable layer of a network, which kernels of the base architecture it has.
 
     Attributes:
         layers: By name of the layer, the name of the base architecture's layer, and for each kernel
             its number there.
-        widths: The base architecture's layers with their numbers of kernels.
+        widths: By name of the base architecture's layers, their numbers of kernels.
 
     Examples:
         >>> left = Ancestry({"conv": ("conv", (0, 3))}, {"conv": 4, "branch": 2})
@@ -43,7 +43,7 @@ class Ancestry:
 
     @classmethod
     def of(cls, model: keras.Model) -> Ancestry:
-        """That of a base architecture itself.
+        """The ancestry of a base architecture, whose kernels are its own.
 
         Args:
             model: A functional or built Sequential model.
@@ -57,32 +57,32 @@ class Ancestry:
 
     @classmethod
     def between(cls, model: keras.Model, pruned: keras.Model) -> Ancestry:
-        """That of what surgery made of a model, with the model as the base architecture.
+        """The ancestry of a pruned model, with the model before surgery as the base architecture.
 
-        The parts of a layer that surgery split come from that layer; what it added comes from none.
+        The parts of a layer that surgery split come from that layer. Layers that surgery added have
+        no ancestor and are left out.
 
         Args:
-            model: The model before.
-            pruned: What :func:`keras_structsparse.prune` made of it, in this process.
+            model: The model before, or a loaded copy.
+            pruned: What :func:`keras_structsparse.prune` made of it, also a loaded one.
 
         Raises:
-            ValueError: ``pruned`` was not made from ``model``, or in another process.
+            ModelError: ``model`` has no graph.
+            ValueError: ``pruned`` was not made from ``model``.
         """
-        whole = cls.of(model)
-        found = {id(w): o for w, o in zip(pruned.weights, origins(model, pruned), strict=True)}
-        names = {
-            id(layer.kernel): n for n, layer in kernel_layers(functional_graph.read(model)).items()
-        }
+        found = provenance.between(model, pruned)
+        old = kernel_layers(functional_graph.read(model))
         layers = {}
         for name, layer in kernel_layers(functional_graph.read(pruned)).items():
-            origin = found[id(layer.kernel)]
-            old = None if origin is None else names.get(id(model.weights[origin.weight]))
-            if origin is not None and old is not None:
-                layers[name] = old, tuple(int(i) for i in origin.places[-1])
-        return cls(layers, whole.widths)
+            source = found.weights[name][_kernel_number(layer)]
+            if source is None or source.layer not in old:
+                continue
+            if source.number == _kernel_number(old[source.layer]):
+                layers[name] = source.layer, source.places[-1]
+        return cls(layers, cls.of(model).widths)
 
     def followed_by(self, later: Ancestry) -> Ancestry:
-        """That of what a network with this ancestry became.
+        """The ancestry after one more cut, in kernels of the first base architecture.
 
         Args:
             later: The later ancestry, with that network as the base architecture.
@@ -101,15 +101,15 @@ class Ancestry:
         return Ancestry(layers, self.widths)
 
     def left_of(self, plan: Plan) -> Plan:
-        """What the network has of a plan for the base architecture that it was cut by.
+        """The plan that the network was pruned by, without kernels that it lost in addition.
 
-        Surgery also removes kernels that the plan keeps: those that nothing reads any more.
+        Surgery also removes kernels that the plan keeps if no layer reads them any more.
 
         Args:
             plan: A plan for all layers of the base architecture.
 
         Returns:
-            The plan with size 0 for every kernel that the network has no more.
+            The plan with size 0 for every kernel that the network does not have.
 
         Examples:
             >>> left = Ancestry({"conv": ("conv", (0, 1, 3))}, {"conv": 4, "branch": 2})
@@ -122,10 +122,10 @@ class Ancestry:
         return Plan({name: (kept[name] * own).tolist() for name, own in plan.sizes.items()})
 
     def of_base(self, plan: Plan) -> Plan:
-        """The plan of the network as one of the base architecture.
+        """Translate a plan for the network into one for the base architecture.
 
-        Sizes are those of the supports, which a crop does not change. Kernels that the network has
-        no more have size 0.
+        Sizes are those of the supports, which a crop does not change. Kernels that the network does
+        not have get size 0.
 
         Args:
             plan: A plan for all layers of the network.
@@ -164,3 +164,8 @@ class Ancestry:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"ancestry: expected {FORMAT}. Received other text: {error}") from error
         raise PlanError(f"ancestry: expected {FORMAT}. Received: {content['format']!r}")
+
+
+def _kernel_number(layer: keras.Layer) -> int:
+    """The position of the kernel among the weights of a layer."""
+    return [id(weight) for weight in layer.weights].index(id(layer.kernel))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import keras
 import numpy as np
 
@@ -17,6 +20,7 @@ from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery.channel_selection import ChannelSelection, select_channels
 from keras_structsparse.surgery.plans import Masks, Plan, masks
 from keras_structsparse.surgery.plans import plan as read_plan
+from keras_structsparse.surgery.provenance import Provenance, Source, Structure, record, recorded
 
 CONSTANTS = ("exact", "interior", "drop")
 
@@ -78,8 +82,11 @@ def prune(
     realization = realizations(costs or Costs(), block)[realize]
     builder, notes = _prepared(found, chosen, constants, realization, block)
     pruned = functional_graph.rebuild(found.graph, builder)
-    functional_graph.note(pruned, notes)
-    weight_provenance.settle(found.model, pruned)
+    weights = _sources(found.graph, pruned)
+    layers = {name: builder.made.get(name) or _of_weights(own) for name, own in weights.items()}
+    owners = {name: old for name, old in layers.items() if old}
+    source, before = Structure.of(found.graph), recorded(found.model)
+    record(pruned, Provenance(source, weights, owners, notes, before))
     return pruned
 
 
@@ -103,6 +110,32 @@ def _chosen_plan(
     if not isinstance(chosen, Plan):
         raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {chosen!r}")
     return found, chosen
+
+
+def _of_weights(sources: tuple[Source | None, ...]) -> str | None:
+    """The old layer of a new one that a rule has given a name of its own."""
+    return next((source.layer for source in sources if source is not None), None)
+
+
+def _sources(
+    network: functional_graph.Graph, pruned: keras.Model
+) -> dict[str, tuple[Source | None, ...]]:
+    """Where the weights of each new layer come from, by its name."""
+    names = {id(call.operation): call.name for call in network.layers()}
+    # Most weights have some of their index arrays in common.
+    known: dict[bytes, tuple[int, ...]] = {}
+
+    def indices(places: Array) -> tuple[int, ...]:
+        return known.setdefault(places.tobytes(), tuple(places.tolist()))
+
+    def source(taken: weight_provenance.Taken | None) -> Source | None:
+        if taken is None:
+            return None
+        places = tuple(indices(np.asarray(p, np.int64)) for p in taken.places)
+        return Source(names[id(taken.operation)], taken.number, places)
+
+    layers = [layer for layer in pruned.layers if not isinstance(layer, keras.layers.InputLayer)]
+    return {layer.name: tuple(map(source, weight_provenance.collect(layer))) for layer in layers}
 
 
 def _prepared(
@@ -132,12 +165,14 @@ class _Builder:
         self.orders: dict[int, Array] = {}
         self.given: dict[frozenset[int], Array] = {}
         self.shared: dict[int, tuple[list[Piece], Piece]] = {}
+        self.made: dict[str, str] = {}
 
     def __call__(
         self, call: functional_graph.Call, tensors: list[Tensor | None]
     ) -> list[Tensor | None]:
         # Popped, since its masked weights need as much memory as those of the layer.
         step = self.steps.pop(id(call))
+        self.made[step.site.layer_name] = call.name
         if step.rule is None:
             return self._unchanged(step, tensors)
         wanted = self._wanted(step.flow.output)
@@ -145,7 +180,8 @@ class _Builder:
             return [None] * len(call.outputs)
         sides = zip(call.inputs, tensors, step.site.inputs, strict=True)
         pieces = [self._piece(*side) for side in sides]
-        built = self._again(step, pieces) or step.rule.build(step.site, wanted, pieces)
+        site = replace(step.site, derive=partial(self._derived, step))
+        built = self._again(step, pieces) or step.rule.build(site, wanted, pieces)
         if step.shared and isinstance(built, Piece):
             self.shared.setdefault(id(call.operation), ([p for p in pieces if p], built))
         results = [built] if isinstance(built, Piece) else built
@@ -154,6 +190,12 @@ class _Builder:
             roots = self.selection.roots[channels.ids[self.orders[index]]]
             self.given.setdefault(frozenset(roots.tolist()), roots)
         return [None if piece is None else piece.tensor for piece in results]
+
+    def _derived(self, step: Step, suffix: str) -> str:
+        """The name of one more layer that does work of a call's layer."""
+        name = step.site.derive(suffix)
+        self.made[name] = step.call.name
+        return name
 
     def _wanted(self, output: Channels) -> Array:
         """The kept channels, in the order that joined channels already have in another tensor.

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array
 from keras_structsparse._validation import fraction_below_one, positive_int, positive_number
 from keras_structsparse.regularizers import GroupSparsityRegularizer
-from keras_structsparse.regularizers.alpha import sync_jax_state
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
@@ -122,7 +122,7 @@ class AlphaRamp(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Set alpha for the coming step."""
         if self._step <= self._steps:
-            sync_jax_state(self.model)
+            _keras_compat.sync_jax_state(self.model)
             share = self._step / self._steps if self._steps else 1.0
             for alpha, full in zip(self._alphas, self._full, strict=True):
                 alpha.assign(full * share)

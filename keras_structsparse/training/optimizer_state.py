@@ -1,20 +1,21 @@
-"""The state of an optimizer, moved along with the weights that surgery moved.
+"""Carry the state of an optimizer over to a pruned model.
 
-Every entry that is left keeps what the optimizer knows of it: momenta, second moments, gathered
-gradients. So the next step moves it as it would have moved before surgery. What surgery adds to a
-bias or to a carrier belongs to no other entry, and leaves their state as it is; weights that are
-new start with the state of a new optimizer.
+Every entry that surgery kept keeps its optimizer state: momenta, second moments, accumulated
+gradients. So the next step changes it as it would have done before surgery. What surgery adds to a
+bias or a carrier channel belongs to no other entry and leaves their state unchanged. New weights
+start with the state of a new optimizer.
 """
 
 from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array
 from keras_structsparse.regularizers.alpha import Alpha
 from keras_structsparse.regularizers.attachment import regularizers_of
@@ -23,9 +24,9 @@ from keras_structsparse.training.optimizer.proximal import Proximal
 
 Optimizer = Any
 
-AVERAGE = "average"
-"""What Keras calls the moving average of a weight. It has to follow the weight itself: with what
-the weight's removed neighbours left added, and starting at the weight where that is new."""
+AVERAGE = _keras_compat.WEIGHT_AVERAGES
+"""The slot that has to follow the weight itself: it differs from the weight as before surgery, and
+is equal to a weight that is new."""
 
 UNNAMED = r"^variable(_\d+)?$"
 """The names that Keras makes up."""
@@ -35,26 +36,26 @@ SETTING = "learning_rate"
 
 
 def carry_optimizer(model: keras.Model, pruned: keras.Model) -> keras.Model:
-    """Let the training of a model go on in what :func:`keras_structsparse.prune` made of it.
+    """Continue the training of a model in what :func:`keras_structsparse.prune` made of it.
 
-    The optimizer of ``pruned`` gets the number of steps and the state that the optimizer of
-    ``model`` has, cut as the weights were: the next step moves the weights that are left by what
-    it would have moved them before. A weight that is new starts with fresh state.
+    The optimizer of ``pruned`` gets the number of steps and the state of the optimizer of
+    ``model``, cut as the weights were: the next step changes each kept entry by what it would have
+    changed it before. A new weight starts with fresh state.
 
     Args:
-        model: The compiled model; it is not changed.
-        pruned: What ``prune(model, ...)`` returned, in this process. Unless it is compiled, it
-            is compiled as ``model`` was. To go on with a penalty, attach a regularizer to it
-            first: without one, a :class:`~keras_structsparse.Proximal` is left out, and the
-            optimizer inside goes on alone. If it is compiled, with an optimizer of the same type,
-            that keeps its settings.
+        model: The compiled model; it is not changed. Both models may be loaded from files.
+        pruned: What ``prune(model, ...)`` returned. If it is not compiled, it is compiled as
+            ``model`` was. To continue with a penalty, attach a regularizer to it first: without
+            one, the optimizer inside a :class:`~keras_structsparse.Proximal` is used alone. If it
+            is compiled with an optimizer of the same type, that keeps its settings.
 
     Returns:
         ``pruned``, compiled.
 
     Raises:
-        ValueError: ``model`` is not compiled, ``pruned`` was not made from it in this process, or
-            has an optimizer of another type.
+        ModelError: ``model`` has no graph.
+        ValueError: ``model`` is not compiled, ``pruned`` was not made from a model of these layers
+            and weight shapes, or it has an optimizer of another type.
 
     Examples:
         >>> from keras_structsparse.surgery.plans import Plan
@@ -94,11 +95,11 @@ def carry_optimizer(model: keras.Model, pruned: keras.Model) -> keras.Model:
 
 
 def forget(model: keras.Model, masks: Mapping[int, Array]) -> None:
-    """Set the state that an optimizer has of some entries to zero, as if they had never moved.
+    """Set the optimizer state of some entries to zero, as if they had never been changed.
 
     Args:
         model: A compiled model with a built optimizer.
-        masks: By ``id`` of the weight an array that broadcasts to it, 0 for those entries and 1 for
+        masks: By ``id`` of the weight an array that broadcasts to it: 0 for those entries, 1 for
             all others.
     """
     for key, slots in _State(model).slots.items():
@@ -114,14 +115,15 @@ def _compile_like(model: keras.Model, pruned: keras.Model) -> None:
 
 
 def _exclude_alike(model: keras.Model, pruned: keras.Model, carried: Mapping[int, Origin]) -> None:
-    """Leave out of weight decay what was left out before: no configuration says so.
+    """Exclude from weight decay what was excluded before, since no configuration records it.
 
-    So is what surgery has added, where anything is left out.
+    If anything was excluded, weights that surgery added are excluded as well.
     """
-    old, new = (_innermost(each.optimizer) for each in (model, pruned))
+    old, new = (_nested(each.optimizer)[-1] for each in (model, pruned))
     if not old.weight_decay:
         return
-    spared = {id(v) for v in model.trainable_variables if not old._use_weight_decay(v)}
+    decays = _keras_compat.uses_weight_decay
+    spared = {id(v) for v in model.trainable_variables if not decays(old, v)}
     if spared:
         sources = {key: id(model.weights[origin.weight]) for key, origin in carried.items()}
         left = [v for v in pruned.trainable_variables if sources.get(id(v)) in {None, *spared}]
@@ -139,17 +141,12 @@ def _serialized(optimizer: Optimizer, penalized: bool) -> dict[str, Any]:
 
 
 def _check_types(old: Optimizer, new: Optimizer) -> None:
-    kinds = [type(_innermost(optimizer)) for optimizer in (old, new)]
+    kinds = [type(_nested(optimizer)[-1]) for optimizer in (old, new)]
     if kinds[0] is not kinds[1]:
         raise ValueError(
             f"pruned: expected to be compiled with {kinds[0].__name__}, as the model is. "
             f"Received: {kinds[1].__name__}"
         )
-
-
-def _innermost(optimizer: Optimizer) -> Optimizer:
-    inner = getattr(optimizer, "inner_optimizer", getattr(optimizer, "optimizer", None))
-    return optimizer if inner is None else _innermost(inner)
 
 
 def _fill(
@@ -159,7 +156,7 @@ def _fill(
     slots: Mapping[str, keras.Variable],
     known: Mapping[str, keras.Variable],
 ) -> None:
-    """Give the slots of a new weight what is known of the old one, its source."""
+    """Set the slots of a new weight from those of the old weight, its source."""
     for name, slot in slots.items():
         shift = _array(variable) if name == AVERAGE else 0.0
         if origin is not None and name in known and known[name].shape == source.shape:
@@ -177,41 +174,29 @@ class _State:
     """The variables of a model's optimizer.
 
     Attributes:
-        slots: Those that belong to a weight, by its ``id`` and their name.
+        slots: Those that belong to a weight, by its ``id`` and the optimizer's name for the slot.
         others: Step counts, loss scales and the like by name, the innermost optimizer's first.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        weights = collections.defaultdict(list)
-        for weight in model.trainable_variables:
-            weights[weight.path.replace("/", "_")].append(weight)
         self.slots: dict[int, dict[str, keras.Variable]] = {
             id(weight): {} for weight in model.trainable_variables
         }
-        self.others: dict[str, list[keras.Variable]] = {}
-        for name, variables in _by_name(model.optimizer.variables).items():
-            path, kind = _split(name, weights)
-            if not path and name != SETTING:
-                self.others[name] = [v for v in variables[::-1] if not isinstance(v, Alpha)]
-            # Weights of one path have their slots in the same order.
-            for weight, slot in zip(weights.get(path, ()), variables, strict=False):
-                self.slots[id(weight)][kind] = slot
+        for optimizer in _nested(model.optimizer):
+            trained = _keras_compat.trained_variables(optimizer)
+            for name, entries in _keras_compat.slots(optimizer).items():
+                for weight, entry in zip(trained, entries, strict=True):
+                    if entry is not None:
+                        self.slots.setdefault(id(weight), {})[name] = entry
+        mine = {id(slot) for own in self.slots.values() for slot in own.values()}
+        self.others: dict[str, list[keras.Variable]] = collections.defaultdict(list)
+        for variable in model.optimizer.variables[::-1]:
+            name = re.sub(UNNAMED, "variable", variable.name)
+            if id(variable) not in mine and name != SETTING and not isinstance(variable, Alpha):
+                self.others[name].append(variable)
 
 
-def _by_name(variables: Sequence[keras.Variable]) -> Mapping[str, list[keras.Variable]]:
-    groups = collections.defaultdict(list)
-    for variable in variables:
-        groups[re.sub(UNNAMED, "variable", variable.name)].append(variable)
-    return groups
-
-
-def _split(name: str, paths: Collection[str]) -> tuple[str, str]:
-    """Keras calls the momentum of ``conv/kernel`` ``conv_kernel_momentum``: path and rest.
-
-    The path is the longest that fits; empty where none does.
-    """
-    parts = name.split("_")
-    for end in range(len(parts) - 1, 0, -1):
-        if (path := "_".join(parts[:end])) in paths:
-            return path, "_".join(parts[end:])
-    return "", name
+def _nested(optimizer: Optimizer) -> list[Optimizer]:
+    """An optimizer and those that it wraps, the outermost first."""
+    inner = getattr(optimizer, "inner_optimizer", getattr(optimizer, "optimizer", None))
+    return [optimizer] if inner is None else [optimizer, *_nested(inner)]

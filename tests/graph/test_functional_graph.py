@@ -312,10 +312,3 @@ def test_a_layer_without_a_configuration_is_made_with_the_arguments_that_keras_r
 def test_a_layer_with_weights_that_cannot_be_made_again_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match="'odd' of type Unclonable cannot be copied"):
         cloning.clone(Unclonable(2, name="odd", dtype=keras.DTypePolicy("float32")))
-
-
-def test_notes_are_of_one_model() -> None:
-    first, second = functional(), functional()
-    functional_graph.note(first, ["kept"])
-    assert functional_graph.notes(first) == ("kept",)
-    assert functional_graph.notes(second) == ()

@@ -26,6 +26,7 @@ from keras_structsparse.graph.inlining import opened
 from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, plan
+from keras_structsparse.surgery.provenance import notes
 
 Tensor = Any
 
@@ -156,7 +157,7 @@ def test_convolutions_inside_are_seen_and_pruned(kind: type[Inner], tmp_path: Pa
     assert "block/conv" not in kernel_layers(functional_graph.read(model))
     assert ("block/inner/conv" in plan(wide).sizes) == (kind is Outer)
     pruned = assert_exact_surgery(wide, random_plan(wide, 3), realize="crop")
-    assert functional_graph.notes(pruned) == ()
+    assert notes(pruned) == ()
     pruned.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_same_function(pruned, loaded, random_batch(model), tolerance=0.0)
@@ -208,7 +209,7 @@ def test_models_without_a_graph_are_refused() -> None:
 
 def test_without_opening_the_note_is_that_there_is_no_rule() -> None:
     pruned = prune(network(Inner), Plan({"first": [3, 0, 3, 3, 3, 3]}))
-    assert any("no rule for its type" in note for note in functional_graph.notes(pruned))
+    assert any("no rule for its type" in note for note in notes(pruned))
 
 
 class Pyramid(Inner):

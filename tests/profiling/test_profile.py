@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -14,8 +15,8 @@ from keras import layers as kl
 import keras_structsparse as kss
 from keras_structsparse import surgery
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.profiling.profile import Profile, compare, profile
+from keras_structsparse.surgery import provenance
 from keras_structsparse.surgery.plans import Plan
 
 
@@ -311,7 +312,9 @@ def test_a_part_needs_a_whole() -> None:
 def test_surgerys_own_notes_are_shown_unless_others_are_given() -> None:
     model = network()
     pruned = surgery.prune(model, Plan({"second": (1, 0, 0, 1, 0, 0, 1, 0)}))
-    functional_graph.note(pruned, ["left as it was"])
+    found = provenance.recorded(pruned)
+    assert found is not None
+    provenance.record(pruned, replace(found, notes=("left as it was",)))
     assert compare(model, pruned).notes == ("left as it was",)
     assert compare(model, pruned, notes=[]).notes == ()
 

@@ -19,8 +19,8 @@ from helpers_models import (
 from keras import layers as L
 from keras import ops
 
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.provenance import notes
 
 Tensor = Any
 
@@ -88,7 +88,7 @@ def test_arrays_in_a_call_are_left_alone() -> None:
     model = network_around(lambda x: ops.multiply(x, np.arange(6.0)))
     pruned = assert_exact_surgery(model, HALF)
     assert kernel_shape(pruned, "first")[-1] == 6
-    assert any("array" in note for note in functional_graph.notes(pruned))
+    assert any("array" in note for note in notes(pruned))
 
 
 def test_what_no_one_reads_goes() -> None:

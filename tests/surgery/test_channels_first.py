@@ -23,9 +23,9 @@ from helpers_models import (
 )
 from keras import layers as L
 
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.provenance import notes
 
 Tensor = Any
 
@@ -44,7 +44,7 @@ def test_pruned_networks_of_both_formats_have_the_same_weights(name: str, realiz
     twin = prune(first, PLANS[name], realize=realize)
     np.testing.assert_equal(twin.get_weights(), pruned.get_weights())
     assert types(twin) == types(pruned)
-    assert len(functional_graph.notes(twin)) == len(functional_graph.notes(pruned))
+    assert len(notes(twin)) == len(notes(pruned))
     formats = {getattr(layer, "data_format", "channels_first") for layer in twin.layers}
     assert formats == {"channels_first"}
     assert twin.count_params() < first.count_params()
@@ -82,7 +82,7 @@ def test_what_takes_another_axis_for_the_channels_keeps_them(kind: str) -> None:
     model = randomize(keras.Model(inputs, ODD[kind](x)))
     pruned = prune(model, Plan({"first": (3, 0, 3, 0, 3, 0)}))
     assert kernel_shape(pruned, "first") == (3, 3, 2, 6)
-    (note,) = functional_graph.notes(pruned)
+    (note,) = notes(pruned)
     assert note.startswith("layer 'odd'")
 
 

@@ -10,8 +10,8 @@ import pytest
 from helpers_models import assert_exact_surgery, chain, kernel_shape, use_float64
 from keras import layers as L
 
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.provenance import notes
 
 HALF = Plan({"first": [3, 0, 3, 0, 3, 0]})
 
@@ -59,7 +59,7 @@ def test_other_constants_go_where_no_border_shows(kind: str, padding: str) -> No
     assert kernel_shape(pruned, "first")[-1] == (3 if padding == "valid" else 6)
     noted = any(
         "3 constant channels are kept: its padding" in note
-        for note in functional_graph.notes(pruned)
+        for note in notes(pruned)
     )
     assert noted == (padding == "same")
 

@@ -20,8 +20,8 @@ from helpers_models import (
 )
 from keras import layers as L
 
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.provenance import notes
 
 Array = Any
 
@@ -155,7 +155,7 @@ def test_supports_are_cropped_as_one() -> None:
     kernel.assign(kernel * inside)
     pruned = assert_exact_surgery(model, Plan({"first": [3, 3, 2, 3]}), realize="split")
     assert kernel_shape(pruned, "grouped") == (3, 3, 2, 4)
-    assert functional_graph.notes(pruned) == ()
+    assert notes(pruned) == ()
 
 
 @pytest.mark.parametrize("rank", [1, 3])

@@ -23,9 +23,9 @@ from helpers_models import (
 from keras import layers as L
 from keras import ops
 
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked
+from keras_structsparse.surgery.provenance import notes
 
 Tensor = Any
 Body = Callable[[Tensor], Tensor]
@@ -95,7 +95,7 @@ def test_channels_go_through(body: str, constants: str, tmp_path: Path) -> None:
     model = network_around(make, "relu" if constants == "zero" else "sigmoid")
     pruned = assert_exact_surgery(model, HALF, realize="crop")
     assert kernel_shape(pruned, "first")[-1] == (zero if constants == "zero" else other)
-    assert functional_graph.notes(pruned) == ()
+    assert notes(pruned) == ()
     pruned.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_same_function(pruned, loaded, random_batch(model), tolerance=0.0)
@@ -129,8 +129,8 @@ def test_notes_say_why_channels_stay(body: str) -> None:
     make, reason = KEPT[body]
     pruned = assert_exact_surgery(network_around(make, "sigmoid"), HALF)
     assert kernel_shape(pruned, "first")[-1] == 6
-    assert any(reason in note for note in functional_graph.notes(pruned))
-    assert not any("no rule for its type" in note for note in functional_graph.notes(pruned))
+    assert any(reason in note for note in notes(pruned))
+    assert not any("no rule for its type" in note for note in notes(pruned))
 
 
 def test_a_scale_of_zero_ends_a_channel() -> None:
@@ -166,9 +166,9 @@ def test_adapted_statistics_are_copied() -> None:
     batch = random_batch(model)
     assert difference(model, masked(model, Plan({})), batch) == 0.0
     pruned = assert_exact_surgery(model, HALF)
-    assert functional_graph.notes(pruned) == ()
+    assert notes(pruned) == ()
     inner = prune(network_around(lambda x: L.Normalization()(x), "sigmoid"), HALF)
-    assert any("keeps all" in note for note in functional_graph.notes(inner))
+    assert any("keeps all" in note for note in notes(inner))
 
 
 def test_the_scaled_sum_of_inception_resnet() -> None:
@@ -183,5 +183,5 @@ def test_the_scaled_sum_of_inception_resnet() -> None:
     dead = Plan({"first": [3, 0, 3, 0, 3, 0], "branch": [5, 5, 0, 0, 3, 0]})
     pruned = assert_exact_surgery(model, dead, realize="crop")
     assert kernel_shape(pruned, "reader")[-2] == 5  # four live channels and a carrier
-    assert functional_graph.notes(pruned) == ()
+    assert notes(pruned) == ()
     assert_exact_surgery(model, Plan({"branch": [0] * 6}))

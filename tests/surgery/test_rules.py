@@ -23,9 +23,10 @@ from helpers_models import (
 from keras import layers as L
 
 from keras_structsparse import surgery
-from keras_structsparse.graph import cloning, functional_graph
+from keras_structsparse.graph import cloning
 from keras_structsparse.surgery import Channels, Flow, Piece, Rule, Site, emit, only, prune
 from keras_structsparse.surgery.plans import Plan, masked
+from keras_structsparse.surgery.provenance import notes
 
 Tensor = Any
 Layers = Callable[[], list[keras.Layer]]
@@ -221,9 +222,9 @@ def test_a_layer_without_a_rule_keeps_its_inputs_and_is_noted(kind: str) -> None
     pruned = assert_exact_surgery(model, HALF)
     assert kernel_shape(pruned, "first") == (3, 3, 2, 6)
     assert type(pruned.get_layer("odd")).__name__ == kind
-    (note,) = functional_graph.notes(pruned)
+    (note,) = notes(pruned)
     assert note.startswith(f"layer 'odd' ({kind}): kept as it is: ")
-    assert functional_graph.notes(model) == ()
+    assert notes(model) == ()
 
 
 def test_a_kept_layer_without_kernels_still_shrinks_them() -> None:
@@ -240,8 +241,8 @@ def test_a_kernel_that_cannot_be_cropped_is_noted() -> None:
     model = chain(conv, L.Dense(2), shape=(None, None, 2))
     pruned = prune(model, Plan({"first": [3, 1, 3]}))
     assert kernel_shape(pruned, "first") == (5, 5, 2, 3)
-    assert any("'first'" in note and "size" in note for note in functional_graph.notes(pruned))
-    assert functional_graph.notes(prune(model, Plan({"first": [5, 5, 5]}))) == ()
+    assert any("'first'" in note and "size" in note for note in notes(pruned))
+    assert notes(prune(model, Plan({"first": [5, 5, 5]}))) == ()
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -324,7 +325,7 @@ def test_users_can_register_rules_for_their_layers() -> None:
     surgery.register(Rule(scale_flow, scale_build), Scale)
     pruned = assert_exact_surgery(model, HALF, realize="crop")
     assert kernel_shape(pruned, "first")[-1] == 4
-    assert functional_graph.notes(pruned) == ()
+    assert notes(pruned) == ()
     other = chain(first(), SubScale(name="scale"), same())
     assert kernel_shape(assert_exact_surgery(other, HALF), "first")[-1] == 6
 

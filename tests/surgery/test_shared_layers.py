@@ -10,9 +10,9 @@ import pytest
 from helpers_models import assert_exact_surgery, kernel_shape, randomize, types, use_float64
 from keras import layers as L
 
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.provenance import notes
 
 Tensor = Any
 
@@ -49,7 +49,7 @@ def test_a_tower_over_several_levels_gets_narrower_at_all_of_them() -> None:
     assert kernel_shape(pruned, "b") == (3, 3, 4, 2)
     assert pruned.get_layer("norm").gamma.shape == (4,)
     assert len(pruned.get_layer("a")._inbound_nodes) == 2
-    assert functional_graph.notes(pruned) == ()
+    assert notes(pruned) == ()
 
 
 @pytest.mark.parametrize(("same", "left"), [(True, 3), (False, 6)])
@@ -124,7 +124,7 @@ def test_a_call_that_forbids_it_forbids_it_for_all() -> None:
     model = randomize(keras.Model(inputs, L.Dense(2)(norm(norm(x), training=True))))
     pruned = assert_exact_surgery(model, Plan({"first": [3, 0, 3, 0]}))
     assert kernel_shape(pruned, "first")[-1] == 4
-    assert any("training=True" in note for note in functional_graph.notes(pruned))
+    assert any("training=True" in note for note in notes(pruned))
 
 
 def test_without_a_shared_rule_all_calls_stay() -> None:

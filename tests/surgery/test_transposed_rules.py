@@ -17,9 +17,9 @@ from helpers_models import (
 )
 from keras import layers as L
 
-from keras_structsparse.graph import functional_graph
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked
+from keras_structsparse.surgery.provenance import notes
 
 HALF = Plan({"first": [3, 0, 3, 0, 3, 0]})
 
@@ -62,7 +62,7 @@ def test_one_carrier_stands_for_all_constants(
     pruned = assert_exact_surgery(network(transposed(**options), activation), HALF)
     assert kernel_shape(pruned, "first")[-1] == left
     assert kernel_shape(pruned, "transposed")[-2:] == (5, left)
-    assert functional_graph.notes(pruned) == ()
+    assert notes(pruned) == ()
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -113,4 +113,4 @@ def test_channels_first_is_left_alone() -> None:
     model = keras.Model(inputs, transposed(kernel_size=3, data_format="channels_first")(x))
     pruned = prune(model, HALF)
     assert [w.shape for w in pruned.weights] == [w.shape for w in model.weights]
-    assert any("'transposed'" in note for note in functional_graph.notes(pruned))
+    assert any("'transposed'" in note for note in notes(pruned))

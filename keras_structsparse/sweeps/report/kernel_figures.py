@@ -1,9 +1,8 @@
-"""The kernels of a dense network and of one that is left of the same base, as a figure."""
+"""A figure of the kernels of a dense network and of a pruned one of the same base."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse.export.formats import load_model
 from keras_structsparse.plots import strips_figure
+from keras_structsparse.surgery import provenance
 from keras_structsparse.sweeps.report.drawing import Drawing
 from keras_structsparse.sweeps.run_summary import Contents
 
@@ -40,8 +40,8 @@ def kernel_drawings(contents: Contents) -> Iterator[Drawing]:
     caption = (
         "Norms over the input channels of the kernels of the dense network, and of one on the "
         f"frontier (alpha {point.alpha:g}, tau {point.tau:g}, seed {chosen.trial.seed}), which was "
-        "trained from the same start. Kernels that have gone leave no gap; those of a layer that "
-        "is split stand by size. An empty one stays for the constant that it gives."
+        "trained from the same start. Removed kernels leave no gap; those of a layer that was "
+        "split are in the order of size. An empty one is kept for the constant that it gives."
     )
     rows = [
         {"layer": name, "network": network, "kernel": index, "size": max(own.shape)}
@@ -59,16 +59,15 @@ def shades(model: keras.Model, name: str) -> list[Array]:
 
     Args:
         model: A network, before surgery or after.
-        name: The layer of the base; surgery may have split it, or removed it.
+        name: The layer of the base; surgery may have split it, or removed it. In a network that a
+            version without a record of surgery made, the parts of a split layer are not found.
 
     Returns:
-        For every kernel (height, width); none where there are no such kernels.
+        For every kernel (height, width); none if the layer has no such kernels.
     """
-    parts = re.compile(rf"{re.escape(name)}(_part_\d+_*)?")
-    kernels: Mapping[str, Array] = {
-        layer.name: keras.ops.convert_to_numpy(layer.kernel)
-        for layer in model.layers
-        if parts.fullmatch(layer.name) and len(getattr(layer, "kernel", np.empty(0)).shape) == 4
-    }
-    norms = [np.sqrt(np.square(kernel).sum(axis=-2)) for kernel in kernels.values()]
+    found = provenance.from_base(model)
+    layers = [x for x in model.layers if len(getattr(x, "kernel", np.empty(0)).shape) == 4]
+    own = [x for x in layers if (found.layers.get(x.name) if found else x.name) == name]
+    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in own]
+    norms = [np.sqrt(np.square(kernel).sum(axis=-2)) for kernel in kernels]
     return [each[..., j] for each in norms for j in range(each.shape[-1])]

@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
+from keras_structsparse import _keras_compat
 from keras_structsparse._validation import fraction, nonnegative
 from keras_structsparse.graph.channels.costs import check_realize
 from keras_structsparse.profiling.kernel_reader import KernelState
-from keras_structsparse.regularizers.alpha import sync_jax_state
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.plans import plan as read_plan
@@ -110,7 +110,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Keep removed groups at zero; update alpha if an update is due."""
         if self._masks:
-            sync_jax_state(self.model)
+            _keras_compat.sync_jax_state(self.model)
             reapply(self._masks)
         steps = self.params.get("steps")
         if steps:
@@ -138,7 +138,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         self._updates = due
         passed = sum(progress >= share - ROUNDING for share in CHECKS)
         check, self._checks = passed > self._checks, passed
-        sync_jax_state(self.model)
+        _keras_compat.sync_jax_state(self.model)
         if not self._arrived:
             self._update(progress, check)
         elif check:

@@ -16,6 +16,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers.alpha import Alpha
 from keras_structsparse.training.optimizer import distribution
@@ -112,14 +113,14 @@ class Proximal(keras.optimizers.Optimizer):
         )
         # As a variable of the optimizer, alpha may change between compiled steps on all backends.
         for alpha in {id(t.regularizer.alpha): t.regularizer.alpha for t in regularized}.values():
-            self._track_variable(alpha)
+            _keras_compat.track(self, alpha)
         self.optimizer.build(variables)
         super().build(variables)
 
     @property
     def variables(self) -> list[keras.Variable]:
         """The variables of this optimizer and of the wrapped one, and alpha."""
-        return [*self._variables, *self.optimizer.variables]
+        return [*super().variables, *self.optimizer.variables]
 
     @property
     def _state(self) -> list[keras.Variable]:
@@ -138,7 +139,7 @@ class Proximal(keras.optimizers.Optimizer):
         """
         if not self.built and trainable_variables is not None:
             self.build(list(trainable_variables))
-        variables = list(trainable_variables or self._trainable_variables)
+        variables = list(trainable_variables or _keras_compat.trained_variables(self))
         regularized = regularized_kernels(variables)
         if self.penalty_in_loss:
             grads = self._without_penalty(grads, variables, regularized)
@@ -184,7 +185,7 @@ class Proximal(keras.optimizers.Optimizer):
         past = ops.convert_to_tensor(self._travel)
         now, step = travel(self.optimizer, past, rate)
         if steps := self.optimizer.gradient_accumulation_steps:
-            last = ops.equal((self.optimizer._iterations + 1) % steps, 0)
+            last = ops.equal((_keras_compat.batches_seen(self.optimizer) + 1) % steps, 0)
             now = ops.where(last, now, past)
             rate, step = (ops.where(last, x, ops.zeros_like(x)) for x in (rate, step))
         self._travel.assign(now)
@@ -222,7 +223,9 @@ class Proximal(keras.optimizers.Optimizer):
         pairs = [
             (variable, average, _averaged(average, variable, later))
             for variable, average in zip(
-                self._trainable_variables, self._model_variables_moving_average, strict=True
+                _keras_compat.trained_variables(self),
+                _keras_compat.weight_averages(self),
+                strict=True,
             )
             if average is not None
         ]

@@ -18,6 +18,7 @@ from keras import ops
 from keras import optimizers as O
 from keras.optimizers import Optimizer
 
+from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Tensor
 
 Preconditioner = Callable[[Optimizer, int, Tensor], Tensor]
@@ -115,7 +116,7 @@ def move(
     if precondition is None:
         return Move(after, step)
     start = _decayed(optimizer, rate, before, variable)
-    h = plain(precondition(optimizer, optimizer._get_variable_index(variable), start))
+    h = plain(precondition(optimizer, _keras_compat.variable_index(optimizer, variable), start))
     start, mean = plain(start), _kernel_means(h)
     return Move(start + (after - start) * (h / mean), ops.cast(step, h.dtype) / mean)
 
@@ -123,7 +124,7 @@ def move(
 def _decayed(
     optimizer: Optimizer, rate: Tensor, before: Tensor, variable: keras.Variable
 ) -> Tensor:
-    if optimizer.weight_decay and optimizer._use_weight_decay(variable):
+    if optimizer.weight_decay and _keras_compat.uses_weight_decay(optimizer, variable):
         return before * (1.0 - ops.cast(rate, before.dtype) * optimizer.weight_decay)
     return before
 
@@ -140,35 +141,38 @@ def _bias_correction(optimizer: Optimizer, decay: float, like: Tensor) -> Tensor
 
 
 def _adam(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    second = optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities
+    maximal = optimizer.amsgrad
+    moments = _keras_compat.largest_second_moments if maximal else _keras_compat.second_moments
     root = ops.sqrt(_bias_correction(optimizer, optimizer.beta_2, start))
-    return (ops.sqrt(second[index]) + optimizer.epsilon) / root
+    return (ops.sqrt(moments(optimizer)[index]) + optimizer.epsilon) / root
 
 
 def _nadam(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    second = optimizer._velocities[index] / _bias_correction(optimizer, optimizer.beta_2, start)
+    moment = _keras_compat.second_moments(optimizer)[index]
+    second = moment / _bias_correction(optimizer, optimizer.beta_2, start)
     return ops.sqrt(second) + optimizer.epsilon
 
 
 def _adamax(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    return optimizer._u[index] + optimizer.epsilon
+    return _keras_compat.infinity_norms(optimizer)[index] + optimizer.epsilon
 
 
 def _rmsprop(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    second = ops.convert_to_tensor(optimizer._velocities[index])
+    second = ops.convert_to_tensor(_keras_compat.second_moments(optimizer)[index])
     if optimizer.centered:
-        second = second - ops.square(optimizer._average_gradients[index])
+        second = second - ops.square(_keras_compat.mean_gradients(optimizer)[index])
     return ops.sqrt(second + optimizer.epsilon)
 
 
 def _adagrad(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    return ops.sqrt(optimizer._accumulators[index] + optimizer.epsilon)
+    return ops.sqrt(_keras_compat.summed_squares(optimizer)[index] + optimizer.epsilon)
 
 
 def _lamb(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
     """The preconditioner of Adam over the trust ratio of the layer."""
     h = _nadam(optimizer, index, start)
-    first = optimizer._momentums[index] / _bias_correction(optimizer, optimizer.beta_1, start)
+    moment = _keras_compat.first_moments(optimizer)[index]
+    first = moment / _bias_correction(optimizer, optimizer.beta_1, start)
     weight, update = (ops.sqrt(ops.sum(ops.square(x))) for x in (start, first / h))
     trusted = ops.logical_and(weight > 0, update > 0)
     return h * ops.where(trusted, update, 1.0) / ops.where(trusted, weight, 1.0)

@@ -1,0 +1,344 @@
+"""Where the weights and layers of a pruned model come from, as a value that is saved with it.
+
+Surgery writes a :class:`Provenance` into the model that it makes, as text that Keras saves and
+loads (:mod:`keras_structsparse.graph.embedded_text`). So a model and its pruned model are still
+known to belong together in another process, by the names and shapes of their weights.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse._typing import Array
+from keras_structsparse.errors import ModelError, PlanError
+from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.embedded_text import embed, embedded
+from keras_structsparse.graph.functional_graph import Graph
+from keras_structsparse.surgery.index_ranges import IndexTable, Indices
+
+WeightShape = tuple[str, tuple[int, ...]]
+
+FORMAT = "keras_structsparse.surgery.provenance/1"
+UNNAMED = re.compile(r"^variable(_\d+)?$")
+"""The names that Keras makes up for weights; their numbers differ between processes."""
+MOST_DIFFERENCES = 3
+"""How many layers an error message lists."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The names and shapes of a model's weights: all that must agree with the model of a plan.
+
+    Attributes:
+        name: The name of the model, for messages only.
+        layers: By name of the layer, name and shape of each of its weights.
+    """
+
+    name: str
+    layers: Mapping[str, tuple[WeightShape, ...]]
+
+    @classmethod
+    def of(cls, network: Graph) -> Structure:
+        """The structure of a model that was read; nested models are opened."""
+        layers = {
+            call.name: tuple(
+                (UNNAMED.sub("variable", weight.name), tuple(weight.shape))
+                for weight in call.operation.weights
+            )
+            for call in network.layers()
+        }
+        return cls(network.model.name, layers)
+
+    def differences(self, other: Structure) -> tuple[str, ...]:
+        """What is different in another structure, a sentence for each layer; empty if they agree.
+
+        Layers without weights do not count.
+        """
+        names = dict.fromkeys((*self.layers, *other.layers))
+        pairs = {n: (self.layers.get(n, ()), other.layers.get(n, ())) for n in names}
+        return tuple(
+            f"layer '{name}' has {_listed(here)} in '{self.name}', {_listed(there)} in "
+            f"'{other.name}'"
+            for name, (here, there) in pairs.items()
+            if here != there
+        )
+
+
+def _listed(weights: tuple[WeightShape, ...]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in weights) or "no weights"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The entries of an old weight that a new weight holds.
+
+    Attributes:
+        layer: Name of the old layer, with those of the nested models around it.
+        number: The position of the weight among those of that layer.
+        places: For each axis the indices of the entries in the old weight.
+    """
+
+    layer: str
+    number: int
+    places: tuple[Indices, ...]
+
+    def of(self, earlier: Source) -> Source:
+        """The same entries in the weight that the old weight was made of."""
+        pairs = zip(earlier.places, self.places, strict=True)
+        places = tuple(tuple(old[i] for i in new) for old, new in pairs)
+        return Source(earlier.layer, earlier.number, places)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights and layers of a pruned model come from.
+
+    Attributes:
+        source: The structure of the model before surgery.
+        weights: By name of the new layer, the source of each of its weights; None for a new weight,
+            such as the bias of a layer that had none.
+        layers: By name of the new layer, the name of the old layer that it does the work of. All
+            parts of a layer that was split belong to that layer.
+        notes: A sentence for each layer that surgery kept as it was, and why.
+        earlier: The provenance of the source, if it was pruned itself.
+    """
+
+    source: Structure
+    weights: Mapping[str, tuple[Source | None, ...]]
+    layers: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    earlier: Provenance | None = None
+
+    @property
+    def from_earlier(self) -> Provenance | None:
+        """The provenance from the model that the source was pruned from; None if it was not."""
+        if self.earlier is None:
+            return None
+        old = self.earlier
+        weights = {
+            name: tuple(s and _through(old, s) for s in own) for name, own in self.weights.items()
+        }
+        layers = {n: old.layers[via] for n, via in self.layers.items() if via in old.layers}
+        return Provenance(old.source, weights, layers, self.notes, old.earlier)
+
+    def fits(self, pruned: Structure) -> bool:
+        """Whether the weights of a model still are those that surgery made."""
+        shapes = {name: [shape for _, shape in own] for name, own in pruned.layers.items() if own}
+        own = {name: sources for name, sources in self.weights.items() if sources}
+        return shapes.keys() == own.keys() and all(
+            len(shapes[name]) == len(sources)
+            and all(
+                source is None or tuple(map(len, source.places)) == shape
+                for source, shape in zip(sources, shapes[name], strict=True)
+            )
+            for name, sources in own.items()
+        )
+
+    def to_json(self) -> str:
+        """Compact JSON text, which :meth:`from_json` reads."""
+        table = IndexTable()
+        content = {"format": FORMAT, **_to_tree(self, table), "indices": table.ranges}
+        return json.dumps(content, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Provenance:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            PlanError: The text is something else.
+        """
+        try:
+            content = json.loads(text)
+            if content["format"] == FORMAT:
+                return _from_tree(content, IndexTable(content["indices"]))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise PlanError(
+                f"provenance: expected {FORMAT}. Received other text: {error}"
+            ) from error
+        raise PlanError(f"provenance: expected {FORMAT}. Received: {content['format']!r}")
+
+
+def _through(earlier: Provenance, source: Source) -> Source | None:
+    found = earlier.weights.get(source.layer, ())
+    before = found[source.number] if source.number < len(found) else None
+    return None if before is None else source.of(before)
+
+
+def _to_tree(provenance: Provenance, table: IndexTable) -> dict[str, Any]:
+    def entry(source: Source | None) -> Any:
+        return source and [source.layer, source.number, [table.add(p) for p in source.places]]
+
+    old = provenance.earlier
+    return {
+        "source": {"name": provenance.source.name, "layers": dict(provenance.source.layers)},
+        "weights": {name: [entry(s) for s in own] for name, own in provenance.weights.items()},
+        "layers": dict(provenance.layers),
+        "notes": list(provenance.notes),
+        "earlier": None if old is None else _to_tree(old, table),
+    }
+
+
+def _from_tree(content: Any, table: IndexTable) -> Provenance:
+    def entry(own: Any) -> Source | None:
+        return own and Source(own[0], own[1], tuple(table[i] for i in own[2]))
+
+    source, old = content["source"], content["earlier"]
+    shapes = {
+        name: tuple((weight, tuple(shape)) for weight, shape in own)
+        for name, own in source["layers"].items()
+    }
+    return Provenance(
+        Structure(source["name"], shapes),
+        {name: tuple(map(entry, own)) for name, own in content["weights"].items()},
+        content["layers"],
+        tuple(content["notes"]),
+        None if old is None else _from_tree(old, table),
+    )
+
+
+def record(pruned: keras.Model, provenance: Provenance) -> None:
+    """Write a provenance into a pruned model, in place of the one that it has."""
+    embed(pruned, provenance.to_json())
+
+
+def recorded(model: keras.Model) -> Provenance | None:
+    """The provenance of a pruned model, also of one that was saved and loaded.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        The provenance; None if surgery did not make the model, if a version that recorded nothing
+        did, or if its weights have other shapes since.
+    """
+    text = embedded(model)
+    if text is None:
+        return None
+    try:
+        found = Provenance.from_json(text)
+        return found if found.fits(Structure.of(functional_graph.read(model))) else None
+    except (PlanError, ModelError):
+        return None
+
+
+def from_base(model: keras.Model) -> Provenance | None:
+    """The provenance from the first model, before all cuts; None as for :func:`recorded`."""
+    found = recorded(model)
+    while found is not None and found.from_earlier is not None:
+        found = found.from_earlier
+    return found
+
+
+def notes(model: keras.Model) -> tuple[str, ...]:
+    """What surgery kept as it was, and why.
+
+    Args:
+        model: A model that :func:`keras_structsparse.prune` returned, also a loaded one.
+
+    Returns:
+        One sentence per layer; empty for any other model.
+    """
+    found = recorded(model)
+    return () if found is None else found.notes
+
+
+def between(model: keras.Model, pruned: keras.Model) -> Provenance:
+    """Where the weights and layers of a pruned model come from in a model before.
+
+    Args:
+        model: The model before surgery, or one with the same layers, weight names and shapes, such
+            as a loaded copy. It may lie several cuts back.
+        pruned: What :func:`keras_structsparse.prune` made of it, also a loaded one.
+
+    Returns:
+        The provenance, whose source is ``model``.
+
+    Raises:
+        ModelError: ``model`` has no graph.
+        ValueError: ``pruned`` was not made from such a model.
+    """
+    wanted = Structure.of(functional_graph.read(model))
+    nearest = found = recorded(pruned)
+    while found is not None:
+        if not wanted.differences(found.source):
+            return found
+        found = found.from_earlier
+    expected = f"pruned: expected what kss.prune made of the model '{model.name}'. "
+    if nearest is None:
+        raise ValueError(
+            f"{expected}Received: the model '{pruned.name}', which holds no record of surgery on a "
+            "model of its weights"
+        )
+    different = wanted.differences(nearest.source)
+    more = len(different) - MOST_DIFFERENCES
+    raise ValueError(
+        f"{expected}Received: the model '{pruned.name}', which was made of another one, "
+        f"'{nearest.source.name}': {'; '.join(different[:MOST_DIFFERENCES])}"
+        + (f"; and {more} more" if more > 0 else "")
+    )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the entries of a weight of a pruned model come from.
+
+    Attributes:
+        weight: Position of the old weight in ``model.weights``.
+        places: For each axis the indices of the entries in the old weight.
+    """
+
+    weight: int
+    places: tuple[Array, ...]
+
+    def of(self, values: Array) -> Array:
+        """The part of an array, shaped as the old weight, that belongs to the new one."""
+        return values[np.ix_(*self.places)] if self.places else values
+
+
+def origins(model: keras.Model, pruned: keras.Model) -> tuple[Origin | None, ...]:
+    """Where the weights of a pruned model come from.
+
+    Args:
+        model: The model before.
+        pruned: What :func:`keras_structsparse.prune` made of it, also a loaded one.
+
+    Returns:
+        One origin for each of ``pruned.weights``; None for a new weight, such as the bias of a
+        layer that had none.
+
+    Raises:
+        ModelError: ``model`` has no graph.
+        ValueError: ``pruned`` was not made from ``model``.
+
+    Examples:
+        >>> from keras_structsparse.surgery.plans import Plan
+        >>> from keras_structsparse.surgery import prune
+        >>> inputs = keras.Input((8, 8, 1))
+        >>> x = keras.layers.Conv2D(3, 3, name="conv")(inputs)
+        >>> model = keras.Model(inputs, keras.layers.Dense(2)(x))
+        >>> kernel, *_ = origins(model, prune(model, Plan({"conv": (3, 0, 2)}), realize="crop"))
+        >>> kernel.weight, [places.tolist() for places in kernel.places]
+        (0, [[0, 1, 2], [0, 1, 2], [0], [0, 2]])
+    """
+    provenance = between(model, pruned)
+    positions = {id(weight): position for position, weight in enumerate(model.weights)}
+    old = {c.name: c.operation.weights for c in functional_graph.read(model).layers()}
+    found: dict[int, Origin] = {}
+    for call in functional_graph.read(pruned).layers():
+        sources = provenance.weights.get(call.name, ())
+        for weight, source in zip(call.operation.weights, sources, strict=False):
+            if source is not None:
+                position = positions[id(old[source.layer][source.number])]
+                found[id(weight)] = Origin(position, tuple(map(_array, source.places)))
+    return tuple(found.get(id(weight)) for weight in pruned.weights)
+
+
+def _array(indices: Indices) -> Array:
+    return np.array(indices, dtype=np.intp)
