@@ -38,8 +38,7 @@ def embed(model: keras.Model, text: str) -> None:
         policy = layer.dtype_policy
         if plain_policy(policy) is not policy:
             _keras_compat.set_dtype_policy(layer, plain_policy(policy))
-    holders = [layer for layer in model.layers if type(layer.dtype_policy) is DTypePolicy]
-    holders = [layer for layer in holders if not isinstance(layer, REFUSED)]
+    holders = [layer for layer in model.layers if _can_hold(layer)]
     if holders:
         layer = min(holders, key=_unsuitability)
         own = layer.dtype_policy
@@ -69,19 +68,29 @@ def plain_policy(policy: Any) -> Any:
 
 
 def without_text(entry: dict[str, Any]) -> Any:
-    """The ``dtype`` entry of a layer's configuration as a policy without embedded text.
+    """The ``dtype`` entry of a layer's configuration without embedded text.
 
     Args:
         entry: Any entry of a configuration.
 
     Returns:
-        The policy; the same object if the entry is not a map that holds text.
+        The entry; the same object if it is not a map that holds text.
     """
     if entry.get("class_name") != DTypePolicyMap.__name__:
         return entry
     policy = keras.dtype_policies.deserialize(entry)
     plain = plain_policy(policy)
-    return entry if plain is policy else plain
+    return entry if plain is policy else keras.dtype_policies.serialize(plain)
+
+
+def _can_hold(layer: keras.Layer) -> bool:
+    """Whether a layer saves a map of policies, and can be saved again when it was loaded.
+
+    A layer without ``get_config`` cannot: then Keras saves the arguments of its constructor, and
+    only if they are numbers and texts.
+    """
+    own = type(layer).get_config is not keras.layers.Layer.get_config
+    return own and type(layer.dtype_policy) is DTypePolicy and not isinstance(layer, REFUSED)
 
 
 def _unsuitability(layer: keras.Layer) -> tuple[bool, ...]:
