@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -35,7 +36,7 @@ class Bare(keras.layers.Layer):
         return inputs * 2.0
 
 
-LAYERS = {
+LAYERS: dict[str, Callable[[], keras.Layer]] = {
     "conv": lambda: L.Conv2D(4, 3, name="holder"),
     "norm": lambda: L.BatchNormalization(name="holder"),
     "relu": lambda: L.ReLU(name="holder"),

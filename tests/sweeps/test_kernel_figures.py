@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from helpers_models import randomize
@@ -13,6 +15,7 @@ from helpers_sweeps import build
 pytest.importorskip("matplotlib")
 
 import keras_structsparse as kss
+from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.plots import strips_figure
 from keras_structsparse.sweeps.report.kernel_figures import shades
 
@@ -51,3 +54,17 @@ def test_kernels_are_found_in_layers_that_surgery_has_split(realize: str) -> Non
     norms = [float(np.sqrt((each**2).sum())) for each in shades(pruned, "conv2")]
     np.testing.assert_allclose(norms, np.sqrt((kernel**2).sum((0, 1, 2))), rtol=1e-6)
     assert shades(pruned, "conv") == shades(model, "head") == []
+
+
+def test_kernels_of_a_loaded_network_are_found_by_its_record(tmp_path: Path) -> None:
+    """After two cuts too, and where the base has a layer that is called like a part."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, padding="same", name="conv")(inputs)
+    x = keras.layers.Conv2D(3, 1, name="conv_part_0")(x)
+    model = randomize(keras.Model(inputs, keras.layers.Conv2D(2, 1, name="last")(x)))
+    first = kss.prune(model, kss.Plan({"conv": (3, 1, 1, 1, 3, 2)}), realize="split")
+    kss.prune(first, kss.Plan({}), realize="none").save(tmp_path / "pruned.keras")
+    pruned = keras.models.load_model(tmp_path / "pruned.keras")
+    assert sorted(max(each.shape) for each in shades(pruned, "conv")) == [1, 1, 1, 2, 3, 3]
+    assert len(shades(pruned, "conv_part_0")) == len(shades(model, "conv_part_0")) == 3
+    assert len(shades(copy_model(pruned), "conv")) == 0, "the control has no record"
