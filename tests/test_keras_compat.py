@@ -112,7 +112,7 @@ def test_a_keras_that_lacks_one_is_named(name: str, monkeypatch: pytest.MonkeyPa
     ("name", "make", "use"),
     [
         ("_initializer", lambda: keras.Variable(1.0), lambda v: compat.set_fallback_value(v, 2.0)),
-        ("jax_state_sync", model, compat.sync_model_state),
+        ("jax_state_sync", model, compat.sync_jax_state),
     ],
 )
 def test_what_only_jax_needs(
@@ -130,7 +130,7 @@ def test_what_only_jax_needs(
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="part of the trainer of JAX")
 def test_the_trainer_of_jax_can_be_synchronised() -> None:
-    compat.sync_model_state(model())
+    compat.sync_jax_state(model())
 
 
 def test_a_variable_gets_a_value_to_fall_back_on(monkeypatch: pytest.MonkeyPatch) -> None:
