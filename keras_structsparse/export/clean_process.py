@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array, StrPath
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.numerics import relative_difference
 
 _RELOAD = """
 import json, sys
@@ -154,13 +155,8 @@ def _difference(path: StrPath, expected: Sequence[Array], file: Path) -> float:
     shapes = [x.shape for x in expected], [x.shape for x in received]
     if shapes[0] != shapes[1]:
         raise ModelError(f"'{path}': expected outputs of shapes {shapes[0]}. Received: {shapes[1]}")
-    return float(np.max([_relative(a, b) for a, b in zip(expected, received, strict=True)]))
-
-
-def _relative(expected: Array, received: Array) -> float:
-    scale = np.max(np.abs(expected), initial=0.0)
-    error = np.max(np.abs(expected - received), initial=0.0)
-    return float(error / scale if scale else error)
+    pairs = zip(expected, received, strict=True)
+    return float(np.max([relative_difference(a, b) for a, b in pairs]))
 
 
 def _float64(tensor: Any) -> Array:

@@ -1,4 +1,4 @@
-"""For inference: batch normalisations folded into convolutions beside them, no idle ReLUs."""
+"""For inference: fold batch normalisations into convolutions, and remove redundant ReLUs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Into = Callable[[keras.Layer, Affine], Sequence[Array] | None]
 
 @dataclass(frozen=True)
 class Fold:
-    """A batch normalisation that goes, and the layer that does its work.
+    """A batch normalisation to remove, and the layer that it is folded into.
 
     Attributes:
         norm: The batch normalisation.
-        layer: The convolution or dense layer beside it.
+        layer: The convolution or dense layer directly before or after it.
         weights: The layer's new kernels and bias.
     """
 
@@ -36,23 +36,22 @@ class Fold:
 
 
 def folded(model: keras.Model) -> keras.Model:
-    """The same network at inference, with fewer batch normalisations and activations.
+    """Fold batch normalisations into their neighbours, for inference.
 
-    A normalisation goes where it alone reads a convolution or dense layer without activation, or
-    several of them side by side, or where such a layer, with any activation, alone reads it and no
-    border makes a difference. Its gain ``gamma / sqrt(variance + epsilon)`` goes into the kernel,
-    the rest into the bias. Grouped, transposed, depthwise and separable convolutions count, and so
-    do layers that are called several times, if all calls agree. A ReLU goes where it follows
-    another one, as behind a residual branch that surgery has removed. Everything else stays.
+    A normalisation is folded if it is the only reader of a convolution or dense layer without
+    activation, or of several of them that are concatenated; or if such a layer, with any
+    activation, is its only reader and padding makes no difference. Its gain
+    ``gamma / sqrt(variance + epsilon)`` is multiplied into the kernel, and its shift added to the
+    bias. Layers called several times are included if all calls agree. A ReLU directly after another
+    one, as behind a residual branch that surgery removed, is removed. Everything else is kept.
 
     Args:
         model: A functional or built Sequential model; it is not changed.
 
     Returns:
-        A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names;
-        where anything is folded, those of a nested model ``a`` are named ``a_...``, as after
-        :func:`keras_structsparse.prune`. It is made for inference: nothing in it learns
-        statistics any more where a normalisation was.
+        A plain, uncompiled Keras model that needs only Keras to load. Layers keep their names. If
+        anything is folded, layers of a nested model ``a`` are named ``a_...``, as after
+        :func:`keras_structsparse.prune`. It is for inference: it cannot learn statistics.
 
     Raises:
         ModelError: The model has no graph, or a layer cannot be copied.
@@ -67,7 +66,7 @@ def folded(model: keras.Model) -> keras.Model:
     folds, idle = find_folds(network), find_idle(network)
     if not folds and not idle:
         return copy_model(model)
-    while folds or idle:  # in a row of normalisations, each round takes one
+    while folds or idle:  # each round folds one of several consecutive normalisations
         network = functional_graph.read(
             functional_graph.rebuild(network, _Builder(network.calls, folds, idle))
         )
@@ -76,13 +75,13 @@ def folded(model: keras.Model) -> keras.Model:
 
 
 def find_folds(network: Graph) -> list[Fold]:
-    """The batch normalisations that can go, each with another layer.
+    """The batch normalisations that can be folded, each into another layer.
 
     Args:
         network: The graph.
 
     Returns:
-        One fold for each, in topological order; no layer takes part in two.
+        One fold for each, in topological order; no layer is in two folds.
     """
     makers = _makers(network)
     found: dict[int, Fold] = {}
@@ -95,13 +94,13 @@ def find_folds(network: Graph) -> list[Fold]:
 
 
 def find_idle(network: Graph) -> list[keras.Operation]:
-    """The ReLUs whose inputs have none below zero, since a ReLU made them.
+    """The ReLUs that have no effect, because another ReLU computes their input.
 
     Args:
         network: The graph.
 
     Returns:
-        The layers; where one is called several times, this holds for all calls.
+        The layers; if one is called several times, this holds for all calls.
     """
     makers = _makers(network)
 
@@ -115,17 +114,17 @@ def find_idle(network: Graph) -> list[keras.Operation]:
 
 
 def _makers(network: Graph) -> dict[int, Call]:
-    """The call that makes each tensor."""
+    """The call that computes each tensor."""
     return {output: call for call in network.calls for output in call.outputs}
 
 
 def _is_relu(call: Call) -> bool:
-    """Whether a call does nothing but cut off what is below zero."""
+    """Whether a call only sets negative values to zero."""
     return type(call.operation) not in KERNELS and _rectifies(call.operation)
 
 
 def _rectifies(layer: keras.Operation) -> bool:
-    """Whether the last thing that a layer does is to cut off what is below zero."""
+    """Whether a layer sets negative values of its output to zero."""
     if type(layer) is layers.ReLU:
         return (layer.max_value, layer.negative_slope, layer.threshold) == (None, 0.0, 0.0)
     known = layers.Activation, *KERNELS
@@ -133,7 +132,7 @@ def _rectifies(layer: keras.Operation) -> bool:
 
 
 def _folds(network: Graph, makers: Mapping[int, Call], norm: Call) -> Sequence[Fold]:
-    """What a normalisation goes into: one layer, or all parts of a concatenation; nothing else."""
+    """The folds of a normalisation: into one layer, or into all parts of a concatenation."""
     maker, readers = makers.get(norm.inputs[0]), network.readers.get(norm.outputs[0], ())
     fold = _behind(network, maker, norm) or _ahead(network, norm, readers)
     if fold is not None:
@@ -142,7 +141,7 @@ def _folds(network: Graph, makers: Mapping[int, Call], norm: Call) -> Sequence[F
 
 
 def _behind(network: Graph, maker: Call | None, norm: Call) -> Fold | None:
-    """Into the layer before, if its only activation is that of the normalisation."""
+    """The fold into the layer before, if that has no activation."""
     if maker is None or not _fits(network, norm, maker, norm):
         return None
     if maker.operation.activation is not activations.linear:
@@ -153,7 +152,7 @@ def _behind(network: Graph, maker: Call | None, norm: Call) -> Fold | None:
 def _behind_parts(
     network: Graph, makers: Mapping[int, Call], join: Call | None, norm: Call
 ) -> Sequence[Fold]:
-    """Into all layers whose outputs are concatenated before it, each of them read only there."""
+    """The folds into all layers concatenated before it, if each is read only there."""
     if join is None or not _is_join(network, join, norm):
         return ()
     parts = [makers.get(tensor) for tensor in join.inputs]
@@ -172,7 +171,7 @@ def _behind_parts(
 
 
 def _is_join(network: Graph, join: Call, norm: Call) -> bool:
-    """Whether a call concatenates channels, for this normalisation only."""
+    """Whether a call concatenates channels and is read by this normalisation only."""
     rank = len(network.shapes[norm.inputs[0]])
     return (
         type(join.operation) is layers.Concatenate
@@ -185,7 +184,7 @@ def _is_join(network: Graph, join: Call, norm: Call) -> bool:
 
 
 def _is_part(network: Graph, part: Call, join: Call, norm: Call) -> bool:
-    """Whether a layer can do a normalisation's work on its part of a concatenation."""
+    """Whether a normalisation can be folded into this part of a concatenation."""
     layer = part.operation
     return (
         _can_change(layer, norm.operation)
@@ -198,7 +197,7 @@ def _is_part(network: Graph, part: Call, join: Call, norm: Call) -> bool:
 
 
 def _is_read_by(network: Graph, call: Call, reader: Call) -> bool:
-    """Whether an operation is called only once, for this reader only."""
+    """Whether an operation is called only once and read by this reader only."""
     return (
         len(network.calls_of[id(call.operation)]) == 1
         and [id(other) for other in network.readers.get(call.outputs[0], ())] == [id(reader)]
@@ -207,7 +206,7 @@ def _is_read_by(network: Graph, call: Call, reader: Call) -> bool:
 
 
 def _ahead(network: Graph, norm: Call, readers: Sequence[Call]) -> Fold | None:
-    """Into the layer after, if it sees no border."""
+    """The fold into the layer after, if padding makes no difference."""
     if len(readers) != 1 or not _fits(network, norm, norm, readers[0]):
         return None
     return _fold(norm.operation, readers[0].operation, ahead)
@@ -220,7 +219,7 @@ def _fold(norm: keras.Layer, layer: keras.Layer, into: Into) -> Fold | None:
 
 
 def _fits(network: Graph, norm: Call, first: Call, second: Call) -> bool:
-    """Whether the layer beside a normalisation can be changed, and is all that sees it."""
+    """Whether the layer beside a normalisation can be changed and nothing else reads either."""
     layer = (second if norm is first else first).operation
     return (
         _can_change(layer, norm.operation)
@@ -231,7 +230,7 @@ def _fits(network: Graph, norm: Call, first: Call, second: Call) -> bool:
 
 
 def _can_change(layer: keras.Operation, norm: keras.Layer) -> bool:
-    """Whether a layer's kernel is known, and computed with as it is."""
+    """Whether a layer computes with its kernel as it is, in the dtype of the normalisation."""
     return (
         type(layer) in KERNELS
         and not getattr(layer, "lora_enabled", False)
@@ -245,7 +244,7 @@ def _is_of_channels(network: Graph, norm: Call, layer: keras.Layer) -> bool:
 
 
 def _are_alone(network: Graph, first: keras.Layer, second: keras.Layer) -> bool:
-    """Whether all that a layer makes goes to another one, which reads nothing else."""
+    """Whether a second layer alone reads the outputs of the first, and reads nothing else."""
     calls, readers = network.calls_of[id(first)], network.calls_of[id(second)]
     made = {call.outputs[0] for call in calls}
     reading = {id(call) for tensor in made for call in network.readers.get(tensor, ())}
@@ -258,13 +257,13 @@ def _are_alone(network: Graph, first: keras.Layer, second: keras.Layer) -> bool:
 
 
 def _is_simple(call: Call) -> bool:
-    """Whether a call is that of one tensor and nothing else: no mask, not in training."""
+    """Whether one tensor is the only argument of a call: no mask, no training mode."""
     args, kwargs = call.arguments([None] * len(call.inputs))
     return len(call.inputs) == len(args) == 1 and not any(kwargs.values())
 
 
 class _Builder:
-    """Makes the outputs of each call anew; remembers copies of layers that are shared."""
+    """Builds the outputs of each call; calls of a shared layer use one copy."""
 
     def __init__(self, calls: Sequence[Call], folds: Sequence[Fold], idle: Sequence[Any]) -> None:
         self.gone = {id(layer) for layer in (*(fold.norm for fold in folds), *idle)}
@@ -283,7 +282,7 @@ class _Builder:
         twin = self.copies[key] = clone(operation, name=self.names[key], **changes)
         outputs = keras.tree.flatten(twin(*args, **kwargs))
         if weights := getattr(operation, "weights", ()):
-            # As arrays: JAX gives away the memory of a variable that is trained.
+            # As arrays, since JAX may reuse the memory of a trained variable.
             values = [keras.ops.convert_to_numpy(weight) for weight in weights]
             set_weights(twin, self.weights.get(key, values))
         return outputs
@@ -292,7 +291,7 @@ class _Builder:
 def _names(calls: Iterable[Call]) -> Mapping[int, str]:
     """A name for each operation, by ``id``: its own, unless another one has it."""
     names: dict[int, str] = {}
-    # Names without a slash first: those of the model's own layers never change.
+    # Names without a slash first, so that the model's own layers keep theirs.
     for call in sorted(calls, key=lambda call: "/" in call.name):
         name = call.name.replace("/", "_")
         while id(call.operation) not in names and name in names.values():

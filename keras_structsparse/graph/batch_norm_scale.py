@@ -1,4 +1,4 @@
-"""Give batch normalisations the scale that penalties need."""
+"""Give batch normalisations the scale gamma that penalties need."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from keras_structsparse.graph.prunable_layers import batch_norm_pairs
 
 
 def with_scales(model: keras.Model) -> keras.Model:
-    """The same network, where every convolution's batch normalisation has a scale.
+    """Copy a network so that every convolution's batch normalisation has a scale gamma.
 
-    Behind a batch normalisation with ``scale=False`` the norm of a kernel has no effect, and there
-    is no gamma either that a penalty could act on. With gamma = 1 it computes what it computed
-    before, and the penalty can.
+    If a batch normalisation with ``scale=False`` follows, the norm of a kernel has no effect, and
+    there is no gamma for a penalty to act on. With gamma = 1 the network computes the same as
+    before, and a penalty has an effect.
 
     Args:
         model: A functional or built Sequential model; it is not changed.
 
     Returns:
         An uncompiled copy with its own weights, without regularizers of this package. Only batch
-        normalisations that follow a convolution or dense layer, and nothing else does, differ.
+        normalisations that are the only reader of a convolution or dense layer are different.
 
     Raises:
         ModelError: The model has no graph.
@@ -43,5 +43,5 @@ def with_scales(model: keras.Model) -> keras.Model:
 
 
 def _with_gamma(norm: keras.Layer) -> list[np.ndarray]:
-    """The weights of a normalisation, after a gamma of ones."""
+    """The weights of a normalisation with a gamma of ones in front."""
     return [np.ones(norm.moving_mean.shape, norm.moving_mean.dtype), *norm.get_weights()]

@@ -1,4 +1,4 @@
-"""Estimate the statistics of batch normalisations anew, such as after surgery."""
+"""Recalibrate batch normalisations: estimate their statistics again, for example after surgery."""
 
 from __future__ import annotations
 
@@ -18,32 +18,31 @@ Batches = Sequence[Tensor]
 
 
 def reestimate_batch_norm(model: keras.Model, data: Any, batch_size: int = 256) -> keras.Model:
-    """Estimate the moving mean and variance of every batch normalisation anew, from data.
+    """Estimate the moving mean and variance of every batch normalisation from data.
 
-    While a network trains, moving statistics lag behind the kernels; when kernels are cut, they are
-    those of the network before. Here every normalisation gets the exact mean and variance of what
-    it receives from ``data``, over all examples and places, not an average over batches: one
-    forward pass, layer by layer over all of ``data``, in which each layer reads what those before
-    it give at inference, with the statistics that they have by then. So the result does not depend
-    on ``batch_size``, dropout is off, and nothing but these statistics changes.
+    In training, moving statistics lag behind the kernels, and after pruning they are those of the
+    network before. This function sets them to the exact mean and variance of the inputs of each
+    normalisation, over all examples and positions of ``data``, not to an average over batches. It
+    makes one forward pass, layer by layer over all of ``data``, in inference mode and with the new
+    statistics of the layers before. So the result does not depend on ``batch_size``, dropout is
+    off, and nothing except these statistics changes.
 
-    Kept as they are: the statistics of channels that have one value everywhere, for in these
-    surgery carries constants; of normalisations that are frozen (``trainable=False``), or called
-    more than once.
+    The statistics of constant channels are kept, since surgery may use them as carrier channels.
+    So are those of normalisations that are frozen (``trainable=False``) or called more than once.
 
     Args:
         model: A functional or built Sequential model. Its statistics are changed in place.
         data: Training inputs: an array (examples, ...), or arrays nested as the model's inputs.
-            What every layer makes of all of them is held in memory for as long as it is read:
-            some hundreds to thousands of examples are enough.
-        batch_size: Examples at a time.
+            The outputs of a layer for all of them are held in memory until they are read. Some
+            hundreds to thousands of examples are enough.
+        batch_size: Number of examples in a forward pass.
 
     Returns:
         The model.
 
     Raises:
-        ModelError: The model has no graph, or a normalisation receives numbers that are not finite;
-            then its statistics are what they were before.
+        ModelError: The model has no graph, or a normalisation receives numbers that are not finite.
+            Then all statistics are as before.
         ValueError: ``data`` holds no examples, not as many arrays as the model has inputs, or
             arrays of different lengths; or ``batch_size`` is no whole number >= 1.
 
@@ -96,7 +95,7 @@ def _batches(network: functional_graph.Graph, data: Any, size: int) -> list[Batc
 
 
 def _walk(network: functional_graph.Graph, inputs: Sequence[Batches]) -> None:
-    """Run all batches through one layer after the other, up to the last normalisation."""
+    """Compute all batches layer by layer, up to the last normalisation."""
     places = [i for i, call in enumerate(network.calls) if _is_estimated(network, call)]
     needed = network.calls[: places[-1] + 1] if places else ()
     last = {tensor: call for call in needed for tensor in call.inputs}
@@ -115,13 +114,13 @@ def _walk(network: functional_graph.Graph, inputs: Sequence[Batches]) -> None:
 
 def _run(call: functional_graph.Call, tensors: Sequence[Tensor]) -> list[Tensor]:
     args, kwargs = call.arguments(tensors)
-    # torch would hold on to everything for a backward pass.
+    # Otherwise torch would keep all tensors for a backward pass.
     return [keras.ops.stop_gradient(t) for t in keras.tree.flatten(call.operation(*args, **kwargs))]
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """Of one batch, by channel."""
+    """Statistics of one batch, by channel."""
 
     count: int
     mean: Array
@@ -131,7 +130,7 @@ class _Moments:
 
 
 def _estimate(call: functional_graph.Call, batches: Batches) -> None:
-    """Set the statistics of a normalisation to those of what it receives."""
+    """Set the statistics of a normalisation to those of its inputs."""
     norm = call.operation
     parts = list(_moments(norm.axis, batches))
     counts = [part.count for part in parts]
@@ -140,8 +139,8 @@ def _estimate(call: functional_graph.Call, batches: Batches) -> None:
     between = np.average([(part.mean - mean) ** 2 for part in parts], axis=0, weights=counts)
     if not np.isfinite(mean + within + between).all():
         raise ModelError(
-            f"layer '{call.name}': expected finite numbers to estimate statistics of. "
-            "Received some that are not"
+            f"layer '{call.name}': expected finite inputs to estimate statistics from. "
+            "Received some that are not finite"
         )
     least = np.min([part.least for part in parts], axis=0)
     varies = least < np.max([part.most for part in parts], axis=0)

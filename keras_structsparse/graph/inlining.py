@@ -1,4 +1,4 @@
-"""Open layers that are made of other layers: their ``call`` becomes part of the graph."""
+"""Replace layers that are composed of other layers by nested models of these layers."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from keras_structsparse.graph.tracing import check_outputs
 
 PLAIN = (keras.KerasTensor, Number, str, slice, EllipsisType, type(None))
 OWN = frozenset(kind for kind in vars(keras.layers).values() if isinstance(kind, type))
-"""Keras' own layers are known as they are."""
+"""Keras' own layers; surgery has rules for them, so they are not opened."""
 
 
 def opened(model: keras.Model) -> keras.Model:
-    """A model in which layers that are made of other layers are models of these layers.
+    """Return a model in which layers composed of other layers are nested models of these layers.
 
-    Regularizers, plans and surgery see the convolutions inside then. Layers and weights are those
-    of the model, not copies. A layer is opened if that hides nothing: its call runs on symbolic
-    tensors, does the same in training, and needs no weights or arrays but those of the layers that
-    it calls. Other layers, and ones that are called more than once, stay whole.
+    Then regularizers, plans and surgery can use the convolutions inside. Layers and weights are
+    those of the model, not copies. A layer is opened if the nested model is equivalent: the layer's
+    call runs on symbolic tensors, does the same in training, and uses no weights or arrays except
+    those of the layers that it calls. Other layers, and layers called more than once, are kept.
 
     Args:
         model: A functional or built Sequential model.
 
     Returns:
-        A functional model that computes the same; an opened layer is a nested model of its name.
+        A functional model that computes the same. An opened layer is a nested model of its name.
 
     Raises:
         ModelError: The model has no graph.
@@ -85,14 +85,14 @@ def _may_open(operation: keras.Operation, options: dict[str, Any]) -> bool:
 def _inside(
     layer: keras.Layer, tensors: Sequence[Tensor], args: Any, kwargs: Any
 ) -> keras.Model | None:
-    """What a layer does with tensors, as a model; None if a model would not be the same."""
+    """The call of a layer on tensors as a model; None if the model would not be equivalent."""
     if any(tensor.dtype != layer.compute_dtype for tensor in tensors):
-        return None  # the layer would convert them
+        return None  # the layer would cast them
     try:
         model = _traced(layer, tensors, args, kwargs)
         options = {**kwargs, "training": True} if _knows_training(layer) else kwargs
         trained = _traced(layer, tensors, args, options)
-    except Exception:  # whatever a user's code raises on symbolic tensors
+    except Exception:  # a user's code may raise anything on symbolic tensors
         return None
     kinds = [
         [type(call.operation) for call in functional_graph.read(m).calls] for m in (model, trained)
@@ -121,14 +121,14 @@ def _knows_training(layer: keras.Layer) -> bool:
 
 
 def _is_plain(model: keras.Model) -> bool:
-    """Whether no array or variable is among the arguments of a call."""
+    """Whether no call of the model has an array or a variable among its arguments."""
     calls = functional_graph.read(model).calls
     arguments = [call.arguments([None] * len(call.inputs)) for call in calls]
     return all(isinstance(value, PLAIN) for value in keras.tree.flatten(arguments))
 
 
 def _agree(layer: keras.Layer, model: keras.Model, args: Any, kwargs: Any) -> bool:
-    """Whether both compute the same: the size of a batch, or random numbers, may be built in."""
+    """Whether both compute the same; a call may depend on the batch size or on random numbers."""
     rng = np.random.default_rng(0)
 
     def drawn(value: Any) -> Any:
@@ -137,10 +137,10 @@ def _agree(layer: keras.Layer, model: keras.Model, args: Any, kwargs: Any) -> bo
     args, kwargs = keras.tree.map_structure(drawn, (args, kwargs))
     arrays = [value for value in keras.tree.flatten((args, kwargs)) if keras.ops.is_tensor(value)]
     try:
-        # Said to every layer: else one inside whose default is to train makes the others train.
+        # Explicit, or a layer inside that trains by default would put the others in training mode.
         expected = layer(*args, **{**kwargs, "training": False})
         check_outputs(layer.name, expected, model(arrays, training=False))
-    except Exception:  # ModelError for other outputs; whatever else a call raises
+    except Exception:  # ModelError for other outputs, or anything that a call raises
         return False
     return True
 
@@ -151,7 +151,7 @@ def _random(rng: np.random.Generator, tensor: Tensor) -> Tensor:
 
 
 def _can_be_copied(model: keras.Model) -> bool:
-    """Whether every layer can be made from its own configuration, as surgery needs it."""
+    """Whether every layer can be made from its configuration, which surgery requires."""
     try:
         return all(
             clone(call.operation) is not None for call in functional_graph.read(model).layers()

@@ -1,4 +1,4 @@
-"""Turn a subclassed model, whose ``call`` is made of layers and Keras operations, into a graph."""
+"""Make a functional model of a subclassed one whose ``call`` uses only layers and keras.ops."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 
 from keras_structsparse._typing import Tensor
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.numerics import relative_difference
 
 TOLERANCE = 1e-4
-"""Largest relative difference that is taken for rounding; a different branch differs by more."""
+"""Largest relative difference that counts as rounding; another branch of the call differs more."""
 
 
 def traced(model: keras.Model, example: Any) -> keras.Model:
     """A functional model over the layers of a subclassed one.
 
-    The model's ``call`` runs once on symbolic inputs. Layers and weights are those of the model,
-    not copies; layers that are subclassed themselves stay single layers. The result is compared
-    with the model on the example.
+    The model's ``call`` is run once on symbolic inputs. The functional model uses the layers and
+    weights of the model, not copies; a subclassed layer remains one layer. Both models are compared
+    on the example.
 
     Args:
         model: The model; its ``call`` may use Keras layers and ``keras.ops`` only.
@@ -30,8 +31,8 @@ def traced(model: keras.Model, example: Any) -> keras.Model:
         A functional model that computes the same at inference.
 
     Raises:
-        ModelError: The call cannot be traced, uses weights that are in no layer, or computes
-            something else than the traced model, as it does if it branches on values.
+        ModelError: The call cannot be traced, uses weights of no layer, or gives other outputs
+            than the traced model, for example because it branches on values.
 
     Examples:
         >>> class Twice(keras.Model):
@@ -71,8 +72,8 @@ def _check_weights(model: keras.Model, functional: keras.Model) -> None:
     lost = [weight.path for weight in model.weights if id(weight) not in found]
     if lost:
         raise ModelError(
-            f"Model '{model.name}': expected all weights to be those of layers that its call "
-            f"calls. Received others, which a graph cannot hold: {', '.join(sorted(lost))}"
+            f"Model '{model.name}': expected all weights to belong to layers that its call "
+            f"uses. Received others, which a graph cannot hold: {', '.join(sorted(lost))}"
         )
 
 
@@ -87,14 +88,9 @@ def check_outputs(name: str, expected: Any, received: Any) -> None:
     pairs = zip(keras.tree.flatten(expected), keras.tree.flatten(received), strict=True)
     for left, right in pairs:
         a, b = (np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in (left, right))
-        if a.shape != b.shape or not _difference(a, b) <= TOLERANCE:
+        if a.shape != b.shape or not relative_difference(a, b) <= TOLERANCE:
             raise ModelError(
                 f"Model '{name}': expected the traced model to compute the same on the "
-                "example. Received other outputs; its call branches on values, or draws random "
+                "example. Received other outputs: its call branches on values or draws random "
                 "numbers."
             )
-
-
-def _difference(expected: Any, received: Any) -> float:
-    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
-    return float(np.abs(expected - received).max(initial=0.0)) / scale

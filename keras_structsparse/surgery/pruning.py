@@ -18,9 +18,10 @@ from keras_structsparse.graph.channels.rule import Channels, Piece
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery.channel_selection import ChannelSelection, select_channels
+from keras_structsparse.surgery.model_structure import Structure
 from keras_structsparse.surgery.plans import Masks, Plan, masks
 from keras_structsparse.surgery.plans import plan as read_plan
-from keras_structsparse.surgery.provenance import Provenance, Source, Structure, record, recorded
+from keras_structsparse.surgery.provenance import Provenance, Source, record, recorded
 
 CONSTANTS = ("exact", "interior", "drop")
 

@@ -1,4 +1,4 @@
-"""Check in double precision that a rebuilt network is equal, with a control that must fail."""
+"""Check in float64 that a rebuilt network computes the same, with a control that must differ."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from keras_structsparse._typing import Array
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.graph.cloning import copy_model
+from keras_structsparse.graph.numerics import relative_difference
 from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.surgery import Costs, prune
 from keras_structsparse.surgery.plans import Plan, masked
@@ -21,11 +22,11 @@ TOLERANCE = 1e-10
 
 @dataclass(frozen=True)
 class Verification:
-    """How far a rebuilt network is from the one it stands for, in float64.
+    """The differences between the outputs of a rebuilt network and its reference, in float64.
 
     Attributes:
         error: Largest difference between their outputs, relative to the largest output.
-        control: The same after one more, living kernel is set to zero: what the check can see.
+        control: The same after one more kernel is set to zero, to show what the check can detect.
         tolerance: The largest error that passes; a control must exceed it a thousandfold.
         subject: What was compared.
     """
@@ -37,7 +38,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether the outputs are equal, and the check could have told otherwise."""
+        """Whether the outputs are equal, and the control shows that a difference is detected."""
         return self.error <= self.tolerance and self.control > 1e3 * self.tolerance
 
     def __str__(self) -> str:
@@ -62,7 +63,7 @@ def verify(
 ) -> Verification:
     """Compare ``prune(model, plan)`` with ``masked(model, plan)`` in float64 on random inputs.
 
-    Both start from a float64 copy of the model, so that rounding cannot hide a mistake.
+    Both are made of a float64 copy of the model, so that rounding cannot hide an error.
 
     Args:
         model: A functional or built Sequential model.
@@ -76,10 +77,10 @@ def verify(
         round_to: Likewise.
 
     Returns:
-        The differences; ``.passed`` tells whether all is well.
+        The differences; ``.passed`` says whether the outputs are equal.
 
     Raises:
-        DeadNetworkError: The plan kills the network.
+        DeadNetworkError: With the plan, no output depends on the input.
         ModelError: The model has no graph.
         PlanError: The plan does not fit the model.
         RuntimeError: The backend computes in float32 only.
@@ -101,7 +102,7 @@ def verify_folding(model: keras.Model, samples: int = 5, seed: int = 0) -> Verif
         seed: Seed of the inputs.
 
     Returns:
-        The differences; ``.passed`` tells whether all is well.
+        The differences; ``.passed`` says whether the outputs are equal.
 
     Raises:
         ModelError: The model has no graph, or a layer cannot be copied.
@@ -121,7 +122,7 @@ def verify_folding(model: keras.Model, samples: int = 5, seed: int = 0) -> Verif
 
 
 def _control(model: keras.Model, plan: Plan, inputs: list[Array], expected: list[Array]) -> float:
-    """The difference that one more removed kernel makes: the first that can be seen."""
+    """The first detectable difference that removing one more kernel makes."""
     control = 0.0
     for other in _controls(model, plan):
         control = max(control, _difference(expected, _outputs(masked(model, other), inputs)))
@@ -145,13 +146,13 @@ def in_float64(model: keras.Model) -> keras.Model:
 
 
 def _double(layer: keras.Layer) -> dict[str, str]:
-    """Whole numbers stay what they are: they may be indices."""
+    """The dtype to change; integer inputs keep theirs, since they may be indices."""
     whole = isinstance(layer, keras.layers.InputLayer) and "float" not in str(layer.dtype)
     return {} if whole else {"dtype": "float64"}
 
 
 def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:
-    """Random arrays that fit the inputs of a model; 32 stands for sizes that are not known.
+    """Random arrays of the shapes of a model's inputs, with 32 for unknown sizes.
 
     Args:
         model: The model.
@@ -159,10 +160,9 @@ def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:
         seed: Seed.
 
     Returns:
-        One array per input. Samples are in turn standard normal, uniform between 0 and 1, and
-        uniform between 0 and 255, so that a network for any of these, with its own rescaling or
-        without, sees some that are neither black nor saturated; integers 0 and 1 for integer
-        inputs.
+        One array per input. The samples are standard normal, uniform between 0 and 1, and uniform
+        between 0 and 255 in turn, so that some are in the range that the network expects, whether
+        it rescales its inputs or not. Integer inputs get integers 0 and 1.
     """
     rng = np.random.default_rng(seed)
     arrays = []
@@ -180,23 +180,19 @@ def _mixed(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 def _outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
     packed = keras.tree.pack_sequence_as(functional_graph.input_structure(model), inputs)
-    # Without it, a layer whose call says training=True makes the layers after it train as well.
+    # Otherwise a layer called with training=True would put the layers after it in training mode.
     outputs = keras.tree.flatten(model(packed, training=False))
     return [keras.ops.convert_to_numpy(tensor) for tensor in outputs]
 
 
 def _difference(expected: list[Array], found: list[Array]) -> float:
-    """The largest relative difference; infinite where anything is not finite."""
-    worst = 0.0
-    for a, b in zip(expected, found, strict=True):
-        scale = float(np.abs(a).max()) or 1.0
-        difference = float(np.abs(a - b).max()) / scale
-        worst = max(worst, difference if np.isfinite(difference) else float("inf"))
-    return worst
+    """The largest relative difference of the outputs; infinite if any entry is not finite."""
+    worst = np.max([relative_difference(a, b) for a, b in zip(expected, found, strict=True)])
+    return float(worst) if np.isfinite(worst) else float("inf")
 
 
 def _controls(model: keras.Model, plan: Plan) -> Iterator[Plan]:
-    """The plan with one more kernel removed: the largest of each layer in turn."""
+    """The plan with one more kernel removed, the largest one of each layer in turn."""
     for name, layer in kernel_layers(functional_graph.read(model)).items():
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         base = max(kernel.shape[:-2], default=1)

@@ -12,8 +12,9 @@ from helpers_export import images, network, same
 from keras import layers as kl
 
 from keras_structsparse.errors import ModelError
-from keras_structsparse.export.clean_process import _difference, _relative, check_portable
+from keras_structsparse.export.clean_process import _difference, check_portable
 from keras_structsparse.export.formats import export, load_model, save_model
+from keras_structsparse.graph.numerics import relative_difference
 from keras_structsparse.regularizers import KernelSize
 
 
@@ -53,11 +54,11 @@ def test_a_file_that_is_missing_does_not_pass(tmp_path: Path) -> None:
 
 def test_the_difference_is_relative_and_never_hides_a_nan() -> None:
     one, nan = np.array([2.0, -4.0]), np.array([2.0, np.nan])
-    assert _relative(one, one) == 0
-    assert _relative(one, one + 1) == 0.25
-    assert _relative(0 * one, 0 * one + 0.5) == 0.5
-    assert np.isnan(_relative(one, nan))
-    assert np.isnan(_relative(nan, one))
+    assert relative_difference(one, one) == 0
+    assert relative_difference(one, one + 1) == 0.25
+    assert relative_difference(0 * one, 0 * one + 0.5) == 0.5
+    assert np.isnan(relative_difference(one, nan))
+    assert np.isnan(relative_difference(nan, one))
 
 
 def test_outputs_of_another_shape_are_an_error(tmp_path: Path) -> None:

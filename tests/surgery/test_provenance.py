@@ -24,10 +24,10 @@ from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.embedded_text import embed
 from keras_structsparse.surgery import origins, prune
 from keras_structsparse.surgery.index_ranges import from_ranges, to_ranges
+from keras_structsparse.surgery.model_structure import Structure
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.provenance import (
     Provenance,
-    Structure,
     between,
     from_base,
     notes,
