@@ -76,7 +76,7 @@ def test_a_subclassed_model_becomes_a_graph_that_surgery_can_read() -> None:
     [
         (Branching, "branches on values"),
         (Foreign, "cannot be traced.*Received"),
-        (Loose, "expected all weights to be those of layers.*shift"),
+        (Loose, "expected all weights to belong to layers.*shift"),
     ],
 )
 def test_what_cannot_be_traced_is_said(kind: type[Block], words: str) -> None:
