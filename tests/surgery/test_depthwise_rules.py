@@ -57,10 +57,7 @@ def test_constants_of_zero_go(kind: str) -> None:
 def test_other_constants_go_where_no_border_shows(kind: str, padding: str) -> None:
     pruned = assert_exact_surgery(network(LAYERS[kind](padding), "sigmoid"), HALF)
     assert kernel_shape(pruned, "first")[-1] == (3 if padding == "valid" else 6)
-    noted = any(
-        "3 constant channels are kept: its padding" in note
-        for note in notes(pruned)
-    )
+    noted = any("3 constant channels are kept: its padding" in note for note in notes(pruned))
     assert noted == (padding == "same")
 
 
