@@ -20,7 +20,7 @@ from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.surgery import provenance
 from keras_structsparse.surgery.plans import Plan
 
-FORMAT = "keras_structsparse.surgery.kernel_provenance/1"
+FORMAT = "keras_structsparse.ancestry/1"
 
 
 @dataclass(frozen=True)
