@@ -18,7 +18,8 @@ from runs import MODEL, RESULTS, Results, Row, groups, load, machine, mean_std, 
 import keras_structsparse as kss
 from keras_structsparse import models
 from keras_structsparse.data import datasets
-from keras_structsparse.training.fit import Recipe, accuracy, compile_for, fit
+from keras_structsparse.training.fit import accuracy, compile_for, fit
+from keras_structsparse.training.recipes import Recipe
 
 TARGETS = (0.6, 0.4, 0.2)
 TAU = 1e-3

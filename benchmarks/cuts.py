@@ -20,7 +20,8 @@ from runs import MODEL, load, machine, split
 import keras_structsparse as kss
 from keras_structsparse import models
 from keras_structsparse.data.datasets import Split
-from keras_structsparse.training.fit import Recipe, Shrinking, compile_for, fit_and_shrink
+from keras_structsparse.training.fit import compile_for, fit_and_shrink
+from keras_structsparse.training.recipes import Recipe, Shrinking
 
 
 class Cuts(keras.callbacks.Callback):

@@ -38,7 +38,8 @@ import keras_structsparse as kss
 from keras_structsparse import models
 from keras_structsparse.data import datasets
 from keras_structsparse.plots.style import BLUE, GREY, ORANGE, STYLE, new_figure, save
-from keras_structsparse.training.fit import Recipe, accuracy, compile_for, fit
+from keras_structsparse.training.fit import accuracy, compile_for, fit
+from keras_structsparse.training.recipes import Recipe
 
 TARGETS = (0.63, 0.39, 0.21, 0.14, 0.06)
 BATCH, RATE, TUNING_RATE, TOLERANCE = 128, 0.1, 0.02, 0.004

@@ -20,7 +20,8 @@ import keras_structsparse as kss
 from keras_structsparse import models
 from keras_structsparse.data import datasets
 from keras_structsparse.errors import DeadNetworkError
-from keras_structsparse.training.fit import Recipe, accuracy, compile_for, fit
+from keras_structsparse.training.fit import accuracy, compile_for, fit
+from keras_structsparse.training.recipes import Recipe
 
 Array = Any
 Row = dict[str, Any]

@@ -36,7 +36,8 @@ from keras_structsparse import models
 from keras_structsparse.data import datasets
 from keras_structsparse.plots.style import BLACK, BLUE, ORANGE, STYLE, new_figure, save
 from keras_structsparse.sweeps.threshold_selection import largest_threshold
-from keras_structsparse.training.fit import Recipe, accuracy, compile_for, fit, restart
+from keras_structsparse.training.fit import accuracy, compile_for, fit, restart
+from keras_structsparse.training.recipes import Recipe
 
 ALPHAS = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 TAUS = (1e-3, 3e-3, 1e-2, 3e-2, 5e-2, 0.1, 0.15, 0.2, 0.3, 0.5)

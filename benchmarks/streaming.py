@@ -28,7 +28,7 @@ from runs import machine
 
 from keras_structsparse import models
 from keras_structsparse.data.image_streams import Stream, Streams, streams
-from keras_structsparse.training.recipe_fit import prepare
+from keras_structsparse.training.fit import compile_for
 from keras_structsparse.training.recipes import RECIPES, DataRecipe
 
 HEIGHT, WIDTH, DETAIL = 375, 500, 25
@@ -90,7 +90,7 @@ def drawn(stream: Stream, batches: int) -> int:
 def measured(recipe: DataRecipe, data: Streams, steps: int, rounds: int) -> dict[str, Any]:
     """Medians of all paces, by what was done."""
     network = models.build(recipe.model)
-    prepare(network, recipe, data.examples)
+    compile_for(network, recipe, data.examples)
     memory = data.train.take(1).cache().repeat()
 
     def trained(stream: Stream) -> int:

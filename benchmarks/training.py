@@ -37,14 +37,8 @@ from turns import Clock, take_turns
 import keras_structsparse as kss
 from keras_structsparse import models
 from keras_structsparse.data import datasets
-from keras_structsparse.training.fit import (
-    Recipe,
-    Shrinking,
-    accuracy,
-    compile_for,
-    fit,
-    fit_and_shrink,
-)
+from keras_structsparse.training.fit import accuracy, compile_for, fit, fit_and_shrink
+from keras_structsparse.training.recipes import Recipe, Shrinking
 
 PASSES = 3
 """A forward pass, and a backward pass that takes twice as much."""

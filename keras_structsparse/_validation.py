@@ -1,16 +1,28 @@
 """Checks of arguments; each function returns the value that it has checked.
 
 The functions are named after what they return. Error messages name the argument, what was expected,
-and what was received.
+and what was received. The names that some arguments may have are listed here, below every room and
+without Keras or NumPy, because the library and the options of the command line both read them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
-import numpy as np
+NORMS = ("l2", "group_normalized", "group_scaled", "linf")
+"""Norms of a group."""
+
+STEPS = ("half_ring", "ring")
+"""Kinds of nested groups: kernels shrink to every size, or to every second one."""
+
+WEIGHTS = ("uniform", "multiply_adds", "params")
+"""Ways to share alpha among layers."""
+
+CONSTANTS = ("exact", "interior", "drop")
+"""Ways to treat the constants of removed channels."""
 
 T = TypeVar("T")
 
@@ -90,7 +102,7 @@ def positive_int(argument: str, value: Any, error: type[ValueError] = ValueError
         ...
         ValueError: round_to: expected a whole number >= 1. Received: 0
     """
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or value < 1:
         raise error(f"{argument}: expected a whole number >= 1. Received: {value!r}")
     return int(value)
@@ -113,7 +125,7 @@ def one_of(
 
 
 def _is_finite(value: Any) -> bool:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     return number and math.isfinite(value)
 
 

@@ -17,7 +17,7 @@ import keras
 from keras_structsparse.data import datasets
 from keras_structsparse.data.datasets import Dataset, Split
 from keras_structsparse.sweeps import Run, Settings, sweep
-from keras_structsparse.training.fit import Recipe
+from keras_structsparse.training.recipes import Recipe
 
 SETTINGS = Settings(
     "two convolutions",

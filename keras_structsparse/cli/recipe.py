@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from keras_structsparse.cli import console, tables
-from keras_structsparse.cli.options import (
-    KERAS,
-    Coupled,
-    DataDir,
-    Force,
-    Kind,
-    Regularizer,
-    Reweight,
-    Seed,
-    Shares,
-    Weights,
-    check_reweight,
-    floating,
-    integer,
-    nonnegative,
-)
+from keras_structsparse.cli import outputs, parsing
+from keras_structsparse.cli.generated_options import Fields, with_generated_options
+from keras_structsparse.cli.options import KERAS, Alpha, DataDir, Force, Seed
+from keras_structsparse.cli.tables import console, recipe_table
+from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.recipes import RECIPES
 
 EXAMPLE = (
     "Example:\n\nstructsparse recipe digits --epochs 2 --alpha 0.002 \\\n"
@@ -31,7 +21,9 @@ EXAMPLE = (
 )
 
 
+@with_generated_options
 def recipe(
+    form: Annotated[Form, Fields(Form, panel="Penalty")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe; none lists them.")] = "",
     out: Annotated[
         Path | None, typer.Option(metavar=f"FILE{KERAS}", help="Where to save the model.")
@@ -40,30 +32,38 @@ def recipe(
         str | None,
         typer.Option(metavar=f"NAME|FILE{KERAS}", help="Another network than the recipe's."),
     ] = None,
-    regularizer: Kind = Regularizer.KERNEL_SIZE,
-    alpha: Annotated[float, floating("Weight of the penalty.", nonnegative)] = 1e-3,
-    weights: Shares = Weights.uniform,
-    reweight: Reweight = 0.0,
-    coupled: Coupled = False,
-    epochs: Annotated[int, integer("Number of epochs; 0 for the recipe's.")] = 0,
+    alpha: Alpha = None,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            parser=parsing.whole, metavar="INT", help="Number of epochs; 0 for the recipe's."
+        ),
+    ] = 0,
     data_dir: DataDir = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Train a network by the recipe of a data set, which is read as a stream."""
-    from keras_structsparse.training.recipes import RECIPES
-
+    """Train a network by the recipe of a data set, whose images are streamed from disk."""
     if not name:
-        console.console().print(tables.recipe_table(RECIPES))
+        console().print(recipe_table(RECIPES))
         return
     if name not in RECIPES:
         raise typer.BadParameter(f"expected one of {', '.join(RECIPES)}. Received: {name!r}")
     if out is None:
         raise typer.BadParameter(f"expected --out FILE{KERAS} with a recipe. Received none")
-    check_reweight(regularizer, reweight)
-    console.check_new_file(out, "--out", KERAS, force)
-    from keras_structsparse.cli import recipe_jobs
-    from keras_structsparse.training.penalty_config import Form
+    outputs.check_new_file(out, "--out", KERAS, force)
+    from keras_structsparse.cli import files, train
+    from keras_structsparse.data.image_streams import streams
+    from keras_structsparse.training.fit import compile_for
 
-    form = Form(regularizer.value, reweight=reweight, weights=weights.value, coupled=coupled)
-    recipe_jobs.train(RECIPES[name], model, form, alpha, epochs, out, data_dir, seed)
+    chosen = replace(RECIPES[name], epochs=epochs) if epochs else RECIPES[name]
+    data = streams(chosen, data_dir, seed=seed)
+    base = files.source(model or chosen.model)
+    images = next(iter(data.validation))[0][:2].numpy()
+    network = files.classifier(base, images, data.classes, "model", name, seed)
+    penalty = form.regularizer(alpha)
+    compile_for(network, chosen, data.examples, penalty, form.weights, form.coupled)
+    network, _ = train.fit(network, data.train, data.validation, chosen)
+    accuracy = network.evaluate(data.test, return_dict=True, verbose=0)["accuracy"]
+    typer.echo(f"test accuracy {accuracy:.4f}")
+    files.save(network, out)

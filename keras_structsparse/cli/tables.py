@@ -1,16 +1,34 @@
-"""Tables of what the package comes with: the networks of the zoo, and recipes."""
+"""The console, and the tables that commands print on it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
     from keras_structsparse.models.card import Card
     from keras_structsparse.profiling.architecture import Architecture
+    from keras_structsparse.profiling.latency import Latency
+    from keras_structsparse.surgery.plans import Plan
+    from keras_structsparse.sweeps.points import Point
+    from keras_structsparse.sweeps.run_directory import Found
     from keras_structsparse.training.recipes import DataRecipe
+
+WIDTH = 150
+"""Columns where standard output is no terminal."""
+
+
+def console() -> Console:
+    """Standard output, wide enough for tables where it is no terminal."""
+    terminal = Console(highlight=False)
+    if terminal.is_terminal or "COLUMNS" in os.environ:
+        return terminal
+    return Console(highlight=False, width=WIDTH)
 
 
 def zoo_table(
@@ -73,4 +91,100 @@ def recipe_table(recipes: Mapping[str, DataRecipe]) -> Table:
             f"{recipe.weight_decay:g}" if recipe.weight_decay else "none",
         )
         table.add_row(name, recipe.model, *cells, recipe.source)
+    return table
+
+
+def plan_table(plan: Plan, title: str) -> Table:
+    """How many kernels of each layer have which size.
+
+    Args:
+        plan: The plan.
+        title: Title of the table.
+    """
+    table = Table("layer", title=title)
+    table.add_column("kernels", justify="right")
+    table.add_column("left", justify="right")
+    table.add_column("sizes left: number x size")
+    for name, sizes in plan.sizes.items():
+        counts = sorted(Counter(size for size in sizes if size).items(), reverse=True)
+        text = ", ".join(f"{count} x {size}" for size, count in counts) or "layer removed"
+        table.add_row(name, str(len(sizes)), str(plan.widths[name]), text)
+    return table
+
+
+def sweep_table(found: Sequence[Found]) -> Table:
+    """The networks of a sweep.
+
+    Args:
+        found: Its points.
+    """
+    table = Table()
+    headings = ("alpha", "seed", "tau", "multiply-adds", "of dense", "params")
+    for heading in (*headings, "validation", "test at surgery", "test"):
+        table.add_column(heading, justify="right")
+    for trial, point in ((entry.trial, entry.point) for entry in found):
+        table.add_row(
+            f"{trial.alpha:g}" if trial.alpha else "dense",
+            str(trial.seed),
+            f"{point.tau:g}",
+            f"{point.multiply_adds:,}",
+            f"{point.multiply_adds_fraction:.1%}",
+            f"{point.params:,}",
+            f"{point.validation_finetuned:.1%}",
+            f"{point.accuracy_at_surgery:.1%}",
+            f"{point.accuracy_finetuned:.1%}",
+        )
+    return table
+
+
+def points_table(dense: Point, points: Sequence[Point], chosen: int) -> Table:
+    """The dense network and all points; the chosen one is marked.
+
+    Args:
+        dense: The point of the dense network.
+        points: The others.
+        chosen: Index of the chosen one.
+    """
+    table = Table(title="accuracy on the test split", title_justify="left")
+    for heading in (
+        "",
+        "alpha",
+        "tau",
+        "multiply-adds",
+        "of dense",
+        "params",
+        "surgery",
+        "fine-tuned",
+    ):
+        table.add_column(heading, justify="right")
+    size = (f"{dense.multiply_adds:,}", "100.0%", f"{dense.params:,}")
+    table.add_row("", "dense", "", *size, "", f"{dense.accuracy_finetuned:.1%}")
+    for index, point in enumerate(points):
+        table.add_row(
+            "→" if index == chosen else "",
+            f"{point.alpha:g}",
+            f"{point.tau:g}",
+            f"{point.multiply_adds:,}",
+            f"{point.multiply_adds_fraction:.1%}",
+            f"{point.params:,}",
+            f"{point.accuracy_at_surgery:.1%}",
+            f"{point.accuracy_finetuned:.1%}",
+            style="bold" if index == chosen else None,
+        )
+    return table
+
+
+def latency_table(latencies: Sequence[Latency]) -> Table:
+    """The median time per batch of the dense and the pruned network.
+
+    Args:
+        latencies: The measurements of networks called "dense" and "pruned".
+    """
+    table = Table(title="latency, median of a batch", title_justify="left")
+    for heading in ("batch", "dense", "pruned", "pruned / dense"):
+        table.add_column(heading, justify="right")
+    medians = {(row.batch_size, row.name): row.median for row in latencies}
+    for size in dict.fromkeys(row.batch_size for row in latencies):
+        before, after = medians[size, "dense"], medians[size, "pruned"]
+        table.add_row(str(size), f"{before:.2f} ms", f"{after:.2f} ms", f"{after / before:.2f}")
     return table

@@ -1,146 +1,201 @@
-"""What ``structsparse train`` does: a model that fits the data, its training, a report."""
+"""The command ``train``: one training with a penalty."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import keras
-import numpy as np
 import typer
 
-from keras_structsparse.cli import console
-from keras_structsparse.cli.models import Source
-from keras_structsparse.data.datasets import Dataset
-from keras_structsparse.errors import ModelError
-from keras_structsparse.graph.cloning import copy_model
-from keras_structsparse.regularizers.attachment import regularizers_of
-from keras_structsparse.surgery.kernel_provenance import Ancestry
-from keras_structsparse.surgery.plans import Plan
-from keras_structsparse.surgery.plans import plan as read_off
-from keras_structsparse.training import fit as training
-from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
+from keras_structsparse.cli import outputs, parsing
+from keras_structsparse.cli.generated_options import Fields, Values, with_generated_options
+from keras_structsparse.cli.options import (
+    JSON,
+    KERAS,
+    Alpha,
+    AnyNetwork,
+    DataDir,
+    DataName,
+    Force,
+    NewModel,
+    Seed,
+)
+from keras_structsparse.cli.tables import console, plan_table
+from keras_structsparse.sweeps.settings import Settings
 from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.recipes import Recipe, Shrinking
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_structsparse.data.datasets import Dataset
+    from keras_structsparse.surgery.kernel_provenance import Ancestry
+    from keras_structsparse.surgery.plans import Plan
+    from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
+    from keras_structsparse.training.shrinking import Shrunk
+    from keras_structsparse.training.training_data import Data
+
+TAU = 1e-3
+"""Threshold on the norms of the kernels in the printed table, and of `prune` unless given."""
+
+EXAMPLE = (
+    "Example:\n\n"
+    "structsparse train --model digits-plain --dataset digits \\\n"
+    "    --alpha 0.01 --out trained.keras\n\n"
+    "structsparse train --model digits-residual --dataset digits \\\n"
+    "    --target-multiply-adds 0.4 --out trained.keras\n\n"
+    "structsparse train --model digits-residual --dataset digits \\\n"
+    "    --alpha 0.01 --shrink-every 4 --save-plan plan.json --out trained.keras"
+)
 
 
-def classifier(source: Source, data: Dataset, name: str, seed: int) -> keras.Model:
-    """A model without penalties that fits a data set.
+@with_generated_options
+def train(
+    model: AnyNetwork,
+    dataset: DataName,
+    out: NewModel,
+    form: Annotated[Form, Fields(Form, panel="Penalty")],
+    recipe: Annotated[Recipe, Fields(Recipe, panel="Training")],
+    shrinking: Annotated[Values, Fields(Settings, only=("shrink_every",), panel="Training")],
+    alpha: Alpha = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            "--target-multiply-adds",
+            parser=parsing.share,
+            metavar="FLOAT",
+            help="Steer alpha to end at this share of the multiply-adds, instead of --alpha.",
+        ),
+    ] = None,
+    save_plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar=f"FILE{JSON}", help="Where to save which of the model's kernels are left."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Train a classifier with a penalty that makes its kernels fewer and smaller."""
+    every = shrinking["shrink_every"]
+    _check(form, alpha, target, every)
+    outputs.check_new_file(out, "--out", KERAS, force)
+    if save_plan is not None:
+        outputs.check_new_file(save_plan, "--save-plan", JSON, force)
+    from keras_structsparse.data import datasets
 
-    Args:
-        source: Gives the model.
-        data: The data set.
-        name: What the user knows the model as.
-        seed: Seed of new weights and of the training.
+    # Before Keras is imported: that files are missing is said at once.
+    data = datasets.load(dataset, data_dir, seed=seed)
+    from keras_structsparse.cli import files
+    from keras_structsparse.training import fit as training
+    from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
 
-    Returns:
-        The model, uncompiled.
+    name = f"--model {model}"
+    images = data.train.x[:2]
+    network = files.classifier(files.source(model), images, data.classes, name, dataset, seed)
+    steering = None if target is None else TargetMultiplyAdds(target, TAU)
+    examples, penalty = len(data.train), form.regularizer(alpha)
+    training.compile_for(network, recipe, examples, penalty, form.weights, form.coupled)
+    shrink = Shrinking(every) if every else None
+    arrays = data.train.arrays, data.validation.arrays
+    network, ancestry = fit(network, *arrays, recipe, steering, shrink)
+    plan = report(network, ancestry, data, TAU, form.groups)
+    if save_plan is not None:
+        files.save_plan(plan, save_plan)
+    files.save(network, out)
 
-    Raises:
-        ModelError: The model does not take the images or does not give class probabilities.
-    """
-    keras.utils.set_random_seed(seed)
-    # A copy: it leaves behind the regularizers that the model came with.
-    model = copy_model(source(data.shape, data.classes))
-    _check_fit(model, data, name)
-    return model
 
-
-def _check_fit(model: keras.Model, data: Dataset, name: str) -> None:
-    inputs, outputs = ([tuple(t.shape[1:]) for t in side] for side in (model.inputs, model.outputs))
-    if len(inputs) != 1 or not _takes(inputs[0], data.shape):
-        raise ModelError(
-            f"{name}: expected an input of shape {data.shape}, the images of data set "
-            f"'{data.name}'. Received a model with {_listed('input', inputs)}"
+def _check(form: Form, alpha: float | None, target: float | None, every: int | None) -> None:
+    """Raise a usage error if two options exclude each other."""
+    if target is not None and alpha is not None:
+        raise typer.BadParameter("expected --alpha or --target-multiply-adds. Received both")
+    if target is not None and form.kind == "none":
+        raise typer.BadParameter(
+            "expected a --regularizer for --target-multiply-adds to steer. Received: none"
         )
-    if outputs != [(data.classes,)]:
-        raise ModelError(
-            f"{name}: expected an output of shape ({data.classes},), the classes of data set "
-            f"'{data.name}'. Received a model with {_listed('output', outputs)}"
+    if every and (target is not None or form.kind == "none"):
+        raise typer.BadParameter(
+            "expected a --regularizer and no --target-multiply-adds with --shrink-every. Received "
+            + ("--target-multiply-adds" if target is not None else "--regularizer none")
         )
-    answers = keras.ops.convert_to_numpy(keras.tree.flatten(model(data.train.x[:2]))[0])
-    if answers.min() < 0 or not np.allclose(answers.sum(axis=-1), 1.0, atol=1e-2):
-        raise ModelError(
-            f"{name}: expected class probabilities, as a softmax gives them. Received outputs "
-            f"from {answers.min():.3g} to {answers.max():.3g}"
-        )
-
-
-def _takes(shape: tuple[int | None, ...], image: tuple[int, ...]) -> bool:
-    return len(shape) == len(image) and all(
-        side in (None, given) for side, given in zip(shape, image, strict=True)
-    )
-
-
-def _listed(what: str, shapes: Sequence[tuple[int | None, ...]]) -> str:
-    return f"{what}s of shapes {shapes}" if len(shapes) > 1 else f"{what} of shape {shapes[0]}"
 
 
 def fit(
     model: keras.Model,
-    data: Dataset,
-    recipe: training.Recipe,
-    form: Form,
-    alpha: float,
-    budget: TargetMultiplyAdds | None = None,
-    shrinking: training.Shrinking | None = None,
+    train: Data,
+    validation: Data,
+    recipe: Recipe,
+    steering: TargetMultiplyAdds | None = None,
+    shrinking: Shrinking | None = None,
 ) -> tuple[keras.Model, Ancestry]:
-    """Compile and train a model, with a line for each epoch; say what it came to.
+    """Train a compiled model, with a line for each epoch and for what became of the network.
 
     Args:
         model: The model.
-        data: The data set.
+        train: Training data, as for :func:`keras_structsparse.training.fit.fit`.
+        validation: Validation data, likewise.
         recipe: How to train.
-        form: Everything about the penalty but its weight.
-        alpha: The weight.
-        budget: What steers alpha, if anything does.
-        shrinking: When to cut the network on the way; None for not at all.
+        steering: The callback that steers alpha, if any.
+        shrinking: When to prune the network in training; None for never.
 
     Returns:
-        The network, which is another one if it was cut, and whose kernels it has left.
+        The network, another one if it was pruned, and which kernels of ``model`` it has.
     """
-    examples = len(data.train)
-    penalty = form.regularizer(alpha)
-    training.compile_for(model, recipe, examples, penalty, form.weights, form.coupled)
-    train, validation = ((part.x, part.y) for part in (data.train, data.validation))
-    with console.epoch_progress(recipe.epochs, -(-examples // recipe.batch_size)) as progress:
+    from keras_structsparse.cli.progress import epoch_progress
+    from keras_structsparse.surgery.kernel_provenance import Ancestry
+    from keras_structsparse.training import fit as training
+    from keras_structsparse.training.training_data import TrainingData
+
+    steps = TrainingData.of(train, recipe.batch_size).steps
+    with epoch_progress(recipe.epochs, steps) as progress:
         if shrinking is not None:
             shrunk = training.fit_and_shrink(
                 model, train, recipe, shrinking, validation, [progress]
             )
         else:
-            callbacks = [progress] if budget is None else [budget, progress]
+            callbacks = [progress] if steering is None else [steering, progress]
             training.fit(model, train, recipe, validation, callbacks)
-    if budget is not None:
-        typer.echo(f"multiply-adds: {budget.target:.1%} wanted, {budget.reached:.1%} reached")
+    if steering is not None:
+        typer.echo(f"multiply-adds: {steering.target:.1%} wanted, {steering.reached:.1%} reached")
     if shrinking is None:
         return model, Ancestry.of(model)
-    if len(shrunk.sections) == 1:
-        typer.echo("not shrunk: there was nothing to cut that would have saved time")
-    for section in shrunk.sections[1:]:
-        share = section.multiply_adds / shrunk.sections[0].multiply_adds
-        typer.echo(f"shrunk to {share:.1%} of the multiply-adds after {section.epoch} epochs")
+    _say_sections(shrunk)
     return shrunk.model, shrunk.ancestry
 
 
+def _say_sections(shrunk: Shrunk) -> None:
+    if len(shrunk.sections) == 1:
+        typer.echo("not shrunk: there was nothing to remove that would have saved time")
+    for section in shrunk.sections[1:]:
+        share = section.multiply_adds / shrunk.sections[0].multiply_adds
+        typer.echo(f"shrunk to {share:.1%} of the multiply-adds after {section.epoch} epochs")
+
+
 def report(model: keras.Model, ancestry: Ancestry, data: Dataset, tau: float, groups: str) -> Plan:
-    """Print what a training came to.
+    """Print the accuracies and the kernels of a trained network.
 
     Args:
         model: The model.
-        ancestry: Whose kernels it has.
+        ancestry: Which kernels of the base network it has.
         data: The data set.
         tau: Threshold for the sizes of the kernels.
         groups: The groups that the sizes are counted in.
 
     Returns:
-        The plan, in kernels of the base architecture.
+        The plan, in kernels of the base network.
 
     Raises:
         ModelError: A weight is not finite.
     """
-    plan = ancestry.of_base(read_off(model, tau, groups))
+    from keras_structsparse.regularizers.attachment import regularizers_of
+    from keras_structsparse.surgery.plans import plan as read_plan
+    from keras_structsparse.training.fit import accuracy
+
+    plan = ancestry.of_base(read_plan(model, tau, groups))
     for name, split in (("validation", data.validation), ("test", data.test)):
-        typer.echo(f"{name} accuracy {training.accuracy(model, (split.x, split.y)):.4f}")
+        typer.echo(f"{name} accuracy {accuracy(model, split.arrays):.4f}")
     if regularizers_of(model):
         typer.echo(f"penalty {sum(map(float, model.losses)):.6g}")
-    console.console().print(console.plan_table(plan, f"kernels with a norm above {tau:g}"))
+    console().print(plan_table(plan, f"kernels with a norm above {tau:g}"))
     return plan

@@ -45,6 +45,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Images and labels as a pair, as ``model.fit`` takes them."""
+        return self.x, self.y
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

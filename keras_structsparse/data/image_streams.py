@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from keras_structsparse._typing import Tensor
 from keras_structsparse.data import datasets, digits
+from keras_structsparse.data.augmentation import Augmentation
 from keras_structsparse.errors import DatasetError
 
 Stream = Any
@@ -25,22 +26,6 @@ SMALL_IMAGE = 64
 
 MARGIN = 256 / 224
 """For images of different sizes: the shorter side before the central crop, over the crop's side."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes of training images.
-
-    Attributes:
-        shift: Pixels of zeros around an image, out of which a part of its old size is cut.
-        flip: Whether half of the images are mirrored.
-        area: Smallest and largest share of an image's area that is cut out, with sides of 3:4 to
-            4:3, and resized; None for none. Only for images that are cut to one side.
-    """
-
-    shift: int = 0
-    flip: bool = False
-    area: tuple[float, float] | None = None
 
 
 class StreamSettings(Protocol):

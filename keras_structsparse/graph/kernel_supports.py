@@ -16,9 +16,9 @@ import functools
 import numpy as np
 
 from keras_structsparse._typing import SpatialShape
-from keras_structsparse._validation import one_of
+from keras_structsparse._validation import STEPS, one_of
 
-GROUPS = ("half_ring", "ring", "kernel")
+GROUPS = (*STEPS, "kernel")
 
 
 def support(shape: SpatialShape, size: int) -> tuple[slice, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 import keras
 
 from keras_structsparse import _keras_compat
@@ -35,3 +38,20 @@ class Alpha(keras.Variable):
 
     def _keep(self, value: Tensor) -> None:
         _keras_compat.set_fallback_value(self, value)
+
+
+class HasAlpha(Protocol):
+    """What is weighted by an alpha, such as a regularizer."""
+
+    @property
+    def alpha(self) -> Alpha:
+        """The weight."""
+
+
+def distinct_alphas(regularizers: Iterable[HasAlpha]) -> list[Alpha]:
+    """The alphas of some regularizers, each once: those of one `attach` share one variable.
+
+    Args:
+        regularizers: What has an attribute ``alpha``.
+    """
+    return list({id(r.alpha): r.alpha for r in regularizers}.values())

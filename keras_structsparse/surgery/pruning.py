@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array, Tensor
-from keras_structsparse._validation import positive_int
+from keras_structsparse._validation import CONSTANTS, positive_int
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.channels import weight_provenance
 from keras_structsparse.graph.channels.costs import Costs, Realization, check_realize, realizations
@@ -22,8 +22,6 @@ from keras_structsparse.surgery.model_structure import Structure
 from keras_structsparse.surgery.plans import Masks, Plan, masks
 from keras_structsparse.surgery.plans import plan as read_plan
 from keras_structsparse.surgery.provenance import Provenance, Source, record, recorded
-
-CONSTANTS = ("exact", "interior", "drop")
 
 
 def prune(

@@ -1,7 +1,7 @@
-"""A Bayesian search over alpha and what else decides how a penalty trains.
+"""A Bayesian search over alpha, the reweighting and the learning rate.
 
-keras-tuner's Gaussian process proposes the trainings. What it knows is what the run directory
-holds, so that a search that was killed goes on with what it would have tried.
+keras-tuner's Gaussian process proposes the trainings. It is fed from the run directory only, so a
+search that was killed continues with the trials that it would have tried.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from keras_structsparse.sweeps.settings import Settings, Trial
 from keras_structsparse.sweeps.tuner import OBJECTIVE, consult
 
 Score = tuple[Trial, float]
-"""A finished trial and what it is worth, see :func:`keras_structsparse.sweeps.scoring.score`."""
+"""A finished trial and its value, see :func:`keras_structsparse.sweeps.points.score`."""
 
 ATTEMPTS = 50
-"""So often another trial is sought in place of one that is known."""
+"""How often the oracle proposes another trial in place of one that is finished."""
 
 ALPHA, REWEIGHT, RATE = "alpha", "reweight", "learning_rate"
 
@@ -28,12 +28,12 @@ ALPHA, REWEIGHT, RATE = "alpha", "reweight", "learning_rate"
 class BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
     """Hands out the dense network's trial, then those that a Gaussian process proposes.
 
-    What it proposes depends on the seed and the finished trials alone, whatever their order and
-    whether they were finished by this process.
+    The proposals depend on the seed and the finished trials alone, not on their order or on the
+    process that ran them.
 
     Args:
         settings: The settings of the sweep, with a search.
-        finished: What is known already.
+        finished: The finished trials.
     """
 
     trials: dict[str, Any]
@@ -118,7 +118,7 @@ def search_between(
 
     Args:
         settings: The settings of the sweep, with a search.
-        finished: What is known already.
+        finished: The finished trials.
         work: Runs a trial and gives its score. What it raises ends the search.
     """
     assert settings.search is not None

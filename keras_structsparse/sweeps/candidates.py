@@ -1,4 +1,4 @@
-"""The networks that the thresholds leave of a trained one, judged on the validation split."""
+"""The networks that thresholds make of a trained one, judged on the validation split."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from keras_structsparse.training.fit import accuracy
 
 @dataclass(frozen=True)
 class Candidate:
-    """A threshold and the network it leaves, before fine-tuning.
+    """A threshold and the network that it gives, before fine-tuning.
 
     Attributes:
         tau: The threshold.
-        plan: What it leaves of the trained network.
+        plan: The kernels that it keeps of the trained network.
         model: The network.
         multiply_adds: Its multiply-adds for one image.
         validation: Its accuracy on the validation split.
@@ -48,7 +48,7 @@ def find_candidates(model: keras.Model, data: Dataset, settings: Settings) -> li
         settings: The settings of the sweep.
 
     Returns:
-        The candidates; none if even the smallest threshold leaves a dead network.
+        The candidates; none if even the smallest threshold gives a dead network.
     """
     tried: dict[Any, Candidate] = {}
     for tau in sorted(settings.taus):
@@ -77,7 +77,7 @@ def _judge(
     model: keras.Model, chosen: Plan, pruned: keras.Model, data: Dataset, reestimate: int | None
 ) -> float:
     """Accuracy on the validation split right after surgery."""
-    validation = data.validation.x, data.validation.y
+    validation = data.validation.arrays
     if reestimate is None:
         return masked_accuracy(model, chosen, validation)
     reestimate_batch_norm(pruned, _some(data.train.x, reestimate))

@@ -1,4 +1,4 @@
-"""Choose a network of a finished sweep, by its validation accuracy, and hand it over."""
+"""Choose a network of a finished sweep by its validation accuracy, and write it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from keras_structsparse.profiling.latency import latency
 from keras_structsparse.profiling.pareto import choose, pareto
 from keras_structsparse.sweeps.run_directory import Found, Run
 
-Point = tuple[float, float]
+CostAndAccuracy = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the network is to be: exactly one of these.
+    """A condition for the network to choose: exactly one of these.
 
     Attributes:
         max_drop: The cheapest network that loses at most this share of validation accuracy
@@ -48,7 +48,7 @@ class Wish:
 
 
 def choose_network(run: Run, wish: Wish) -> Found:
-    """The network that meets a wish, chosen by what the validation split says.
+    """The network that meets a wish, chosen by its validation accuracy.
 
     Args:
         run: A run with finished trials.
@@ -104,13 +104,13 @@ def hand_over(run: Run, chosen: Found, out: StrPath) -> Path:
 
 
 def card(run: Run, chosen: Found, model: keras.Model, file: Path) -> Card:
-    """The model card: where a network comes from, what it costs and what it can do.
+    """The model card: the origin, the costs and the accuracy of a network.
 
     Args:
         run: The run.
         chosen: The point.
         model: Its network.
-        file: The file that it is handed over in.
+        file: The file that it was written to.
 
     Returns:
         The card.
@@ -141,8 +141,10 @@ def card(run: Run, chosen: Found, model: keras.Model, file: Path) -> Card:
     )
 
 
-def _best_within(points: Sequence[Point], name: str, limit: float | None, how: str) -> int:
-    """The index of the best that costs no more, or an error with numbers as they are shown."""
+def _best_within(
+    points: Sequence[CostAndAccuracy], name: str, limit: float | None, how: str
+) -> int:
+    """The index of the best within a limit, or an error with numbers as a user reads them."""
     least = min(cost for cost, _ in points)
     if limit is not None and limit < least:
         raise ValueError(
@@ -152,7 +154,7 @@ def _best_within(points: Sequence[Point], name: str, limit: float | None, how: s
     return choose(points, max_cost=limit)
 
 
-def _point(found: Found) -> Point:
+def _point(found: Found) -> CostAndAccuracy:
     return float(found.point.multiply_adds), found.point.validation_finetuned
 
 

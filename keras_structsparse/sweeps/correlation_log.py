@@ -1,4 +1,4 @@
-"""How alike the kernels of every layer are while it trains, in the names of the base network."""
+"""The correlation of the kernels of every layer in training, by layers of the base network."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from keras_structsparse.surgery.kernel_provenance import Ancestry
 
 
 class CorrelationLog(keras.callbacks.Callback):
-    """The mean correlation of the kernels that are left, layer by layer, after every epoch.
+    """The mean correlation of the kept kernels of each layer after every epoch.
 
     Attributes:
         values: By layer of the base network, a number for each epoch; nan where fewer than two
-            kernels are left.
+            kernels are kept.
 
     Args:
         ancestry: That of the network that is trained.
@@ -35,7 +35,7 @@ class CorrelationLog(keras.callbacks.Callback):
         self._reader = KernelReader(PrunableLayers.of(self.model))
 
     def on_shrink(self, model: keras.Model, ancestry: Ancestry) -> None:
-        """Go on with what is left of the network."""
+        """Read the pruned network from now on."""
         self._reader = KernelReader(PrunableLayers.of(model))
         self._left = self._start.followed_by(ancestry)
 

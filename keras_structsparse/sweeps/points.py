@@ -1,4 +1,4 @@
-"""One network of a sweep: where it came from, what it costs, what it does."""
+"""One network of a sweep: its origin, its costs and its accuracies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_structsparse.graph.prunable_layers import kernel_layers
 
 @dataclass(frozen=True)
 class Point:
-    """One network of a frontier.
+    """One network of a sweep.
 
     Attributes:
         alpha: Weight of the penalty it was trained with.
@@ -22,10 +22,10 @@ class Point:
         multiply_adds_fraction: The same over the dense network's.
         params: Weights of the pruned network.
         validation_at_surgery: Accuracy on the validation split before fine-tuning.
-        validation_finetuned: And after it; what choices are made by.
+        validation_finetuned: The same after it; choices are made by it.
         accuracy_at_surgery: Accuracy on the test split before fine-tuning.
-        accuracy_finetuned: And after it.
-        sizes: Kernel sizes by layer of the base architecture, 0 where the pruned network has none.
+        accuracy_finetuned: The same after it.
+        sizes: Kernel sizes by layer of the base architecture, 0 for removed kernels.
     """
 
     alpha: float
@@ -50,3 +50,20 @@ def widths_and_sizes(model: keras.Model) -> dict[str, tuple[int, int]]:
         name: (layer.kernel.shape[-1], max(layer.kernel.shape[:-2], default=1))
         for name, layer in kernel_layers(read(model)).items()
     }
+
+
+def score(points: Sequence[Point], budget: float) -> float:
+    """The value of a trial to a search: its best validation accuracy within a budget.
+
+    Args:
+        points: The points of one trial.
+        budget: Share of the dense network's multiply-adds.
+
+    Returns:
+        The accuracy, between 0 and 1; 0 without any points, of a dead network; below 0 where all
+        points cost too much, by how much the cheapest does.
+    """
+    if not points:
+        return 0.0
+    within = [p.validation_finetuned for p in points if p.multiply_adds_fraction <= budget]
+    return max(within) if within else budget - min(p.multiply_adds_fraction for p in points)

@@ -1,4 +1,4 @@
-"""What a sweep says while it runs."""
+"""The progress of a sweep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Progress(Protocol):
         """Begin a training of some epochs; the callbacks follow it."""
 
     def finished(self, line: str) -> None:
-        """Count a trial as finished, and show a line that says what it came to."""
+        """Count a trial as finished, and show a line with its result."""
 
     def end(self) -> None:
         """End the sweep, also where it failed."""

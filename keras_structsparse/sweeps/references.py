@@ -1,4 +1,4 @@
-"""Published and other networks to compare a frontier with."""
+"""Published and other networks to show beside a frontier."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from keras_structsparse.errors import MarksError
 
 
 @dataclass(frozen=True)
-class Mark:
+class ReferenceNetwork:
     """A network that somebody reported on.
 
     Attributes:
-        name: What it is called.
+        name: Its name.
         accuracy: Its test accuracy, 0 to 1.
-        source: Where these numbers are from.
+        source: Source of these numbers.
         multiply_adds: Its multiply-adds for one image; or
         multiply_adds_fraction: the same over those of the sweep's dense network. Exactly one of the
             two is given.
@@ -28,7 +28,7 @@ class Mark:
         MarksError: A field is missing or out of its range.
 
     Examples:
-        >>> Mark("LeNet", 0.9, "a paper", multiply_adds=50).fraction(dense=200)
+        >>> ReferenceNetwork("LeNet", 0.9, "a paper", multiply_adds=50).fraction(dense=200)
         0.25
     """
 
@@ -64,14 +64,14 @@ class Mark:
 COSTS = ("multiply_adds", "multiply_adds_fraction")
 
 
-def read_marks(path: StrPath) -> tuple[Mark, ...]:
-    """Read marks from a file.
+def read_references(path: StrPath) -> tuple[ReferenceNetwork, ...]:
+    """Read networks to compare with from a file.
 
     Args:
-        path: JSON: a list of objects with the attributes of :class:`Mark`.
+        path: JSON: a list of objects with the attributes of :class:`ReferenceNetwork`.
 
     Returns:
-        The marks.
+        The networks.
 
     Raises:
         MarksError: The file cannot be read or holds something else; the entry and its field are
@@ -87,19 +87,21 @@ def read_marks(path: StrPath) -> tuple[Mark, ...]:
             f"marks: expected a list of networks. Received: {path}, which holds "
             f"{type(content).__name__}"
         )
-    return tuple(_mark(f"marks: {path}, entry {i}", entry) for i, entry in enumerate(content, 1))
+    return tuple(
+        _reference(f"marks: {path}, entry {i}", entry) for i, entry in enumerate(content, 1)
+    )
 
 
-def _mark(where: str, entry: Any) -> Mark:
+def _reference(where: str, entry: Any) -> ReferenceNetwork:
     if not isinstance(entry, Mapping):
         raise MarksError(f"{where}: expected an object. Received: {entry!r}")
-    known = [field.name for field in fields(Mark)]
+    known = [field.name for field in fields(ReferenceNetwork)]
     for name in entry:
         if name not in known:
             raise MarksError(f"{where}, {name}: expected no field but {', '.join(known)}")
     values = {"name": None, "accuracy": None, "source": None, **entry}
     try:
-        return Mark(**values)
+        return ReferenceNetwork(**values)
     except MarksError as error:
         raise MarksError(f"{where}, {error}") from None
 

@@ -1,7 +1,7 @@
 """The directory of a run: settings, finished trials, their networks. The only state of a sweep.
 
-A trial is finished when its file of points is there. That file comes last and by renaming, so
-whatever is killed leaves a run that goes on with the trials that are missing.
+A trial is finished when its file of points exists. That file is written last, by renaming. So a
+sweep can be killed at any moment; the next one runs the trials that are missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from keras_structsparse.export.formats import SUFFIX, load_model, save_model
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.sweeps.points import Point
 from keras_structsparse.sweeps.settings import FORMAT, Settings, Trial, differences
-from keras_structsparse.sweeps.trial import State
+from keras_structsparse.sweeps.trial import TrainedNetwork
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.(json|keras)")
 """Names of files that were being written when a process was killed."""
@@ -73,14 +73,14 @@ class Run:
         """Whether a trial is finished."""
         return self._file(trial).is_file()
 
-    def start(self, trial: Trial) -> State | None:
-        """The network that a finished trial of a path has left for the next one.
+    def start(self, trial: Trial) -> TrainedNetwork | None:
+        """The network that the next trial of a path starts from.
 
         Returns:
             The network, or None if it was dead.
 
         Raises:
-            OutputError: The record beside it is none.
+            OutputError: The record beside it is damaged.
         """
         file = self._state(trial)
         if not file.is_file():
@@ -88,14 +88,16 @@ class Run:
         record = _json(file, f"run: expected the ancestry of a network. Received: {file}")
         try:
             ancestry = Ancestry.from_json(json.dumps(record["ancestry"]))
-            return State(load_model(file.with_suffix(SUFFIX)), ancestry, int(record["whole"]))
+            return TrainedNetwork(
+                load_model(file.with_suffix(SUFFIX)), ancestry, int(record["whole"])
+            )
         except (KeyError, TypeError, PlanError) as error:
             raise OutputError(
                 f"run: expected the ancestry of a network. Received: {file} ({error})"
             ) from error
 
-    def keep(self, trial: Trial, state: State) -> None:
-        """Write the network that a trial leaves for the next one of its path.
+    def keep(self, trial: Trial, state: TrainedNetwork) -> None:
+        """Write the network that the next trial of a path starts from.
 
         Args:
             trial: The trial, which is not finished yet.
@@ -119,7 +121,7 @@ class Run:
             trial: The trial.
             outcomes: Its points with their networks.
             seconds: How long it took.
-            correlations: How alike the kernels were, if that is known.
+            correlations: The mean correlation of the kernels, if known.
         """
         for point, model in outcomes:
             save_model(model, self._model(trial, point))
@@ -139,7 +141,7 @@ class Run:
         """All points of all finished trials, by alpha, seed and multiply-adds.
 
         Raises:
-            OutputError: A file of points is none.
+            OutputError: A file of points is damaged.
         """
         points = [
             Found(record.trial, point, self._model(record.trial, point))
@@ -154,17 +156,17 @@ class Run:
         """The points of every finished trial: none of one whose network died.
 
         Raises:
-            OutputError: A file of points is none.
+            OutputError: A file of points is damaged.
         """
         return {record.trial: record.points for record in self._records()}
 
     def correlations(self) -> dict[Trial, Correlations]:
-        """How alike the kernels were in every finished trial, by alpha and seed; nan where unknown.
+        """The correlation of kernels in every finished trial, by alpha and seed; nan where unknown.
 
-        Trials that were written before this was noted are left out.
+        Trials without a record of it are left out.
 
         Raises:
-            OutputError: A file of points is none.
+            OutputError: A file of points is damaged.
         """
         ordered = sorted(self._records(), key=lambda r: (r.trial.alpha, r.trial.seed))
         return {record.trial: record.correlations for record in ordered if record.correlations}
@@ -176,7 +178,7 @@ class Run:
         """The points of the dense networks, and all others.
 
         Raises:
-            OutputError: There are none of one kind yet.
+            OutputError: The points of one kind are missing.
         """
         found = self.found()
         dense = [f for f in found if not f.trial.alpha]
@@ -189,7 +191,7 @@ class Run:
         return dense, sparse
 
     def tidy(self) -> None:
-        """Remove what a killed process was writing; not while another one writes."""
+        """Remove files that a killed process was writing. No other process may be writing."""
         for part in ("trials", "models"):
             for file in (self.folder / part).glob(".*"):
                 if LEFTOVER.fullmatch(file.name):
@@ -206,7 +208,7 @@ class Run:
 
 
 def open_run(folder: StrPath, settings: Settings) -> Run:
-    """Begin a run in a new or empty directory, or go on with one of the same settings.
+    """Begin a run in a new or empty directory, or continue one of the same settings.
 
     Args:
         folder: The directory.

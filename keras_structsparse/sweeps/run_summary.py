@@ -1,4 +1,4 @@
-"""What a run holds, sorted out for its report."""
+"""The content of a run, sorted for its report."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class Contents:
-    """What a run holds, sorted out.
+    """The content of a run, sorted.
 
     Attributes:
         dense: The dense networks, one per seed.
         sparse: All others.
         front: Those of them on the efficient frontier of the validation split, cheapest first.
         base: (width, size) of every layer of the base architecture.
-        correlations: For every trial whose record says so, how alike the kernels of each layer were
-            after every epoch.
+        correlations: For every trial with a record of it, the mean correlation of the kernels of
+            each layer after every epoch.
     """
 
     dense: Sequence[Found]
@@ -40,13 +40,13 @@ class Contents:
 
 
 def read_contents(run: Run) -> Contents:
-    """Sort out what a run holds.
+    """Sort the content of a run.
 
     Args:
         run: The run.
 
     Returns:
-        Its contents.
+        Its content.
 
     Raises:
         OutputError: No sparse network, or no dense one, is there yet.

@@ -1,4 +1,8 @@
-"""What a sweep is asked to do, as plain values that can be written down and compared."""
+"""What a sweep is asked to do, as plain values that can be written down and compared.
+
+Importing this module does not import Keras: options of the command line are read off `Settings`
+and `Search`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keras_structsparse._validation import nonnegative, positive_int
-from keras_structsparse.graph.channels.costs import check_realize
-from keras_structsparse.training.fit import Recipe, Shrinking
+from keras_structsparse.graph.channels.costs import REALIZE, check_realize
 from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.recipes import Recipe, Shrinking
 
 FORMAT = "keras_structsparse.sweep/1"
 
 TAUS = (0.0, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.3)
 """Thresholds on group norms; those that leave the same network are tried once."""
+
+STRATEGIES = ("none", "mirrored")
+"""Ways to train on several devices."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +63,26 @@ Range = tuple[float, float]
 class Search:
     """A Bayesian search, in place of one training for each of a list of alphas.
 
-    What is sought is the best accuracy on the validation split, after fine-tuning, of a network
-    with at most ``budget`` of the multiply-adds.
+    It looks for the best accuracy on the validation split, after fine-tuning, of a network with at
+    most ``budget`` of the multiply-adds.
 
     Attributes:
         trials: Number of trainings with a penalty.
-        budget: Share of the dense network's multiply-adds, above 0, at most 1.
-        reweight: The range of the penalty's reweighting; None: the form's is taken.
-        learning_rate: The range of the learning rate at the start; None: the recipe's is taken.
+        budget: Share of the dense network's multiply-adds that the search may use, above 0, at
+            most 1.
+        reweight: Range of the penalty's reweighting for the search to choose from; unless given,
+            it is fixed.
+        learning_rate: Range of the learning rate at the start for the search to choose from;
+            unless given, it is fixed.
 
     Raises:
         ValueError: A value is out of its range.
     """
 
-    trials: int
-    budget: float
-    reweight: Range | None = None
-    learning_rate: Range | None = None
+    trials: int = field(metadata={"option": None})
+    budget: float = 0.5
+    reweight: Range | None = field(default=None, metadata={"option": "--reweights"})
+    learning_rate: Range | None = field(default=None, metadata={"option": "--learning-rates"})
 
     def __post_init__(self) -> None:
         positive_int("trials", self.trials)
@@ -91,25 +101,27 @@ class Settings:
     """All that the points of a sweep depend on.
 
     Attributes:
-        model: What the base network is known as.
-        dataset: What the data set is known as.
+        model: Name of the base network.
+        dataset: Name of the data set.
         alphas: Weights of the penalty, all > 0 and different.
         taus: Thresholds on group norms to try on every trained network, all >= 0.
         seeds: Seeds; every alpha is trained once with each, and so is the dense network.
         form: Everything about the penalty but its weight.
         recipe: How to train.
         tuning: How to fine-tune after surgery; None for not at all.
-        path: How to train for every alpha but the first, starting from the solution before, cut to
-            its size; the alphas then increase. None: every alpha starts from the beginning.
-        shrink_every: Epochs after which a training cuts out what is zero; None for never. It always
-            does, whether that saves time or not: measured times would make runs differ.
         max_drop: Thresholds that cost more than this share of accuracy on the validation split,
             right after surgery and against the same network without threshold, are left out.
+        path: How to train for every alpha but the first, starting from the network before, pruned
+            to its size; the alphas then increase. None: every alpha starts from new weights.
+        shrink_every: Epochs after which zeros are removed in training, again and again; None for
+            never. A sweep always removes them, whether that saves time or not: measured times would
+            make runs differ.
         reestimate: Training images from which the statistics of batch normalisations are estimated
-            anew after surgery, before the validation split judges a threshold; see
-            :func:`reestimate_batch_norm`. None: they stay. The dense network keeps its own.
-        realize: What becomes of layers whose kernels have several sizes, as for :func:`prune`.
-        search: How to look for alphas between the least and the largest of the list, with the
+            after surgery, before the validation split judges a threshold; see
+            :func:`reestimate_batch_norm`. None: they are kept. The dense network keeps its own.
+        realize: Layers of several kernel sizes: as one convolution or several, as for
+            :func:`prune`.
+        search: How to search for alphas between the least and the largest of the list, with the
             first seed; None: those of the list are tried. Not together with a path.
 
     Raises:
@@ -120,19 +132,32 @@ class Settings:
         ['alpha-0.0-seed-0', 'alpha-0.001-seed-0', 'alpha-0.002-seed-0']
     """
 
-    model: str
-    dataset: str
+    model: str = field(metadata={"option": None})
+    dataset: str = field(metadata={"option": None})
     alphas: tuple[float, ...]
     taus: tuple[float, ...] = TAUS
     seeds: tuple[int, ...] = (0,)
     form: Form = field(default_factory=Form)
     recipe: Recipe = field(default_factory=Recipe)
     tuning: Recipe | None = None
-    max_drop: float = 0.1
+    max_drop: float = field(default=0.1, metadata={"option": None})
     path: Recipe | None = None
-    shrink_every: int | None = None
-    reestimate: int | None = None
-    realize: str = "auto"
+    shrink_every: int | None = field(
+        default=None,
+        metadata={
+            "help": "Remove zero kernels in training, where that saves time, every so many epochs; "
+            "0: never."
+        },
+    )
+    reestimate: int | None = field(
+        default=None,
+        metadata={
+            "option": "--reestimate-bn",
+            "help": "Training images to estimate the statistics of batch normalisations from after "
+            "surgery; 0: they are kept.",
+        },
+    )
+    realize: str = field(default="auto", metadata={"choices": tuple(REALIZE)})
     search: Search | None = None
 
     def __post_init__(self) -> None:
@@ -199,17 +224,17 @@ class Settings:
         return recipe if rate is None else replace(recipe, learning_rate=rate)
 
     def record(self) -> dict[str, Any]:
-        """The settings as JSON has them."""
+        """The settings as JSON holds them."""
         return {"format": FORMAT, **_plain(asdict(self))}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
-    """What two records say differently, entry by entry.
+    """How two records differ, entry by entry.
 
     Args:
         old: The record of a run.
         new: The record of the settings asked for.
-        path: Where in the records they lie.
+        path: Prefix of the names of entries.
 
     Returns:
         One phrase for each entry.

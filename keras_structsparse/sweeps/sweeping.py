@@ -9,14 +9,14 @@ from contextlib import nullcontext
 from typing import Any
 
 from keras_structsparse._typing import StrPath
+from keras_structsparse._validation import one_of
 from keras_structsparse.data.datasets import Dataset
 from keras_structsparse.errors import DatasetError
-from keras_structsparse.sweeps.points import Point
+from keras_structsparse.sweeps.points import Point, score
 from keras_structsparse.sweeps.progress import Lines, Progress, Stages
 from keras_structsparse.sweeps.run_directory import Correlations, Run, open_run
-from keras_structsparse.sweeps.scoring import score
-from keras_structsparse.sweeps.settings import Settings, Trial
-from keras_structsparse.sweeps.trial import Build, Outcome, cut, evaluate, train
+from keras_structsparse.sweeps.settings import STRATEGIES, Settings, Trial
+from keras_structsparse.sweeps.trial import Build, Outcome, evaluate, train, without_zeros
 
 
 def sweep(
@@ -33,7 +33,7 @@ def sweep(
 
     Every alpha is trained once per seed; every useful threshold of it is a point. With a path, each
     but the first starts from the network of the one before. Killed at any moment and called again
-    with the same arguments, it goes on with the trials that are missing.
+    with the same arguments, it runs the trials that are missing.
 
     Args:
         build: Gives the base network, new, with softmax outputs.
@@ -129,9 +129,9 @@ def _run(
     with scope():
         start = None if before is None else run.start(before)
     if before is not None and start is None:
-        return [], {}  # Its network is dead, and a larger alpha brings nothing back.
+        return [], {}  # A larger alpha revives no kernel of a dead network.
     trained = train(build, data, settings, trial, stages, scope, start)
-    left = cut(trained) if settings.path is not None and trial.alpha else None
+    left = without_zeros(trained) if settings.path is not None and trial.alpha else None
     if left is not None:
         run.keep(trial, left)
     return evaluate(trained, data, settings, trial, stages, scope), trained.correlations
@@ -167,6 +167,20 @@ def _check_tuner() -> None:
             "sweep: expected keras-tuner and tensorboard, which hand out the trials: "
             f"pip install 'keras-structsparse[tuner]'. Received: {error}"
         ) from error
+
+
+def distribution(strategy: str) -> Any:
+    """The ``tf.distribute`` strategy of a name; None for "none".
+
+    Args:
+        strategy: One of :data:`keras_structsparse.sweeps.settings.STRATEGIES`.
+    """
+    one_of("strategy", strategy, STRATEGIES)
+    if strategy == "none":
+        return None
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy()
 
 
 def _is_worker() -> bool:

@@ -1,4 +1,4 @@
-"""One training, and all the networks that its thresholds give."""
+"""One training, and the networks that thresholds make of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 
-from keras_structsparse._typing import Array
 from keras_structsparse.data.datasets import Dataset, Split
 from keras_structsparse.errors import DeadNetworkError, ModelError
 from keras_structsparse.profiling.profile import profile
@@ -22,8 +21,6 @@ from keras_structsparse.sweeps.points import Point
 from keras_structsparse.sweeps.progress import Stages
 from keras_structsparse.sweeps.settings import Settings, Trial
 from keras_structsparse.training.fit import (
-    Recipe,
-    Shrinking,
     accuracy,
     compile_for,
     compile_regularized,
@@ -32,6 +29,7 @@ from keras_structsparse.training.fit import (
 )
 from keras_structsparse.training.penalty_config import Form
 from keras_structsparse.training.reattachment import reattach
+from keras_structsparse.training.recipes import Recipe, Shrinking
 from keras_structsparse.training.shrinking import NO_HELPERS
 
 Build = Callable[[], keras.Model]
@@ -39,12 +37,12 @@ Outcome = tuple[Point, keras.Model]
 
 
 @dataclass(frozen=True)
-class State:
-    """A trained network, cut to its size.
+class TrainedNetwork:
+    """A trained network.
 
     Attributes:
         model: The network, plain or with regularizers.
-        ancestry: Whose kernels of the base network it has.
+        ancestry: Which kernels of the base network it has.
         whole: Multiply-adds of the base network.
         correlations: By layer of the base network, the mean correlation of its kernels after every
             epoch of this training.
@@ -56,34 +54,6 @@ class State:
     correlations: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-def run_trial(
-    build: Build,
-    data: Dataset,
-    settings: Settings,
-    trial: Trial,
-    stages: Stages = lambda name, epochs: (),
-    scope: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> list[Outcome]:
-    """Train once from the beginning, cut with every useful threshold, fine-tune what is left.
-
-    Args:
-        build: Gives the base network, new, with softmax outputs.
-        data: The data set.
-        settings: The settings of the sweep.
-        trial: The trial; alpha 0 trains without penalty and cuts nothing.
-        stages: Gives the callbacks of each training.
-        scope: Under which networks are made, such as that of a distribution strategy.
-
-    Returns:
-        The points with their networks, the cheapest first; none if all that is left is dead.
-
-    Raises:
-        ModelError: ``build`` gives no model that can be trained on the data.
-    """
-    trained = train(build, data, settings, trial, stages, scope)
-    return evaluate(trained, data, settings, trial, stages, scope)
-
-
 def train(
     build: Build,
     data: Dataset,
@@ -91,36 +61,39 @@ def train(
     trial: Trial,
     stages: Stages = lambda name, epochs: (),
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    start: State | None = None,
-) -> State:
+    start: TrainedNetwork | None = None,
+) -> TrainedNetwork:
     """Train the network of a trial.
 
     Args:
-        build: As for :func:`run_trial`.
-        data: As for :func:`run_trial`.
-        settings: As for :func:`run_trial`.
-        trial: As for :func:`run_trial`.
-        stages: As for :func:`run_trial`.
-        scope: As for :func:`run_trial`.
+        build: Gives the base network, new, with softmax outputs.
+        data: The data set.
+        settings: The settings of the sweep.
+        trial: The trial; alpha 0 trains without penalty.
+        stages: Gives the callbacks of each training.
+        scope: Under which networks are made, such as that of a distribution strategy.
         start: The network to start from, on a path of alphas; None for a new one.
 
     Returns:
         The network, with its regularizers.
+
+    Raises:
+        ModelError: ``build`` gives no model that can be trained on the data.
     """
     keras.utils.set_random_seed(trial.seed)
     recipe, form = settings.recipe_of(trial, first=start is None), settings.form_of(trial)
     with scope():
         state = _compiled(_built(build), len(data.train), form, recipe, trial, start)
     correlations = CorrelationLog(state.ancestry, min(settings.taus))
-    callbacks = [*stages(trial.name, recipe.epochs), correlations]
+    callbacks = [*stages(_stage("training", trial), recipe.epochs), correlations]
     state = replace(state, correlations=correlations.values)
     if settings.shrink_every is None or not trial.alpha:
-        fit(state.model, _pair(data.train), recipe, callbacks=callbacks)
+        fit(state.model, data.train.arrays, recipe, callbacks=callbacks)
         return state
     shrinking = Shrinking(settings.shrink_every, always=True)
     shrunk = fit_and_shrink(
         state.model,
-        _pair(data.train),
+        data.train.arrays,
         recipe,
         shrinking,
         callbacks=callbacks,
@@ -135,26 +108,26 @@ def _compiled(
     form: Form,
     recipe: Recipe,
     trial: Trial,
-    start: State | None,
-) -> State:
-    """The network to train: the base, or one to go on with and the base's shares of alpha."""
+    start: TrainedNetwork | None,
+) -> TrainedNetwork:
+    """The network to train: the base; or the start, with the base's shares of alpha."""
     penalty = form.regularizer(trial.alpha) if trial.alpha else None
     compile_for(base, recipe, examples, penalty, form.weights, form.coupled)
     if start is None:
-        return State(base, Ancestry.of(base), profile(base).multiply_adds)
+        return TrainedNetwork(base, Ancestry.of(base), profile(base).multiply_adds)
     reattach(regularizers_of(base), start.model, start.ancestry)
     compile_regularized(start.model, recipe, examples)
     return start
 
 
-def cut(trained: State) -> State | None:
-    """A trained network without its zeros and regularizers, to start the next one of a path from.
+def without_zeros(trained: TrainedNetwork) -> TrainedNetwork | None:
+    """A trained network without its zeros and regularizers: the start of the next one of a path.
 
     Args:
-        trained: What :func:`train` returned.
+        trained: The network from :func:`train`.
 
     Returns:
-        The network, which needs only Keras; None of one that is dead.
+        The network, which needs only Keras; None for a dead one.
     """
     try:
         model = prune(trained.model, tau=0.0, costs=NO_HELPERS)
@@ -165,27 +138,27 @@ def cut(trained: State) -> State | None:
 
 
 def evaluate(
-    trained: State,
+    trained: TrainedNetwork,
     data: Dataset,
     settings: Settings,
     trial: Trial,
     stages: Stages = lambda name, epochs: (),
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Outcome]:
-    """Cut with every useful threshold, and fine-tune what is left.
+    """Prune with every useful threshold, and fine-tune the pruned networks.
 
     Thresholds are judged on the validation split; the test split is only reported on.
 
     Args:
-        trained: What :func:`train` returned.
-        data: As for :func:`run_trial`.
-        settings: As for :func:`run_trial`.
-        trial: As for :func:`run_trial`.
-        stages: As for :func:`run_trial`.
-        scope: As for :func:`run_trial`.
+        trained: The network from :func:`train`.
+        data: As for :func:`train`.
+        settings: As for :func:`train`.
+        trial: As for :func:`train`; of alpha 0, nothing is pruned.
+        stages: As for :func:`train`.
+        scope: As for :func:`train`.
 
     Returns:
-        As :func:`run_trial`.
+        The points with their networks, the cheapest first; none if all of them are dead.
     """
     if not trial.alpha:
         return [_dense(trained.model, data)]
@@ -195,11 +168,16 @@ def evaluate(
     for candidate in candidates:
         point = _point(trial, candidate, data.test, trained)
         if settings.tuning is not None:
-            name = f"{trial.name}, tau {candidate.tau:g}"
+            name = f"{_stage('fine-tuning', trial)}, tau {candidate.tau:g}"
             callbacks = stages(name, settings.tuning.epochs)
             point = _tuned(point, candidate.model, data, settings.tuning, callbacks, scope)
         outcomes.append((point, candidate.model))
     return outcomes
+
+
+def _stage(what: str, trial: Trial) -> str:
+    """The name of a training, as progress bars show it."""
+    return f"{what}, {f'alpha {trial.alpha:g}' if trial.alpha else 'dense'}, seed {trial.seed}"
 
 
 def _built(build: Build) -> keras.Model:
@@ -213,15 +191,15 @@ def _built(build: Build) -> keras.Model:
 
 def _dense(model: keras.Model, data: Dataset) -> Outcome:
     size = profile(model)
-    validation, test = (accuracy(model, _pair(part)) for part in (data.validation, data.test))
+    validation, test = (accuracy(model, part.arrays) for part in (data.validation, data.test))
     point = Point(
         0.0, 0.0, size.multiply_adds, 1.0, size.params, validation, validation, test, test, {}
     )
     return point, model
 
 
-def _point(trial: Trial, candidate: Candidate, test: Split, trained: State) -> Point:
-    at_surgery = accuracy(candidate.model, _pair(test))
+def _point(trial: Trial, candidate: Candidate, test: Split, trained: TrainedNetwork) -> Point:
+    at_surgery = accuracy(candidate.model, test.arrays)
     left = Ancestry.between(trained.model, candidate.model).left_of(candidate.plan)
     sizes = trained.ancestry.of_base(left).sizes
     return Point(
@@ -249,10 +227,6 @@ def _tuned(
     """The point after fine-tuning the network."""
     with scope():
         compile_for(model, tuning, len(data.train))
-    fit(model, _pair(data.train), tuning, callbacks=callbacks)
-    validation, test = (accuracy(model, _pair(part)) for part in (data.validation, data.test))
+    fit(model, data.train.arrays, tuning, callbacks=callbacks)
+    validation, test = (accuracy(model, part.arrays) for part in (data.validation, data.test))
     return replace(point, validation_finetuned=validation, accuracy_finetuned=test)
-
-
-def _pair(part: Split) -> tuple[Array, Array]:
-    return part.x, part.y

@@ -1,138 +1,30 @@
-"""Train a network with a structured-sparsity regularizer."""
+"""Train a network with a structured-sparsity regularizer: the one training of all commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_structsparse import _keras_compat
-from keras_structsparse._typing import Array
-from keras_structsparse._validation import fraction_below_one, positive_int, positive_number
 from keras_structsparse.regularizers import GroupSparsityRegularizer
+from keras_structsparse.regularizers.alpha import distinct_alphas
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.surgery.kernel_provenance import Ancestry
+from keras_structsparse.training.callbacks.alpha_ramp import AlphaRamp
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
 from keras_structsparse.training.optimizer.proximal import Proximal
+from keras_structsparse.training.recipes import Recipe, Shrinking
 from keras_structsparse.training.shrinking import Shrunk, fit_shrinking
-from keras_structsparse.training.tf_warm_start import build_for_training
-
-Split = tuple[Array, Array]
+from keras_structsparse.training.tf_input import build_for_training
+from keras_structsparse.training.training_data import Arrays, Data, TrainingData
 
 CLASSIFIER: Mapping[str, Any] = {
     "loss": "sparse_categorical_crossentropy",
     "metrics": ["accuracy"],
 }
-
-NOT_DECAYED = ("bias", "gamma", "beta")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How long and how fast to train.
-
-    Attributes:
-        epochs: Number of epochs.
-        batch_size: Examples a step.
-        learning_rate: Rate at the start; it falls to 0 along a half cosine.
-        momentum: Momentum of SGD.
-        ramp: Share of the steps over which alpha rises from 0, in [0, 1).
-        weight_decay: Factor of ``1/2 |w|^2`` over kernels, in [0, 1); biases and normalisations
-            are left out.
-    """
-
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    ramp: float = 0.25
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive_int("epochs", self.epochs)
-        positive_int("batch_size", self.batch_size)
-        positive_number("learning_rate", self.learning_rate)
-        for name in ("momentum", "ramp", "weight_decay"):
-            fraction_below_one(name, getattr(self, name))
-
-    def steps(self, examples: int) -> int:
-        """Number of steps for a training set of so many examples."""
-        return self.epochs * -(-examples // self.batch_size)
-
-    def sgd(self, examples: int) -> keras.optimizers.Optimizer:
-        """SGD with momentum, the schedule and the weight decay.
-
-        Keras takes the decay off the weights themselves, by ``rate * decay`` a step; as a part of
-        the gradient, as in the publications, momentum adds it up to ``1 / (1 - momentum)`` times as
-        much. So that is what Keras is told.
-        """
-        decay = self.weight_decay / (1 - self.momentum)
-        schedule = self.schedule(self.steps(examples))
-        optimizer = keras.optimizers.SGD(schedule, self.momentum, weight_decay=decay or None)
-        if decay:
-            optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
-        return optimizer
-
-    def schedule(self, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-        """The learning rate of every step."""
-        return keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
-
-
-@dataclass(frozen=True)
-class Shrinking:
-    """When a network is cut while it is trained.
-
-    Attributes:
-        every: Epochs from one cut to the next.
-        always: Whether to cut also where that is not expected to save time. What is expected
-            depends on measured times, so only with it two trainings are the same.
-    """
-
-    every: int
-    always: bool = False
-
-    def __post_init__(self) -> None:
-        positive_int("every", self.every)
-
-
-class AlphaRamp(keras.callbacks.Callback):
-    """Raise alpha linearly from 0 to its full value over the first steps of training.
-
-    A penalty at full strength from the start kills kernels before they have learned anything.
-
-    Args:
-        alphas: The variables to set; each ends at the value it has at the start of training.
-        steps: Number of steps of the ramp; 0 for none.
-    """
-
-    def __init__(self, alphas: Sequence[keras.Variable], steps: int) -> None:
-        super().__init__()
-        self._alphas, self._steps, self._step = list(alphas), steps, 0
-        self._full: list[float] = []
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Remember the full values."""
-        self._step = 0
-        self._full = [float(keras.ops.convert_to_numpy(alpha)) for alpha in self._alphas]
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Set alpha for the coming step."""
-        if self._step <= self._steps:
-            _keras_compat.sync_jax_state(self.model)
-            share = self._step / self._steps if self._steps else 1.0
-            for alpha, full in zip(self._alphas, self._full, strict=True):
-                alpha.assign(full * share)
-        self._step += 1
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Leave alpha at its full value, also after very short trainings."""
-        # None is known of a training that failed before it began.
-        for alpha, full in zip(self._alphas, self._full, strict=False):
-            alpha.assign(full)
 
 
 def compile_for(
@@ -145,6 +37,9 @@ def compile_for(
 ) -> None:
     """Attach a regularizer, if any, and compile a classifier.
 
+    A recipe for a data set may leave out weight decay beside a penalty, see
+    :class:`keras_structsparse.training.recipes.DataRecipe`.
+
     Args:
         model: The model; its outputs are class probabilities.
         recipe: The recipe.
@@ -153,6 +48,7 @@ def compile_for(
         weights: As for :func:`attach`.
         coupled: As for :func:`attach`.
     """
+    recipe = recipe.beside(regularizer is not None)
     if regularizer is not None:
         attach(model, regularizer, weights=weights, coupled=coupled)
         compile_regularized(model, recipe, examples)
@@ -161,7 +57,7 @@ def compile_for(
 
 
 def compile_regularized(model: keras.Model, recipe: Recipe, examples: int) -> None:
-    """Compile a classifier that has its regularizers already.
+    """Compile a classifier that already has its regularizers.
 
     Args:
         model: The model; its outputs are class probabilities.
@@ -172,10 +68,10 @@ def compile_regularized(model: keras.Model, recipe: Recipe, examples: int) -> No
 
 
 def restart(optimizer: keras.optimizers.Optimizer) -> None:
-    """Forget the momentum and the step count of an optimizer, as if it were new.
+    """Reset the momentum and the step count of an optimizer, as if it were new.
 
     Args:
-        optimizer: The optimizer of a compiled model; its learning rate and alpha stay.
+        optimizer: The optimizer of a compiled model; its learning rate and alpha are kept.
     """
     for variable in optimizer.variables if optimizer.built else ():
         if variable.name not in ("alpha", "learning_rate"):
@@ -184,59 +80,75 @@ def restart(optimizer: keras.optimizers.Optimizer) -> None:
 
 def fit(
     model: keras.Model,
-    train: Split,
+    train: Data,
     recipe: Recipe,
-    validation: Split | None = None,
+    validation: Data | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    shuffle: bool = True,
 ) -> dict[str, list[float]]:
     """Train a compiled model; alpha of its regularizers rises as the recipe says.
 
-    Where a callback steers alpha towards a budget (:class:`TargetMultiplyAdds`), the recipe's ramp
-    is left out.
+    Where a callback steers alpha towards a target (:class:`TargetMultiplyAdds`), the recipe's ramp
+    is not used.
 
     Args:
         model: A compiled model.
-        train: Inputs and labels.
-        recipe: The recipe it was compiled for.
-        validation: Inputs and labels to report on after every epoch.
+        train: Arrays (inputs, labels); or a ``tf.data.Dataset`` or ``keras.utils.PyDataset`` of
+            batches, with a known number of them per epoch.
+        recipe: The recipe it was compiled for. Its batch size is that of arrays only.
+        validation: Data to evaluate after every epoch, of any of these kinds.
         callbacks: More callbacks.
+        shuffle: Whether arrays, and the batches of a ``PyDataset``, are shuffled in every epoch. A
+            ``tf.data.Dataset`` has an order of its own.
 
     Returns:
         The metrics of every epoch.
+
+    Raises:
+        ValueError: ``train`` is of another kind, or the number of its batches is unknown or
+            infinite.
     """
-    build_for_training(model, *train)
-    with _arguments(model, train, recipe, validation, callbacks) as arguments:
-        history = model.fit(*train, **arguments)
+    data = TrainingData.of(train, recipe.batch_size)
+    build_for_training(model, data.x, data.y)
+    with _arguments(model, data, recipe, validation, callbacks, shuffle) as arguments:
+        history = model.fit(data.x, data.y, **arguments)
     return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 
 def fit_and_shrink(
     model: keras.Model,
-    train: Split,
+    train: Data,
     recipe: Recipe,
     shrinking: Shrinking,
-    validation: Split | None = None,
+    validation: Data | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     ancestry: Ancestry | None = None,
+    shuffle: bool = True,
 ) -> Shrunk:
-    """As :func:`fit`, and cut out what has gone to zero on the way.
+    """As :func:`fit`, and remove the kernels that are exactly zero every few epochs.
 
     Args:
         model: A compiled model with regularizers.
-        train: Inputs and labels.
+        train: As for :func:`fit`.
         recipe: The recipe it was compiled for.
-        shrinking: When to cut.
-        validation: Inputs and labels to report on after every epoch.
+        shrinking: When to prune.
+        validation: As for :func:`fit`.
         callbacks: More callbacks.
-        ancestry: That of the model, if it has been cut before.
+        ancestry: That of the model, if it has been pruned before.
+        shuffle: As for :func:`fit`.
 
     Returns:
-        The network that is left.
+        The smaller network with its history.
+
+    Raises:
+        ValueError: As for :func:`fit` and :func:`keras_structsparse.fit_shrinking`.
     """
-    with _arguments(model, train, recipe, validation, callbacks) as arguments:
+    data = TrainingData.of(train, recipe.batch_size)
+    with _arguments(model, data, recipe, validation, callbacks, shuffle) as arguments:
         return fit_shrinking(
             model,
-            *train,
+            data.x,
+            data.y,
             shrink_every=shrinking.every,
             always=shrinking.always,
             ancestry=ancestry,
@@ -247,29 +159,30 @@ def fit_and_shrink(
 @contextmanager
 def _arguments(
     model: keras.Model,
-    train: Split,
+    data: TrainingData,
     recipe: Recipe,
-    validation: Split | None,
+    validation: Data | None,
     callbacks: Sequence[keras.callbacks.Callback],
+    shuffle: bool,
 ) -> Iterator[dict[str, Any]]:
     """The arguments of ``model.fit``, with the ramp of the recipe unless alpha is steered."""
-    alphas = {id(r.alpha): r.alpha for r in regularizers_of(model).values()}
-    ramp = AlphaRamp(list(alphas.values()), round(recipe.ramp * recipe.steps(len(train[1]))))
+    alphas = distinct_alphas(regularizers_of(model).values())
+    ramp = AlphaRamp(alphas, round(recipe.ramp * recipe.epochs * data.steps))
     steered = any(isinstance(callback, TargetMultiplyAdds) for callback in callbacks)
     try:
         yield {
-            "batch_size": recipe.batch_size,
             "epochs": recipe.epochs,
             "validation_data": validation,
             "callbacks": [*callbacks] if steered else [ramp, *callbacks],
             "verbose": 0,
+            **data.options(recipe.batch_size, shuffle),
         }
     finally:
         if not steered:
             ramp.on_train_end()
 
 
-def accuracy(model: keras.Model, data: Split, batch_size: int = 512) -> float:
+def accuracy(model: keras.Model, data: Arrays, batch_size: int = 512) -> float:
     """Share of examples whose most probable class is the label.
 
     Args:

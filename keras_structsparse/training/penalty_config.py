@@ -1,68 +1,99 @@
-"""The form of a penalty: everything about it but its weight alpha, as plain values."""
+"""Everything about a penalty but its weight alpha, as plain values.
+
+Importing this module does not import Keras: the options of the command line are read off `Form`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from keras_structsparse.regularizers import (
-    GroupSparsityRegularizer,
-    KernelCount,
-    KernelSize,
-    MultiplyAdds,
-)
+from keras_structsparse._validation import NORMS, STEPS, WEIGHTS
+
+if TYPE_CHECKING:
+    from keras_structsparse.regularizers import GroupSparsityRegularizer
+
+
+def _kernel_size(alpha: float, form: Form) -> GroupSparsityRegularizer:
+    from keras_structsparse.regularizers import KernelSize
+
+    return KernelSize(alpha, form.norm, form.groups, reweight=form.reweight)
+
+
+def _kernel_count(alpha: float, form: Form) -> GroupSparsityRegularizer:
+    from keras_structsparse.regularizers import KernelCount
+
+    return KernelCount(alpha, form.norm, reweight=form.reweight)
+
+
+def _multiply_adds(alpha: float, form: Form) -> GroupSparsityRegularizer:
+    from keras_structsparse.regularizers import MultiplyAdds
+
+    return MultiplyAdds(alpha, form.norm, form.groups, reweight=form.reweight)
+
+
+MAKE: Mapping[str, Callable[[float, Form], GroupSparsityRegularizer | None]] = {
+    "kernel-size": _kernel_size,
+    "kernel-count": _kernel_count,
+    "multiply-adds": _multiply_adds,
+    "none": lambda alpha, form: None,
+}
+"""The kinds of penalties."""
+
+ALPHAS: Mapping[str, float] = {"multiply-adds": 1e-9}
+"""Usual weights of kinds whose values are of another size than those of the others."""
+
+ALPHA = 1e-3
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is penalised, and how the weight is spread over a network.
+    """What is penalised, and how the weight alpha is shared among the layers.
 
     Attributes:
-        kind: "kernel-size", "kernel-count", "multiply-adds" or "none".
-        norm: The norm of a group.
-        groups: The groups of kernel-size and multiply-adds: "half_ring" or "ring".
-        reweight: As for :class:`KernelSize`; 0 is the penalty of the draft.
-        weights: The layers' shares of alpha, as for :func:`attach`.
-        coupled: Whether the kernels that write one residual stream are one group.
+        kind: What to penalise: "kernel-size", "kernel-count", "multiply-adds" or "none".
+        norm: Norm of a group.
+        groups: Groups of kernel-size and multiply-adds: half_ring for every kernel size, ring for
+            every second one.
+        reweight: Penalise large kernels less: 0.1 keeps most accuracy, 0 is the convex penalty of
+            the paper.
+        weights: How alpha is shared among the layers: equally, by their multiply-adds or by their
+            parameters.
+        coupled: Whether the kernels that write one channel of a residual stream are one group, so
+            that whole channels can be removed.
 
     Raises:
-        ValueError: ``kind`` is unknown, or ``reweight`` does not go with it.
+        ValueError: ``kind`` is unknown, or ``reweight`` is given without a penalty.
 
     Examples:
         >>> type(Form("kernel-count", reweight=0.1).regularizer(1e-3)).__name__
         'KernelCount'
     """
 
-    kind: str = "kernel-size"
-    norm: str = "l2"
-    groups: str = "half_ring"
+    kind: str = field(
+        default="kernel-size", metadata={"option": "--regularizer", "choices": tuple(MAKE)}
+    )
+    norm: str = field(default="l2", metadata={"choices": NORMS})
+    groups: str = field(default="half_ring", metadata={"choices": STEPS})
     reweight: float = 0.0
-    weights: str = "uniform"
+    weights: str = field(default="uniform", metadata={"choices": WEIGHTS})
     coupled: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in MAKE:
             raise ValueError(f"kind: expected one of {tuple(MAKE)}. Received: {self.kind!r}")
-        if self.reweight and self.kind not in REWEIGHTED:
+        if self.reweight and self.kind == "none":
             raise ValueError(
-                f"reweight: expected one of {REWEIGHTED} to go with. "
-                f"Received: {self.reweight!r} with {self.kind!r}"
+                f"reweight: expected 0 without a penalty to reweight. Received: {self.reweight!r} "
+                f"with {self.kind!r}"
             )
 
-    def regularizer(self, alpha: float) -> GroupSparsityRegularizer | None:
-        """The regularizer with a weight; None for "none"."""
-        return MAKE[self.kind](alpha, self)
+    def regularizer(self, alpha: float | None = None) -> GroupSparsityRegularizer | None:
+        """The regularizer, or None for "none".
 
-
-MAKE: Mapping[str, Callable[[float, Form], GroupSparsityRegularizer | None]] = {
-    "kernel-size": lambda alpha, form: KernelSize(
-        alpha, form.norm, form.groups, reweight=form.reweight
-    ),
-    "kernel-count": lambda alpha, form: KernelCount(alpha, form.norm, reweight=form.reweight),
-    "multiply-adds": lambda alpha, form: MultiplyAdds(
-        alpha, form.norm, form.groups, reweight=form.reweight
-    ),
-    "none": lambda alpha, form: None,
-}
-
-REWEIGHTED = ("kernel-size", "kernel-count", "multiply-adds")
+        Args:
+            alpha: Its weight; None for the usual one of its kind, 1e-9 for "multiply-adds" and 1e-3
+                for the others.
+        """
+        return MAKE[self.kind](ALPHAS.get(self.kind, ALPHA) if alpha is None else alpha, self)

@@ -1,30 +1,120 @@
-"""How to train on a data set, as data: length, schedule, augmentation, weight decay."""
+"""How to train, as plain values: length, learning rates, weight decay, augmentation.
+
+Importing this module does not import Keras: the options of the command line are read off its
+dataclasses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import keras
+from keras_structsparse._validation import fraction_below_one, positive_int, positive_number
+from keras_structsparse.data.augmentation import Augmentation
 
-from keras_structsparse.data.image_streams import Augmentation
-from keras_structsparse.training.fit import Recipe
+if TYPE_CHECKING:
+    import keras
+
+NOT_DECAYED = ("bias", "gamma", "beta")
+"""Parts of the names of variables that weight decay leaves out."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast to train.
+
+    Attributes:
+        epochs: Number of epochs.
+        batch_size: Examples per step.
+        learning_rate: Learning rate at the start; it falls to 0 along a half cosine.
+        momentum: Momentum of SGD, in [0, 1).
+        ramp: Fraction of the steps over which alpha rises from 0, in [0, 1); not used where a
+            target steers alpha.
+        weight_decay: Factor of ``1/2 |w|^2`` over kernels, in [0, 1); biases and normalisations
+            are left out.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    ramp: float = 0.25
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive_int("epochs", self.epochs)
+        positive_int("batch_size", self.batch_size)
+        positive_number("learning_rate", self.learning_rate)
+        for name in ("momentum", "ramp", "weight_decay"):
+            fraction_below_one(name, getattr(self, name))
+
+    def steps(self, examples: int) -> int:
+        """Number of steps for a training set of so many examples."""
+        return self.epochs * -(-examples // self.batch_size)
+
+    def sgd(self, examples: int) -> keras.optimizers.Optimizer:
+        """SGD with momentum, the schedule and the weight decay.
+
+        Keras subtracts the decay from the weights themselves, ``rate * decay`` per step. As a part
+        of the gradient, as in the publications, momentum adds it up to ``1 / (1 - momentum)`` times
+        as much; so Keras is given ``weight_decay / (1 - momentum)``.
+        """
+        import keras
+
+        decay = self.weight_decay / (1 - self.momentum)
+        schedule = self.schedule(self.steps(examples))
+        optimizer = keras.optimizers.SGD(schedule, self.momentum, weight_decay=decay or None)
+        if decay:
+            optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
+        return optimizer
+
+    def schedule(self, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+        """The learning rate of every step."""
+        import keras
+
+        return keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
+
+    def beside(self, penalised: bool) -> Self:
+        """The recipe for a training with or without a structured penalty: the same."""
+        return self
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """When a network is pruned while it is trained.
+
+    Attributes:
+        every: Epochs from one surgery to the next.
+        always: Whether to prune also where that is not expected to save time. What is expected
+            depends on measured times, so only with it two trainings are the same.
+
+    Raises:
+        ValueError: ``every`` is no whole number above 0.
+    """
+
+    every: int
+    always: bool = False
+
+    def __post_init__(self) -> None:
+        positive_int("every", self.every)
 
 
 @dataclass(frozen=True)
 class DataRecipe(Recipe):
-    """A recipe for one data set.
-
-    The attributes of :class:`keras_structsparse.training.fit.Recipe`, and these.
+    """A recipe for one data set: the attributes of :class:`Recipe`, and these.
 
     Attributes:
         dataset: Name of the data set in tensorflow-datasets, or "digits".
-        model: A base that goes with it.
-        drops: Shares of the training after which the rate falls to a tenth; none: a half cosine.
+        model: A base network of the zoo for these images.
+        drops: Fractions of the training after which the learning rate falls to a tenth; none: a
+            half cosine.
         augmentation: Random changes of training images.
         decay_beside_penalty: Whether weight decay stays on where a structured penalty is trained.
-        side: Side that images of different sizes are cut to; None for images of one size.
+        side: Side that images of different sizes are cropped to; None for images of one size.
         source: Where the numbers are from.
 
     Raises:
@@ -57,6 +147,8 @@ class DataRecipe(Recipe):
         """The learning rate of every step: a half cosine, or drops."""
         if not self.drops:
             return super().schedule(steps)
+        import keras
+
         rates = [self.learning_rate / 10**power for power in range(len(self.drops) + 1)]
         ends = [round(drop * steps) for drop in self.drops]
         return keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates)

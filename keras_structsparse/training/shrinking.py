@@ -26,8 +26,7 @@ from keras_structsparse.training.optimizer.distribution import scope_of
 from keras_structsparse.training.optimizer_state import carry_optimizer, forget
 from keras_structsparse.training.reattachment import check_reattachable, reattach
 from keras_structsparse.training.shrinking_schedule import TrainingSection, saving
-from keras_structsparse.training.tf_input import fed
-from keras_structsparse.training.tf_warm_start import build_for_training
+from keras_structsparse.training.tf_input import build_for_training, fed
 
 NO_HELPERS = Costs(move=0.0, start=1e15)
 """One more operation is dearer than anything that it saves. So in training no layer is split, no

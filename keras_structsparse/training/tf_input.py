@@ -1,8 +1,12 @@
-"""Examples for a training that consists of several calls of ``fit``.
+"""A faster start of ``fit`` on TensorFlow.
 
-Each call on arrays makes TensorFlow a pipeline that tunes itself, and often waits at its end until
-the tuning thread wakes up: on two cores up to 20 s after epochs of 20 s. One without tuning, made
-once, has nothing to wait for.
+* :func:`fed`: each call of ``fit`` on arrays makes TensorFlow a pipeline that tunes itself, and
+  often waits at its end until the tuning thread wakes up: on two cores up to 20 s after epochs of
+  20 s. A pipeline without tuning, made once for several calls, has nothing to wait for.
+* :func:`build_for_training`: TensorFlow traces a step that creates variables a second time. A
+  training whose optimizer and metrics are built before starts in about half the time. The other
+  backends create variables without running anything; on JAX, what is run here would be compiled
+  first, operation by operation.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import Any
 import keras
 
 from keras_structsparse._typing import Array
+from keras_structsparse.training.optimizer.distribution import scope_of
 
 LEFT_TO_KERAS = frozenset({"sample_weight", "steps_per_epoch", "validation_split"})
 """Arguments of ``fit`` that need the arrays."""
@@ -46,6 +51,31 @@ def fed(
     size, shuffle = rest.pop("batch_size", None) or 32, rest.pop("shuffle", True)
     # The data set does it; Keras would warn that it cannot.
     return _dataset((x, y), size, shuffle), None, {**rest, "shuffle": False}
+
+
+def build_for_training(model: keras.Model, x: Array, y: Array) -> None:
+    """Build the optimizer and the metrics of a compiled model, as its first step would.
+
+    Nothing else changes: no weight, no state of a metric, no random number is drawn. The first step
+    builds them, as in Keras, where the data are not arrays, where there are several replicas, and
+    on other backends than TensorFlow.
+
+    Args:
+        model: The compiled model.
+        x: Inputs as for ``model.fit``, such as an array (examples, ...).
+        y: Targets likewise.
+    """
+    replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
+    if keras.backend.backend() != "tensorflow" or replicas > 1:
+        return
+    if not (are_arrays(x) and are_arrays(y)):
+        return
+    one_x, one_y = (keras.tree.map_structure(lambda each: each[:1], data) for data in (x, y))
+    with scope_of(model):
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        model.compute_metrics(one_x, one_y, model(one_x, training=False))
+        model.reset_metrics()
 
 
 def are_arrays(data: Any) -> bool:

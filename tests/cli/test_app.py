@@ -20,18 +20,16 @@ import pytest
 from keras import layers as kl
 from typer.testing import CliRunner, Result
 
-from keras_structsparse.cli import app, console, options
+from keras_structsparse.cli import app, errors, progress
 from keras_structsparse.errors import ModelError
-from keras_structsparse.export.formats import EXPORTERS, load_model
-from keras_structsparse.graph import kernel_supports
-from keras_structsparse.graph.channels.costs import REALIZE, Costs
+from keras_structsparse.export.formats import load_model
+from keras_structsparse.graph.channels.costs import Costs
 from keras_structsparse.profiling import calibration
 from keras_structsparse.profiling.calibration import Calibration
-from keras_structsparse.regularizers import KernelCount, MultiplyAdds, nested_groups
-from keras_structsparse.regularizers.attachment import SHARES, attach, regularizers_of
+from keras_structsparse.regularizers import KernelCount, MultiplyAdds
+from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.surgery.plans import Plan, masked
-from keras_structsparse.surgery.pruning import CONSTANTS
-from keras_structsparse.training.fit import Recipe
+from keras_structsparse.training.recipes import Recipe
 
 Run = Callable[..., Result]
 
@@ -226,7 +224,7 @@ def test_multiply_adds_are_a_penalty_with_an_alpha_of_their_own(run: Run) -> Non
 
 def test_no_penalty_cannot_be_reweighted(run: Run) -> None:
     words = (*TRAIN, "--model", "digits-residual", "--out", "out.keras", "--regularizer", "none")
-    assert_refused(run(*words, "--reweight", "0.1"), "--reweight 0.1", "--regularizer none")
+    assert_refused(run(*words, "--reweight", "0.1"), "reweight: expected 0", "0.1 with 'none'")
 
 
 @pytest.mark.slow
@@ -524,8 +522,8 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None
     """Make `profile` run something else."""
 
     def use(action: Callable[[], Any]) -> None:
-        jobs = importlib.import_module("keras_structsparse.cli.models")
-        monkeypatch.setattr(jobs, "costs", lambda *args: action())
+        command = importlib.import_module("keras_structsparse.cli.profile")
+        monkeypatch.setattr(command, "costs", lambda *args: action())
 
     return use
 
@@ -561,12 +559,13 @@ def test_which_errors_are_expected() -> None:
             action()
         return info.value
 
-    assert console.is_expected(caught(lambda: Recipe(epochs=0)))
-    assert console.is_expected(caught(lambda: os.stat("/no/such/file")))
-    assert not console.is_expected(caught(lambda: keras.layers.Dense(-1)))
-    assert not console.is_expected(caught(lambda: Recipe(ramp="1")))  # type: ignore[arg-type]
-    assert not console.is_expected(BrokenPipeError())
-    assert not console.is_expected(caught(lambda: app._version(True)))
+    assert errors.is_expected(caught(lambda: Recipe(epochs=0)))
+    assert errors.is_expected(caught(lambda: os.stat("/no/such/file")))
+    assert not errors.is_expected(caught(lambda: keras.layers.Dense(-1)))
+    assert errors.is_expected(caught(lambda: Recipe(ramp="1")))  # type: ignore[arg-type]
+    assert not errors.is_expected(caught(lambda: Recipe().steps("1")))  # type: ignore[arg-type]
+    assert not errors.is_expected(BrokenPipeError())
+    assert not errors.is_expected(caught(lambda: app._version(True)))
 
 
 # --- what is shown ---
@@ -579,24 +578,10 @@ def test_no_arguments_show_help(run: Run) -> None:
         assert command in said
 
 
-def test_choices_and_defaults_are_those_of_the_library() -> None:
-    assert tuple(options.Norm) == nested_groups.NORMS
-    assert {*options.Groups} == {*kernel_supports.GROUPS} - {"kernel"}
-    assert [*options.Weights] == [*SHARES]
-    assert tuple(options.Constants) == CONSTANTS
-    assert {*options.Realize} == {*REALIZE}
-    assert {*options.Format} == {*EXPORTERS}
-    names = ("epochs", "batch_size", "learning_rate", "momentum", "ramp")
-    defaults = dict(
-        zip(app.train.__code__.co_varnames[3:], app.train.__defaults__ or (), strict=False)
-    )
-    assert {name: defaults[name] for name in names} == {n: getattr(Recipe(), n) for n in names}
-
-
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    with console.epoch_progress(2, 3) as callback:
+    with progress.epoch_progress(2, 3) as callback:
         callback.on_epoch_begin(0)
         callback.on_train_batch_end(0, {})
         callback.on_epoch_end(0, {"loss": 1.0, "accuracy": 0.5, "val_accuracy": 0.25})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from rich.console import Console
 from keras_structsparse.cli import quickstart
 from keras_structsparse.errors import OutputError
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.sweeps import quickstart as small_sweep
+from keras_structsparse.sweeps.run_directory import read_run
 
 FILES = {
     "architecture.png",
@@ -22,6 +24,7 @@ FILES = {
     "plan.json",
     "points.json",
     "pruned.keras",
+    "run",
     "saved_model",
 }
 
@@ -29,11 +32,13 @@ FILES = {
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(quickstart, "ALPHAS", (8e-3,))
-    monkeypatch.setattr(quickstart, "REPEATS", {1: 3, 128: 3})
-    monkeypatch.setattr(quickstart, "DENSE", replace(quickstart.DENSE, epochs=1))
-    monkeypatch.setattr(quickstart, "PATH", replace(quickstart.PATH, epochs=1))
-    monkeypatch.setattr(quickstart, "TUNING", replace(quickstart.TUNING, epochs=1))
+    short = {
+        name: replace(getattr(small_sweep.SETTINGS, name), epochs=1)
+        for name in ("recipe", "path", "tuning")
+    }
+    settings = replace(small_sweep.SETTINGS, alphas=(8e-3,), **short)
+    monkeypatch.setattr(small_sweep, "SETTINGS", settings)
+    monkeypatch.setattr(small_sweep, "REPEATS", {1: 3, 128: 3})
 
 
 def run(out: Path, seed: int = 0) -> tuple[dict[str, Any], str]:
@@ -61,6 +66,24 @@ def test_writes_everything_it_promises(tmp_path: Path) -> None:
     assert "pruned against masked in float64: equal" in text
 
 
+@pytest.mark.usefixtures("small")
+def test_it_is_a_sweep_with_its_run_directory_and_report(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    record, _ = run(out)
+    found = read_run(out / "run")
+    dense, sparse = found.dense_and_sparse()
+    assert [asdict(f.point) for f in sparse] == [
+        {**point, "sizes": {n: list(sizes) for n, sizes in point["sizes"].items()}}
+        for point in record["points"]
+    ]
+    assert dense[0].point.accuracy_finetuned == record["dense"]["accuracy"]
+    assert (out / "run" / "report.html").is_file()
+    (out / "run" / "report.html").write_text("of an earlier call")
+    again, _ = run(out, seed=1)
+    assert again["settings"]["seeds"] == [1], "an earlier run is replaced, whatever its settings"
+    assert (out / "run" / "report.html").read_text() != "of an earlier call"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_same_seed_gives_the_same_points(tmp_path: Path) -> None:
@@ -74,5 +97,5 @@ def test_the_same_seed_gives_the_same_points(tmp_path: Path) -> None:
 def test_refuses_a_directory_that_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputError, match=r"--out: expected .* which holds 'thesis.tex'"):
-        quickstart.run(tmp_path)
+        quickstart.run(tmp_path, 0, Console())
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]

@@ -12,7 +12,7 @@ import typer
 from helpers_sweeps import SETTINGS, build, dataset
 from typer.testing import CliRunner, Result
 
-from keras_structsparse.cli import app, options
+from keras_structsparse.cli import app, parsing
 from keras_structsparse.sweeps import sweep
 
 Run = Callable[..., Result]
@@ -143,7 +143,7 @@ def test_choose_needs_a_run(run: Run) -> None:
     ],
 )
 def test_alphas_are_lists_or_ranges(text: str, values: tuple[float, ...]) -> None:
-    assert options.alphas(text) == pytest.approx(values)
+    assert parsing.alphas(text) == pytest.approx(values)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ def test_alphas_are_lists_or_ranges(text: str, values: tuple[float, ...]) -> Non
 )
 def test_alphas_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="expected"):
-        options.alphas(text)
+        parsing.alphas(text)

@@ -12,9 +12,11 @@ from typer.testing import CliRunner, Result
 
 from keras_structsparse.cli import app, train
 from keras_structsparse.export.formats import load_model
+from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.surgery.plans import Plan
-from keras_structsparse.training.fit import Recipe, Shrinking
+from keras_structsparse.training.fit import compile_for
 from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.recipes import Recipe, Shrinking
 
 TRAIN = ("train", "--model", "base.keras", "--dataset", "digits", "--out", "out.keras")
 SHORT = ("--epochs", "2", "--batch-size", "512")
@@ -62,18 +64,26 @@ def test_a_number_below_one_is_refused() -> None:
     assert "every: expected a whole number >= 1. Received: -1" in " ".join(result.output.split())
 
 
+def trained(
+    model: keras.Model, recipe: Recipe, alpha: float, shrinking: Shrinking | None = None
+) -> tuple[keras.Model, Ancestry]:
+    data, form = dataset(), Form()
+    compile_for(model, recipe, len(data.train), form.regularizer(alpha))
+    return train.fit(model, data.train.arrays, data.validation.arrays, recipe, None, shrinking)
+
+
 def test_it_says_when_it_has_shrunk(capsys: Any) -> None:
     """The control: without shrinking it says nothing, and the network is the same."""
-    recipe, form = Recipe(epochs=5, batch_size=16), Form()
+    recipe = Recipe(epochs=5, batch_size=16)
     base = build()
-    model, ancestry = train.fit(base, dataset(), recipe, form, 0.01, None, Shrinking(1, True))
+    model, ancestry = trained(base, recipe, 0.01, Shrinking(1, True))
     assert "of the multiply-adds after" in capsys.readouterr().out
     assert model.count_params() < base.count_params()
     report = train.report(model, ancestry, dataset(), 1e-3, "half_ring")
     assert len(report.sizes["conv1"]) == 6
     assert min(*report.sizes["conv1"], *report.sizes["conv2"]) == 0
     capsys.readouterr()
-    whole, _ = train.fit(same := build(), dataset(), recipe, form, 0.01)
+    whole, _ = trained(same := build(), recipe, 0.01)
     assert "of the multiply-adds after" not in capsys.readouterr().out
     assert whole is same
     assert isinstance(whole, keras.Model)
@@ -81,7 +91,6 @@ def test_it_says_when_it_has_shrunk(capsys: Any) -> None:
 
 def test_it_says_when_no_cut_was_worth_it(capsys: Any) -> None:
     base = build()
-    arguments = dataset(), Recipe(epochs=2, batch_size=16), Form(), 1e-9, None
-    model, _ = train.fit(base, *arguments, Shrinking(1))
+    model, _ = trained(base, Recipe(epochs=2, batch_size=16), 1e-9, Shrinking(1))
     assert "not shrunk" in capsys.readouterr().out
     assert model.count_params() == base.count_params()

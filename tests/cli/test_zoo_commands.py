@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_structsparse import models as zoo
-from keras_structsparse.cli import app, models
+from keras_structsparse.cli import app
 
 
 def run(*words: str) -> tuple[int, str, str]:
@@ -23,7 +23,7 @@ def row(table: str, name: str) -> list[str]:
 
 def test_the_bases_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     bases = {name: zoo.BASES[name] for name in ("digits-plain", "cifar10-resnet20")}
-    monkeypatch.setattr(models, "BASES", bases)
+    monkeypatch.setattr(zoo, "BASES", bases)
     code, out, _ = run("models")
     assert code == 0
     assert row(out, "digits-plain")[1:6] == ["8", "16", "5", "39,194", "1,254,560"]
@@ -34,7 +34,7 @@ def test_the_bases_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_references_are_listed_with_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "cifar10-resnet20"
-    monkeypatch.setattr(models, "REFERENCES", {name: zoo.REFERENCES[name]})
+    monkeypatch.setattr(zoo, "REFERENCES", {name: zoo.REFERENCES[name]})
     code, out, _ = run("models", "--references")
     assert code == 0
     assert row(out, name)[-1] == "CIFAR-10 8.75 %"

@@ -12,7 +12,8 @@ import tensorflow as tf
 from helpers_records import SYNSETS, cifar10_files, imagenet_archives, jpeg, pixels
 
 from keras_structsparse.data import datasets, image_streams, raw_files
-from keras_structsparse.data.image_streams import Augmentation, Streams, streams
+from keras_structsparse.data.augmentation import Augmentation
+from keras_structsparse.data.image_streams import Streams, streams
 from keras_structsparse.errors import DatasetError
 from keras_structsparse.training.recipes import RECIPES, DataRecipe
 

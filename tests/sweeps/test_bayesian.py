@@ -12,11 +12,10 @@ from helpers_sweeps import SETTINGS, build, dataset, points
 
 from keras_structsparse.sweeps import Settings, Trial, read_run, sweep
 from keras_structsparse.sweeps.bayesian_oracle import BayesianOracle, search_between
-from keras_structsparse.sweeps.points import Point
-from keras_structsparse.sweeps.scoring import score
+from keras_structsparse.sweeps.points import Point, score
 from keras_structsparse.sweeps.settings import Search
-from keras_structsparse.training.fit import Recipe
 from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.recipes import Recipe
 
 SEARCH = Search(trials=11, budget=0.5, reweight=(0.03, 0.3), learning_rate=(0.01, 1.0))
 """The first nine are random."""

@@ -16,8 +16,8 @@ from keras_structsparse.errors import OutputError
 from keras_structsparse.regularizers.attachment import regularizers_of
 from keras_structsparse.sweeps import Run, Trial, read_run, sweep, sweeping
 from keras_structsparse.sweeps.settings import differences
-from keras_structsparse.sweeps.trial import State, cut, train
-from keras_structsparse.training.fit import Recipe
+from keras_structsparse.sweeps.trial import TrainedNetwork, train, without_zeros
+from keras_structsparse.training.recipes import Recipe
 
 PATH = replace(
     SETTINGS,
@@ -102,7 +102,7 @@ def test_it_goes_on_within_a_path(run: Any, tmp_path: Path, monkeypatch: Any) ->
     """A file that was written as the last is the last to be there: nothing else is."""
     done: list[Trial] = []
 
-    def failing(*arguments: Any) -> State:
+    def failing(*arguments: Any) -> TrainedNetwork:
         if len(done) == 3:
             raise RuntimeError("killed")
         done.append(arguments[3])
@@ -147,7 +147,7 @@ def test_settings_of_paths_are_checked_and_compared() -> None:
 
 def test_the_network_to_start_from_is_plain() -> None:
     trained = train(build, dataset(), PATH, PATH.trials[1])
-    left = cut(trained)
+    left = without_zeros(trained)
     assert left is not None
     assert regularizers_of(left.model) == {}
     assert regularizers_of(trained.model)

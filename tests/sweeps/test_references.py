@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keras_structsparse.errors import MarksError
-from keras_structsparse.sweeps.references import Mark, read_marks
+from keras_structsparse.sweeps.references import ReferenceNetwork, read_references
 
 GOOD: dict[str, Any] = {"name": "VGG", "accuracy": 0.935, "source": "its paper, table 3"}
 
@@ -23,10 +23,10 @@ def written(folder: Path, content: Any) -> Path:
 
 def test_marks_are_read_with_costs_of_either_kind(tmp_path: Path) -> None:
     entries = [{**GOOD, "multiply_adds": 50}, {**GOOD, "name": "b", "multiply_adds_fraction": 1.5}]
-    first, second = read_marks(written(tmp_path, entries))
-    assert first == Mark("VGG", 0.935, "its paper, table 3", multiply_adds=50)
+    first, second = read_references(written(tmp_path, entries))
+    assert first == ReferenceNetwork("VGG", 0.935, "its paper, table 3", multiply_adds=50)
     assert (first.fraction(200), second.fraction(200)) == (0.25, 1.5)
-    assert read_marks(written(tmp_path, [])) == ()
+    assert read_references(written(tmp_path, [])) == ()
 
 
 def without(name: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def test_what_is_wrong_is_named_with_its_entry(
 ) -> None:
     path = written(tmp_path, [{**GOOD, "multiply_adds": 5}, entry])
     with pytest.raises(MarksError, match=f"^marks: {re.escape(str(path))}, entry 2, {complaint}"):
-        read_marks(path)
+        read_references(path)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_what_is_wrong_is_named_with_its_entry(
 )
 def test_other_files_are_refused(tmp_path: Path, content: Any, complaint: str) -> None:
     with pytest.raises(MarksError, match=complaint):
-        read_marks(written(tmp_path, content))
+        read_references(written(tmp_path, content))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MarksError, match=r"expected a file of JSON. Received: .*nowhere\.json"):
-        read_marks(tmp_path / "nowhere.json")
+        read_references(tmp_path / "nowhere.json")

@@ -22,7 +22,7 @@ from keras_structsparse import plots
 from keras_structsparse.errors import OutputError
 from keras_structsparse.sweeps import Run, Trial, open_run
 from keras_structsparse.sweeps.points import Point
-from keras_structsparse.sweeps.references import Mark
+from keras_structsparse.sweeps.references import ReferenceNetwork
 from keras_structsparse.sweeps.report.report import write_report
 
 SIZES = {"conv1": (3, 3, 1, 0, 0, 0), "conv2": (3, 2, 0, 0, 0, 0)}
@@ -166,8 +166,8 @@ def test_spoiled_correlations_are_refused(run: Run, spoiled: Any) -> None:
 
 def test_networks_of_others_stand_beside_the_frontier_with_their_sources(run: Run) -> None:
     marks = [
-        Mark("LeNet", 0.7, "a <paper>", multiply_adds=48504),
-        Mark("small", 0.6, "a book", multiply_adds_fraction=0.1),
+        ReferenceNetwork("LeNet", 0.7, "a <paper>", multiply_adds=48504),
+        ReferenceNetwork("small", 0.6, "a book", multiply_adds_fraction=0.1),
     ]
     plain = write_report(run).read_text()
     text = write_report(run, marks).read_text()

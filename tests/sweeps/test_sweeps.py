@@ -23,9 +23,16 @@ from keras_structsparse.sweeps import Settings, Trial, open_run, read_run, sweep
 from keras_structsparse.sweeps.candidates import find_candidates
 from keras_structsparse.sweeps.choosing import Wish, choose_network, hand_over
 from keras_structsparse.sweeps.settings import differences
-from keras_structsparse.sweeps.trial import run_trial
-from keras_structsparse.training.fit import Recipe, accuracy
+from keras_structsparse.sweeps.trial import Outcome, evaluate, train
+from keras_structsparse.training.fit import accuracy
 from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.recipes import Recipe
+
+
+def outcomes_of(data: Dataset, settings: Settings, trial: Trial) -> list[Outcome]:
+    """Train once and evaluate every threshold, as a sweep does."""
+    trained = train(build, data, settings, trial)
+    return evaluate(trained, data, settings, trial)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +77,7 @@ def test_the_test_split_chooses_nothing() -> None:
     other = replace(data, test=Split(data.test.x, np.roll(data.test.y, 1)))
     trial = SETTINGS.trials[-1]
     ours, theirs = (
-        [point for point, _ in run_trial(build, each, SETTINGS, trial)] for each in (data, other)
+        [point for point, _ in outcomes_of(each, SETTINGS, trial)] for each in (data, other)
     )
     assert [(p.tau, p.sizes) for p in ours] == [(p.tau, p.sizes) for p in theirs]
     assert [p.accuracy_finetuned for p in ours] != [p.accuracy_finetuned for p in theirs]
@@ -80,8 +87,7 @@ def test_fine_tuning_changes_the_networks_and_not_their_sizes() -> None:
     tuned = replace(SETTINGS, tuning=Recipe(epochs=1, batch_size=32, ramp=0.0))
     trial = SETTINGS.trials[-1]
     plain, better = (
-        [point for point, _ in run_trial(build, dataset(), each, trial)]
-        for each in (SETTINGS, tuned)
+        [point for point, _ in outcomes_of(dataset(), each, trial)] for each in (SETTINGS, tuned)
     )
     assert [p.sizes for p in plain] == [p.sizes for p in better]
     assert [p.validation_at_surgery for p in plain] == [p.validation_at_surgery for p in better]
@@ -290,7 +296,7 @@ def test_layers_of_several_sizes_are_realised_as_the_settings_say() -> None:
 def test_statistics_are_estimated_anew_before_thresholds_are_judged() -> None:
     anew = replace(SETTINGS, reestimate=50)
     trial, data = SETTINGS.trials[-1], dataset()
-    old, new = (run_trial(build, data, each, trial) for each in (SETTINGS, anew))
+    old, new = (outcomes_of(data, each, trial) for each in (SETTINGS, anew))
     for point, model in new:
         found = model.get_layer("norm1").moving_mean.numpy()
         rows = model.get_layer("conv1")(data.train.x[::12][:50]).numpy()

@@ -13,8 +13,10 @@ from keras import layers as L
 from keras_structsparse.regularizers import KernelCount, KernelSize
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.surgery.plans import plan
-from keras_structsparse.training.fit import AlphaRamp, Recipe, accuracy, compile_for, fit, restart
+from keras_structsparse.training.callbacks.alpha_ramp import AlphaRamp
+from keras_structsparse.training.fit import accuracy, compile_for, fit, restart
 from keras_structsparse.training.optimizer.proximal import Proximal
+from keras_structsparse.training.recipes import Recipe
 
 Array = Any
 

@@ -18,7 +18,7 @@ from keras import ops
 from keras import optimizers as O
 
 import keras_structsparse as kss
-from keras_structsparse.training.fit import AlphaRamp
+from keras_structsparse.training.callbacks.alpha_ramp import AlphaRamp
 
 Array = Any
 

@@ -14,7 +14,7 @@ import keras_structsparse as kss
 from keras_structsparse import models
 from keras_structsparse.cli import app
 from keras_structsparse.data.image_streams import streams
-from keras_structsparse.training.recipe_fit import follow, prepare
+from keras_structsparse.training.fit import compile_for, fit
 from keras_structsparse.training.recipes import RECIPES
 
 
@@ -28,8 +28,8 @@ def test_a_recipe_trains_and_the_penalty_removes_kernels(alpha: float, tmp_path:
     recipe = replace(RECIPES["digits"], epochs=2, ramp=0.5)
     data = streams(recipe, tmp_path)
     model = models.build("(8,3)x3", data.shape, data.classes)
-    prepare(model, recipe, data.examples, kss.KernelSize(alpha))
-    history = follow(model, recipe, data)
+    compile_for(model, recipe, data.examples, kss.KernelSize(alpha))
+    history = fit(model, data.train, recipe, data.validation)
     assert len(history["val_accuracy"]) == 2
     widths = kss.plan(model, tau=0.0).widths
     removed = 3 * 8 + 8 + 10 - sum(widths.values())
@@ -43,9 +43,9 @@ def test_the_real_path_of_imagenet_trains_a_step(tmp_path: Path) -> None:
     recipe = replace(RECIPES["imagenet"], side=32, epochs=1, batch_size=4)
     data = streams(recipe, tmp_path, validation=0.2)
     model = models.build("(4,3)x3", data.shape, data.classes)
-    prepare(model, recipe, data.examples, kss.KernelCount(1e-4))
+    compile_for(model, recipe, data.examples, kss.KernelCount(1e-4))
     before = model.get_layer("conv2").kernel.numpy().copy()
-    history = follow(model, recipe, data)
+    history = fit(model, data.train, recipe, data.validation)
     assert np.isfinite(history["loss"][0])
     assert not np.array_equal(before, model.get_layer("conv2").kernel.numpy())
 
@@ -88,4 +88,5 @@ def test_a_model_for_other_images_is_refused(tmp_path: Path) -> None:
     words = ("digits", "--data-dir", str(tmp_path), "--out", str(tmp_path / "x.keras"))
     code, _, error = run(*words, "--model", str(model))
     assert code == 2
-    assert "expected shapes" in error
+    assert "model: expected an input of shape (8, 8, 1)" in error
+    assert "(9, 9, 1)" in error

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_structsparse import models
-from keras_structsparse.data.image_streams import Augmentation
+from keras_structsparse.data.augmentation import Augmentation
 from keras_structsparse.training.recipes import RECIPES, DataRecipe
 
 DECAYING = DataRecipe(epochs=3, batch_size=4, weight_decay=0.01, drops=(0.5,))

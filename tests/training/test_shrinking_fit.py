@@ -17,8 +17,8 @@ from keras_structsparse.profiling.profile import profile
 from keras_structsparse.regularizers import KernelCount, KernelSize
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.surgery.kernel_provenance import Ancestry
+from keras_structsparse.training.callbacks.alpha_ramp import AlphaRamp
 from keras_structsparse.training.callbacks.sparsity_logger import SparsityLogger
-from keras_structsparse.training.fit import AlphaRamp
 from keras_structsparse.training.optimizer.proximal import Proximal
 from keras_structsparse.training.shrinking import Shrunk, fit_shrinking
 

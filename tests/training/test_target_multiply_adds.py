@@ -14,7 +14,8 @@ import keras_structsparse as kss
 from keras_structsparse import models
 from keras_structsparse.data import datasets
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds, _Steering
-from keras_structsparse.training.fit import Recipe, compile_for, fit
+from keras_structsparse.training.fit import compile_for, fit
+from keras_structsparse.training.recipes import Recipe
 
 Array = Any
 

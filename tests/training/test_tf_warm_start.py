@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_structsparse as kss
-from keras_structsparse.training.tf_warm_start import build_for_training
+from keras_structsparse.training.tf_input import build_for_training
 
 COMPILED: Any = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
 

@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from keras_structsparse.plots import architecture_figure, curves_figure, widths_figure
+from keras_structsparse.plots import (
+    architecture_figure,
+    correlation_figure,
+    curves_figure,
+    widths_figure,
+)
 from keras_structsparse.plots.curves import Curve, envelope, tau_curves
-from keras_structsparse.sweeps.references import Mark
-from keras_structsparse.sweeps.report.correlation_figures import correlation_drawings
-from keras_structsparse.sweeps.report.drawing import Drawing, Row
-from keras_structsparse.sweeps.report.kernel_figures import kernel_drawings
+from keras_structsparse.sweeps.references import ReferenceNetwork
+from keras_structsparse.sweeps.run_directory import Correlations
 from keras_structsparse.sweeps.run_summary import Contents
+from keras_structsparse.sweeps.settings import Trial
+
+Figure = Any
+Row = Mapping[str, Any]
 
 
-def drawings(contents: Contents, marks: Sequence[Mark], title: str) -> Iterator[Drawing]:
+@dataclass(frozen=True)
+class Drawing:
+    """A figure.
+
+    Attributes:
+        name: The name of its files.
+        figure: The matplotlib Figure.
+        caption: What it shows.
+        rows: The numbers behind it; all rows have the same columns.
+    """
+
+    name: str
+    figure: Figure
+    caption: str
+    rows: Sequence[Row]
+
+
+Series = Mapping[str, Mapping[float, float]]
+"""By layer, from an alpha or an epoch to a correlation."""
+
+
+def drawings(
+    contents: Contents, references: Sequence[ReferenceNetwork], title: str
+) -> Iterator[Drawing]:
     """Draw the figures of a run.
 
     Args:
-        contents: What it holds.
-        marks: Other networks to compare with.
-        title: What was trained on what.
+        contents: Its content.
+        references: Other networks to compare with.
+        title: The network and the data set.
 
     Yields:
         The figures.
@@ -30,35 +61,37 @@ def drawings(contents: Contents, marks: Sequence[Mark], title: str) -> Iterator[
     Raises:
         ImportError: matplotlib is not installed.
     """
-    yield _frontier(contents, marks, title)
+    yield _frontier(contents, references, title)
     yield _widths(contents, title)
     yield _sizes(contents, title)
-    yield from kernel_drawings(contents)
     yield from correlation_drawings(contents.correlations)
 
 
 # --- accuracy against multiply-adds ---
 
 
-def _frontier(contents: Contents, marks: Sequence[Mark], title: str) -> Drawing:
+def _frontier(contents: Contents, references: Sequence[ReferenceNetwork], title: str) -> Drawing:
     points = [f.point for f in contents.sparse]
     dense = fmean(f.point.accuracy_finetuned for f in contents.dense)
     whole = contents.dense[0].point.multiply_adds
-    references = [(mark.name, mark.fraction(whole), mark.accuracy) for mark in marks]
+    places = [(each.name, each.fraction(whole), each.accuracy) for each in references]
     caption = (
         "Test accuracy of every network against its multiply-adds: for each threshold tau the "
         "medians over seeds, one place for each alpha; the envelope goes through the networks that "
         "no other beats on the validation split, at their test accuracy, so it can go down."
     )
-    if marks:
-        sources = "; ".join(f"{mark.name}: {mark.source}" for mark in marks)
+    if references:
+        sources = "; ".join(f"{each.name}: {each.source}" for each in references)
         caption += f" Stars are networks of others ({sources})."
-    figure = curves_figure(points, dense, references, title)
+    figure = curves_figure(points, dense, places, title)
     rows = [
         *(row for curve in tau_curves(points) for row in _rows("tau", curve)),
         *_rows("envelope", envelope(points)),
         _row("dense", "", 0.0, 1.0, dense),
-        *(_row("reference", m.name, "", m.fraction(whole), m.accuracy, m.source) for m in marks),
+        *(
+            _row("reference", m.name, "", m.fraction(whole), m.accuracy, m.source)
+            for m in references
+        ),
     ]
     return Drawing("frontier", figure, caption, rows)
 
@@ -138,3 +171,66 @@ def _sizes(contents: Contents, title: str) -> Drawing:
     ]
     figure = architecture_figure(base, shown.sizes, f"Kernels of every size,\n{title}")
     return Drawing("sizes", figure, caption, rows)
+
+
+# --- correlation of kernels ---
+
+WHAT = "Mean absolute correlation of the kernels of each layer, in pairs"
+
+
+def correlation_drawings(correlations: Mapping[Trial, Correlations]) -> Iterator[Drawing]:
+    """Draw the correlation of kernels at the end of every training, and during two.
+
+    Args:
+        correlations: Those of every trial, after every epoch.
+
+    Yields:
+        A figure over alpha; and over the epochs of the dense network and of the largest alpha with
+        kernels, for the first seed. None without any records.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    known = {trial: found for trial, found in correlations.items() if _has_values(found)}
+    if not known:
+        return
+    caption = f"{WHAT}, at the end of training, against alpha; the mean over seeds."
+    yield _correlation_drawing("correlation", _over_alpha(known), "alpha", caption, "over alpha")
+    first = [trial for trial in known if trial.seed == min(trial.seed for trial in known)]
+    for trial in dict.fromkeys((first[0], first[-1])):
+        network = f"alpha {trial.alpha:g}" if trial.alpha else "the dense network"
+        name = "correlation_sparse" if trial.alpha else "correlation_dense"
+        caption = f"{WHAT}, over the training of {network} (seed {trial.seed})."
+        over = {
+            layer: {float(epoch): value for epoch, value in enumerate(values, 1)}
+            for layer, values in known[trial].items()
+        }
+        yield _correlation_drawing(name, over, "epoch", caption, network)
+
+
+def _has_values(found: Correlations) -> bool:
+    """Whether a layer has two kernels at the end."""
+    return any(value == value for values in found.values() for value in values[-1:])
+
+
+def _over_alpha(known: Mapping[Trial, Correlations]) -> Series:
+    """The last values, the mean over seeds where they are numbers."""
+    last: dict[str, dict[float, list[float]]] = {}
+    for trial, found in known.items():
+        for name, values in found.items():
+            own = last.setdefault(name, {}).setdefault(trial.alpha, [])
+            own += [value for value in values[-1:] if value == value]
+    return {
+        name: {alpha: fmean(values) for alpha, values in own.items() if values}
+        for name, own in last.items()
+    }
+
+
+def _correlation_drawing(name: str, series: Series, over: str, caption: str, what: str) -> Drawing:
+    rows = [
+        {"layer": layer, over: place, "correlation": value}
+        for layer, own in series.items()
+        for place, value in own.items()
+    ]
+    figure = correlation_figure(series, over, f"Correlation of kernels, {what}")
+    return Drawing(name, figure, caption, rows)

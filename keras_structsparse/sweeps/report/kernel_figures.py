@@ -11,7 +11,7 @@ from keras_structsparse._typing import Array
 from keras_structsparse.export.formats import load_model
 from keras_structsparse.plots import strips_figure
 from keras_structsparse.surgery import provenance
-from keras_structsparse.sweeps.report.drawing import Drawing
+from keras_structsparse.sweeps.report.figures import Drawing
 from keras_structsparse.sweeps.run_summary import Contents
 
 
@@ -19,7 +19,7 @@ def kernel_drawings(contents: Contents) -> Iterator[Drawing]:
     """Draw the kernels of the dense network and of one in the middle of the frontier.
 
     Args:
-        contents: What a run holds.
+        contents: The content of a run.
 
     Yields:
         One figure; none where no layer of the base has kernels of two or more spatial axes.

@@ -10,10 +10,10 @@ from typing import Any
 
 from keras_structsparse._files import write_text
 from keras_structsparse.plots import architecture_figure, save, svg
-from keras_structsparse.sweeps import Found, Run
-from keras_structsparse.sweeps.references import Mark
-from keras_structsparse.sweeps.report.drawing import Drawing
-from keras_structsparse.sweeps.report.figures import drawings
+from keras_structsparse.sweeps.references import ReferenceNetwork
+from keras_structsparse.sweeps.report.figures import Drawing, drawings
+from keras_structsparse.sweeps.report.kernel_figures import kernel_drawings
+from keras_structsparse.sweeps.run_directory import Found, Run
 from keras_structsparse.sweeps.run_summary import Contents, Shape, read_contents
 
 TEMPLATES = Path(__file__).parent
@@ -33,7 +33,7 @@ COLUMNS = {
 """Of the table of points: attributes, their headings, and how they are shown."""
 
 
-def write_report(run: Run, marks: Sequence[Mark] = ()) -> Path:
+def write_report(run: Run, references: Sequence[ReferenceNetwork] = ()) -> Path:
     """Draw the figures of a run and write its page.
 
     Writes the figures, such as ``frontier`` and ``widths``, as PNG and SVG with the numbers that
@@ -41,7 +41,7 @@ def write_report(run: Run, marks: Sequence[Mark] = ()) -> Path:
 
     Args:
         run: A run; trials that are missing are left out.
-        marks: Other networks, such as published ones, to show beside the frontier.
+        references: Other networks, such as published ones, to show beside the frontier.
 
     Returns:
         The page.
@@ -56,7 +56,7 @@ def write_report(run: Run, marks: Sequence[Mark] = ()) -> Path:
         run.folder / "points.csv", _csv([*map(_values, (*contents.dense, *contents.sparse))])
     )
     title = f"{run.settings['model']} on {run.settings['dataset']}"
-    found = list(drawings(contents, marks, title))
+    found = [*drawings(contents, references, title), *kernel_drawings(contents)]
     for each in found:
         save(each.figure, run.folder / f"{each.name}.png")
         save(each.figure, run.folder / f"{each.name}.svg")

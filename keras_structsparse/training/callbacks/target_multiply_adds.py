@@ -13,6 +13,7 @@ from keras_structsparse import _keras_compat
 from keras_structsparse._validation import fraction, nonnegative
 from keras_structsparse.graph.channels.costs import check_realize
 from keras_structsparse.profiling.kernel_reader import KernelState
+from keras_structsparse.regularizers.alpha import distinct_alphas
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.plans import plan as read_plan
@@ -213,8 +214,7 @@ def _initial_alphas(
     regularizers: Iterable[GroupSparsityRegularizer],
 ) -> list[tuple[keras.Variable, float]]:
     """The distinct alphas of some regularizers, with their values."""
-    variables = {id(r.alpha): r.alpha for r in regularizers}
-    found = [(v, float(keras.ops.convert_to_numpy(v))) for v in variables.values()]
+    found = [(v, float(keras.ops.convert_to_numpy(v))) for v in distinct_alphas(regularizers)]
     if not found or min(start for _, start in found) <= 0:
         raise ValueError(
             "TargetMultiplyAdds: expected a model with regularizers of keras_structsparse (see "

@@ -1,0 +1,79 @@
+"""Expected errors: one line on the error stream and exit status 2, with no traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from keras_structsparse.errors import StructSparseError
+
+PACKAGE = "keras_structsparse"
+BAD_INPUT = 2
+
+# typer brings its own click or imports that of the system; this is UsageError in both.
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+class Commands(TyperGroup):
+    """A group of commands whose expected errors are one line on stderr and exit status 2."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the options before the command."""
+        with one_line_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the rest and run the command."""
+        with one_line_errors(bool(ctx.params.get("traceback"))):
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def one_line_errors(with_traceback: bool = False) -> Iterator[None]:
+    """Turn expected errors into one line on stderr and exit status 2; let others pass.
+
+    Args:
+        with_traceback: Whether to show the traceback too.
+
+    Raises:
+        typer.Exit: After an expected error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        if with_traceback:
+            typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        typer.echo(f"error: {_one_line(error)}", err=True)
+        raise typer.Exit(BAD_INPUT) from error
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether an error tells of bad input: a usage error, a file's, or a check of this package.
+
+    A ValueError or RuntimeError counts as a check of this package if it was raised in it. One from
+    Keras or another library keeps its traceback, and so does every TypeError.
+    """
+    if isinstance(error, BrokenPipeError | typer.Exit | typer.Abort):
+        return False
+    if isinstance(error, USAGE_ERROR | StructSparseError | OSError):
+        return True
+    return isinstance(error, ValueError | RuntimeError) and _origin(error) == PACKAGE
+
+
+def _origin(error: Exception) -> str:
+    """The package that an error was raised in."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+    return module.partition(".")[0]
+
+
+def _one_line(error: Exception) -> str:
+    message = getattr(error, "format_message", error.__str__)()
+    return " ".join(message.split()) or type(error).__name__

@@ -1,0 +1,64 @@
+"""Checks of paths to write to, before a command starts its work."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from keras_structsparse._files import unlisted
+from keras_structsparse.errors import OutputError
+
+
+def check_new_file(path: Path, option: str, suffix: str, force: bool) -> None:
+    """Raise unless a file can be written; nothing is written.
+
+    Args:
+        path: The file.
+        option: The option that gave it.
+        suffix: How its name must end.
+        force: Whether an existing file may be replaced.
+
+    Raises:
+        OutputError: The name ends otherwise, the file exists, or its folder cannot be written.
+    """
+    expected = f"{option}: expected a new file whose name ends in {suffix}"
+    if path.suffix != suffix:
+        raise OutputError(f"{expected}. Received: {path}")
+    if path.is_dir():
+        raise OutputError(f"{expected}. Received a directory: {path}")
+    if path.exists() and not force:
+        raise OutputError(f"{expected}. Received: {path}, which exists; --force replaces it")
+    _check_writable(path, option)
+
+
+def check_new_directory(path: Path, option: str, force: bool) -> None:
+    """Raise unless a directory can be written; nothing is written.
+
+    Args:
+        path: The directory: it must not exist, or be empty.
+        option: The option that gave it.
+        force: Whether a directory that holds nothing but an earlier export may be replaced.
+
+    Raises:
+        OutputError: The directory holds something else, or cannot be written.
+    """
+    expected = f"{option}: expected a new or empty directory"
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{expected}. Received a file: {path}")
+    if held := unlisted(path):
+        raise OutputError(f"{expected}. Received: {path}, which holds '{held[0]}'")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise OutputError(f"{expected}. Received: {path}, an export; --force replaces it")
+    _check_writable(path, option)
+
+
+def _check_writable(path: Path, option: str) -> None:
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{option}: expected a path that can be written. Received: {path} "
+            f"({parent}: {error.strerror})"
+        ) from error

@@ -1,0 +1,56 @@
+"""The command ``report``: the figures, tables and page of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keras_structsparse.cli.options import JSON
+from keras_structsparse.cli.tables import console, sweep_table
+
+if TYPE_CHECKING:
+    from keras_structsparse.sweeps.references import ReferenceNetwork
+    from keras_structsparse.sweeps.run_directory import Run
+
+EXAMPLE = (
+    "Example, after that of sweep:\n\nstructsparse report run\n\n"
+    "structsparse report run --marks published.json"
+)
+
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A directory that sweep wrote.")]
+
+
+def report(
+    run: RunDirectory,
+    marks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar=f"FILE{JSON}",
+            help="Other networks to show beside the frontier: a list of objects with name, "
+            "multiply_adds or multiply_adds_fraction, accuracy and source.",
+        ),
+    ] = None,
+) -> None:
+    """Draw the figures of a sweep, also of an unfinished one, and write its page report.html."""
+    from keras_structsparse.sweeps.references import read_references
+    from keras_structsparse.sweeps.run_directory import read_run
+
+    others = () if marks is None else read_references(marks)
+    write_and_print(read_run(run), others)
+
+
+def write_and_print(run: Run, references: Sequence[ReferenceNetwork] = ()) -> None:
+    """Write the report of a run and print its points.
+
+    Args:
+        run: The run.
+        references: Networks of others to show beside the frontier.
+    """
+    from keras_structsparse.sweeps.report.report import write_report
+
+    page = write_report(run, references)
+    console().print(sweep_table(run.found()))
+    typer.echo(f"wrote {page}")

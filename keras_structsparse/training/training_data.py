@@ -1,0 +1,86 @@
+"""What a training can be given: arrays, a ``tf.data.Dataset`` or a ``keras.utils.PyDataset``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import keras
+
+from keras_structsparse._typing import Array
+
+Arrays = tuple[Array, Array]
+"""Inputs (examples, ...) and labels (examples,), or nested structures of such arrays."""
+
+Data = Any
+"""`Arrays`; or a ``tf.data.Dataset`` or ``keras.utils.PyDataset`` of batches of both."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Training data with the number of steps of an epoch.
+
+    Attributes:
+        x: Inputs, or a data set that gives batches of inputs and labels.
+        y: Labels; None where ``x`` gives them.
+        steps: Steps per epoch.
+
+    Examples:
+        >>> import numpy as np
+        >>> TrainingData.of((np.zeros((20, 3)), np.zeros(20)), batch_size=8).steps
+        3
+    """
+
+    x: Any
+    y: Any
+    steps: int
+
+    @classmethod
+    def of(cls, data: Data, batch_size: int) -> Self:
+        """Read how many steps an epoch has.
+
+        Args:
+            data: Arrays (inputs, labels), a ``tf.data.Dataset`` or a ``keras.utils.PyDataset``.
+            batch_size: Examples per step, for arrays; data sets have batches of their own.
+
+        Raises:
+            ValueError: The data are of another kind, or an epoch has no known number of steps.
+        """
+        if isinstance(data, keras.utils.PyDataset):
+            return cls(data, None, _known(data.num_batches))
+        if hasattr(data, "cardinality"):  # a tf.data.Dataset; TensorFlow need not be there
+            return cls(data, None, _known(int(data.cardinality())))
+        if isinstance(data, tuple | list) and len(data) == 2:
+            x, y = data
+            return cls(x, y, -(-len(keras.tree.flatten(y)[0]) // batch_size))
+        raise ValueError(
+            "train: expected arrays (inputs, labels), a tf.data.Dataset or a "
+            f"keras.utils.PyDataset. Received: {type(data).__name__}"
+        )
+
+    def options(self, batch_size: int, shuffle: bool) -> dict[str, Any]:
+        """The arguments of ``model.fit`` that depend on the kind of data.
+
+        Args:
+            batch_size: Examples per step, for arrays.
+            shuffle: Whether arrays, and the batches of a ``PyDataset``, are shuffled.
+        """
+        if self.y is not None:
+            return {"batch_size": batch_size, "shuffle": shuffle}
+        return {"shuffle": shuffle and isinstance(self.x, keras.utils.PyDataset)}
+
+
+def _known(steps: int | None) -> int:
+    """The number of batches, if it is one.
+
+    Keras says None for a PyDataset without end; TensorFlow -1 for a data set without end, -2 where
+    it does not know the number.
+    """
+    if steps is None or steps < 1:
+        received = {0: "no", -2: "an unknown number of"}.get(-1 if steps is None else steps)
+        raise ValueError(
+            "train: expected a data set with a known number of batches per epoch, at least one; "
+            "data.take(n) and tf.data.experimental.assert_cardinality(n) set it. "
+            f"Received: {received or 'infinitely many'} batches"
+        )
+    return steps
