@@ -8,23 +8,16 @@ from typing import Annotated
 import typer
 
 from keras_structsparse._files import write_text
-from keras_structsparse.cli import outputs, parsing
-from keras_structsparse.cli.options import JSON, Force
+from keras_structsparse.cli import outputs
+from keras_structsparse.cli.options import JSON, Force, integer
 
 EXAMPLE = "Example:\n\nstructsparse calibrate --batch-size 1 --out costs.json"
 
 
 def calibrate(
     out: Annotated[Path, typer.Option(metavar=f"FILE{JSON}", help="Where to save the costs.")],
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            parser=parsing.whole, metavar="INT", help="Examples per run: that of the later use."
-        ),
-    ] = 1,
-    repeats: Annotated[
-        int, typer.Option(parser=parsing.whole, metavar="INT", help="Runs of each network.")
-    ] = 20,
+    batch_size: Annotated[int, integer("Examples per run, as in the later use.")] = 1,
+    repeats: Annotated[int, integer("Runs of each network.")] = 20,
     force: Force = False,
 ) -> None:
     """Measure what operations cost on this machine, for the choices of surgery."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_structsparse.cli import parsing
+from keras_structsparse.cli.options import floating
 from keras_structsparse.cli.report import RunDirectory
 
 EXAMPLE = "Example, after that of sweep:\n\nstructsparse choose run --max-drop 1.0 --out chosen"
@@ -18,18 +19,12 @@ def choose(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the network.")],
     max_drop: Annotated[
         float | None,
-        typer.Option(
-            parser=parsing.number,
-            metavar="FLOAT",
-            help="The cheapest that loses at most so many per cent of accuracy.",
-        ),
+        floating("Choose the cheapest network that loses at most this accuracy, in per cent."),
     ] = None,
     max_multiply_adds: Annotated[
         float | None,
-        typer.Option(
-            parser=parsing.positive,
-            metavar="FLOAT",
-            help="The best with at most so many multiply-adds.",
+        floating(
+            "Choose the best network with at most this number of multiply-adds.", parsing.positive
         ),
     ] = None,
     max_latency: Annotated[
@@ -37,7 +32,7 @@ def choose(
         typer.Option(
             parser=parsing.milliseconds,
             metavar="FLOAT[ms]",
-            help="The best that takes at most so many milliseconds for one image.",
+            help="Choose the best network that takes at most this time for one image.",
         ),
     ] = None,
 ) -> None:

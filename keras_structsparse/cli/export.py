@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from keras_structsparse.cli import outputs, parsing
-from keras_structsparse.cli.options import Force, ModelFile
+from keras_structsparse.cli import outputs
+from keras_structsparse.cli.options import Force, ModelFile, one_of
 
 EXAMPLE = "Example, after that of prune:\n\nstructsparse export pruned.keras --out saved_model"
 
@@ -23,11 +23,7 @@ def export(
     ],
     format: Annotated[
         str,
-        typer.Option(
-            parser=parsing.one_of(tuple(ENDINGS)),
-            metavar="|".join(ENDINGS),
-            help="What to export to.",
-        ),
+        one_of(tuple(ENDINGS), "What to export to."),
     ] = "saved_model",
     fold: Annotated[
         bool,

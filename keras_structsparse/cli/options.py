@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +12,23 @@ from keras_structsparse.cli import parsing
 
 KERAS, JSON = ".keras", ".json"
 
-Seed = Annotated[
-    int, typer.Option(parser=parsing.seed, metavar="INT", help="Seed of all random numbers.")
-]
+
+def floating(help: str, parser: Callable[[str | float], float] = parsing.number) -> Any:
+    """An option that takes a number."""
+    return typer.Option(parser=parser, metavar="FLOAT", help=help)
+
+
+def integer(help: str, parser: Callable[[str | int], int] = parsing.whole) -> Any:
+    """An option that takes a whole number."""
+    return typer.Option(parser=parser, metavar="INT", help=help)
+
+
+def one_of(choices: Sequence[str], help: str) -> Any:
+    """An option that takes one of some words."""
+    return typer.Option(parser=parsing.one_of(choices), metavar="|".join(choices), help=help)
+
+
+Seed = Annotated[int, integer("Seed of all random numbers.", parsing.seed)]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier call wrote.")]
 NewModel = Annotated[Path, typer.Option(metavar=f"FILE{KERAS}", help="Where to save the model.")]
 ModelFile = Annotated[Path, typer.Argument(metavar=f"MODEL{KERAS}", help="The model.")]
@@ -29,12 +44,10 @@ DataName = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of prepared or raw TFDS data.")
 ]
-PlanFile = typer.Option(metavar=f"FILE{JSON}", help="Where to save the plan.")
 Alpha = Annotated[
     float | None,
-    typer.Option(
-        parser=parsing.nonnegative,
-        metavar="FLOAT",
-        help="Weight of the penalty; unless given 1e-9 for multiply-adds, 1e-3 for the others.",
+    floating(
+        "Weight of the penalty; unless given 1e-9 for multiply-adds, 1e-3 for the others.",
+        parsing.nonnegative,
     ),
 ]

@@ -1,6 +1,6 @@
-"""From the text of an option to its value, or one line that says what was expected.
+"""Parsers of option values. Their errors say what was expected and what was received.
 
-typer's own messages leave out what was received.
+The messages of typer itself leave out what was received.
 """
 
 from __future__ import annotations

@@ -10,7 +10,16 @@ import typer
 from keras_structsparse._validation import CONSTANTS
 from keras_structsparse.cli import outputs, parsing
 from keras_structsparse.cli.generated_options import Fields, Values, with_generated_options
-from keras_structsparse.cli.options import JSON, KERAS, Force, ModelFile, NewModel
+from keras_structsparse.cli.options import (
+    JSON,
+    KERAS,
+    Force,
+    ModelFile,
+    NewModel,
+    floating,
+    integer,
+    one_of,
+)
 from keras_structsparse.cli.train import TAU
 from keras_structsparse.errors import ModelError
 from keras_structsparse.sweeps.settings import Settings
@@ -21,53 +30,51 @@ EXAMPLE = (
 )
 
 
+Tau = Annotated[
+    float | None,
+    floating(f"Norms up to this count as 0; {TAU:g} without --plan.", parsing.nonnegative),
+]
+PlanFile = Annotated[
+    Path | None, typer.Option(metavar=f"FILE{JSON}", help="A plan, instead of --tau.")
+]
+NewPlan = Annotated[
+    Path | None, typer.Option(metavar=f"FILE{JSON}", help="Where to save the plan.")
+]
+Constants = Annotated[
+    str, one_of(CONSTANTS, "Constants of removed channels; all but exact change the outputs.")
+]
+CostsFile = Annotated[
+    Path | None,
+    typer.Option(metavar=f"FILE{JSON}", help="What `structsparse calibrate` measured."),
+]
+RoundTo = Annotated[
+    int,
+    integer(
+        "Round the widths of layers up to multiples of it, as runtimes compute channels in "
+        "blocks: 8 suits most."
+    ),
+]
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Refuse a result whose outputs differ, in float64; on for --constants exact.",
+    ),
+]
+
+
 @with_generated_options
 def prune(
     model: ModelFile,
     out: NewModel,
     settings: Annotated[Values, Fields(Settings, only=("realize",))],
-    tau: Annotated[
-        float | None,
-        typer.Option(
-            parser=parsing.nonnegative,
-            metavar="FLOAT",
-            help=f"Norms up to this count as 0; {TAU:g} without --plan.",
-        ),
-    ] = None,
-    plan: Annotated[
-        Path | None, typer.Option(metavar=f"FILE{JSON}", help="A plan, instead of --tau.")
-    ] = None,
-    save_plan: Annotated[
-        Path | None, typer.Option(metavar=f"FILE{JSON}", help="Where to save the plan.")
-    ] = None,
-    constants: Annotated[
-        str,
-        typer.Option(
-            parser=parsing.one_of(CONSTANTS),
-            metavar="|".join(CONSTANTS),
-            help="Constants of removed channels; all but exact change the outputs.",
-        ),
-    ] = "exact",
-    costs: Annotated[
-        Path | None,
-        typer.Option(metavar=f"FILE{JSON}", help="What `structsparse calibrate` measured."),
-    ] = None,
-    round_to: Annotated[
-        int,
-        typer.Option(
-            parser=parsing.whole,
-            metavar="INT",
-            help="Round the widths of layers up to multiples of it, as runtimes compute channels "
-            "in blocks: 8 suits most.",
-        ),
-    ] = 1,
-    verify: Annotated[
-        bool | None,
-        typer.Option(
-            "--verify/--no-verify",
-            help="Refuse a result whose outputs differ, in float64; on for --constants exact.",
-        ),
-    ] = None,
+    tau: Tau = None,
+    plan: PlanFile = None,
+    save_plan: NewPlan = None,
+    constants: Constants = "exact",
+    costs: CostsFile = None,
+    round_to: RoundTo = 1,
+    verify: Verify = None,
     force: Force = False,
 ) -> None:
     """Rebuild a model without the kernels, rings and layers that are zero."""

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from keras_structsparse.cli import outputs, parsing
+from keras_structsparse.cli import outputs
 from keras_structsparse.cli.generated_options import Fields, with_generated_options
-from keras_structsparse.cli.options import KERAS, Alpha, DataDir, Force, Seed
+from keras_structsparse.cli.options import KERAS, Alpha, DataDir, Force, Seed, integer
 from keras_structsparse.cli.tables import console, recipe_table
 from keras_structsparse.training.penalty_config import Form
 from keras_structsparse.training.recipes import RECIPES
@@ -33,12 +33,7 @@ def recipe(
         typer.Option(metavar=f"NAME|FILE{KERAS}", help="Another network than the recipe's."),
     ] = None,
     alpha: Alpha = None,
-    epochs: Annotated[
-        int,
-        typer.Option(
-            parser=parsing.whole, metavar="INT", help="Number of epochs; 0 for the recipe's."
-        ),
-    ] = 0,
+    epochs: Annotated[int, integer("Number of epochs; 0 for the recipe's.")] = 0,
     data_dir: DataDir = None,
     seed: Seed = 0,
     force: Force = False,

@@ -11,7 +11,7 @@ import typer
 
 from keras_structsparse.cli import parsing
 from keras_structsparse.cli.generated_options import Fields, Values, with_generated_options
-from keras_structsparse.cli.options import AnyNetwork, DataDir, DataName
+from keras_structsparse.cli.options import AnyNetwork, DataDir, DataName, floating, integer, one_of
 from keras_structsparse.cli.report import write_and_print
 from keras_structsparse.cli.tables import console
 from keras_structsparse.sweeps.settings import STRATEGIES, Search, Settings
@@ -35,6 +35,27 @@ TEXTS = {
 }
 
 
+TuningEpochs = Annotated[int, integer("Epochs of fine-tuning after surgery; 0 for none.")]
+TuningRate = Annotated[float, floating("Learning rate at the start of fine-tuning.")]
+PathEpochs = Annotated[
+    int,
+    integer(
+        "Epochs of every alpha but the first, each starting from the network before; 0: every "
+        "alpha starts anew."
+    ),
+]
+ValidationShare = Annotated[float, floating("Share of images to choose on.", parsing.share)]
+SearchKind = Annotated[
+    str,
+    one_of(
+        SEARCHES,
+        "grid tries all alphas; bayesian as many between the least and the largest, for the best "
+        "network within --budget.",
+    ),
+]
+Strategy = Annotated[str, one_of(STRATEGIES, "How to train on several devices, by tf.distribute.")]
+
+
 @with_generated_options
 def sweep(
     model: AnyNetwork,
@@ -47,52 +68,12 @@ def sweep(
     form: Annotated[Form, Fields(Form, panel="Penalty")],
     recipe: Annotated[Recipe, Fields(Recipe, panel="Training")],
     ranges: Annotated[Values, Fields(Search, panel="Bayesian search")],
-    tuning_epochs: Annotated[
-        int,
-        typer.Option(
-            parser=parsing.whole,
-            metavar="INT",
-            help="Epochs of fine-tuning after surgery; 0 for none.",
-        ),
-    ] = 0,
-    tuning_rate: Annotated[
-        float,
-        typer.Option(
-            parser=parsing.number,
-            metavar="FLOAT",
-            help="Learning rate at the start of fine-tuning.",
-        ),
-    ] = 0.02,
-    path_epochs: Annotated[
-        int,
-        typer.Option(
-            parser=parsing.whole,
-            metavar="INT",
-            help="Epochs of every alpha but the first, each starting from the network before; 0: "
-            "every alpha starts anew.",
-        ),
-    ] = 0,
-    validation: Annotated[
-        float,
-        typer.Option(parser=parsing.share, metavar="FLOAT", help="Share of images to choose on."),
-    ] = 0.1,
-    search: Annotated[
-        str,
-        typer.Option(
-            parser=parsing.one_of(SEARCHES),
-            metavar="|".join(SEARCHES),
-            help="grid tries all alphas; bayesian as many between the least and the largest, for "
-            "the best network within --budget.",
-        ),
-    ] = "grid",
-    strategy: Annotated[
-        str,
-        typer.Option(
-            parser=parsing.one_of(STRATEGIES),
-            metavar="|".join(STRATEGIES),
-            help="How to train on several devices, by tf.distribute.",
-        ),
-    ] = "none",
+    tuning_epochs: TuningEpochs = 0,
+    tuning_rate: TuningRate = 0.02,
+    path_epochs: PathEpochs = 0,
+    validation: ValidationShare = 0.1,
+    search: SearchKind = "grid",
+    strategy: Strategy = "none",
     data_dir: DataDir = None,
 ) -> None:
     """Train a family of networks, one per alpha and seed; continue a sweep that was killed."""

@@ -37,9 +37,9 @@ def zoo_table(
     """Networks of the zoo.
 
     Args:
-        architectures: What each is and costs.
-        heading: Of the last column.
-        notes: What stands there.
+        architectures: The depth, widths, sizes and costs of each.
+        heading: Heading of the last column.
+        notes: Content of the last column, by name.
     """
     table = Table("name")
     table.add_column("depth", justify="right")

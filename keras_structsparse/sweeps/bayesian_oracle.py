@@ -53,7 +53,7 @@ class BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         super().__init__(
             objective=keras_tuner.Objective(OBJECTIVE, "max"),
             max_trials=settings.search.trials + 1,
-            # As keras-tuner has it for so many dimensions, and the dense network's.
+            # keras-tuner's default for this number of dimensions, and one for the dense network.
             num_initial_points=3 * len(space.space) + 1,
             # The oracle takes a seed of 0 for none.
             seed=settings.seeds[0] + 1,

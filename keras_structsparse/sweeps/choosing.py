@@ -31,8 +31,8 @@ class Wish:
     Attributes:
         max_drop: The cheapest network that loses at most this share of validation accuracy
             against the mean of the dense networks.
-        max_multiply_adds: The best network with at most so many multiply-adds.
-        max_latency: The best network that takes at most so many milliseconds for one example.
+        max_multiply_adds: The best network with at most this number of multiply-adds.
+        max_latency: The best network that takes at most this time for one example, in ms.
     """
 
     max_drop: float | None = None

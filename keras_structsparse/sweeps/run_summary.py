@@ -35,7 +35,7 @@ class Contents:
 
     @property
     def middle(self) -> Found:
-        """The network in the middle of the frontier, to show where one stands for all."""
+        """The network in the middle of the frontier, as an example."""
         return self.front[len(self.front) // 2]
 
 

@@ -145,8 +145,8 @@ class Settings:
     shrink_every: int | None = field(
         default=None,
         metadata={
-            "help": "Remove zero kernels in training, where that saves time, every so many epochs; "
-            "0: never."
+            "help": "Epochs from one removal of zero kernels to the next in training; train "
+            "removes them only where that saves time. 0: never."
         },
     )
     reestimate: int | None = field(

@@ -138,7 +138,7 @@ def _run(
 
 
 def _line(trial: Trial, points: Sequence[Point], seconds: float) -> str:
-    """What a trial came to."""
+    """The result of a trial, for the progress."""
     found = ", ".join(
         f"{point.validation_finetuned:.1%} at {point.multiply_adds_fraction:.1%}"
         for point in points

@@ -1,7 +1,7 @@
 """keras-tuner hands out trials, in one process or from a chief to workers on several machines.
 
-Its own files are not relied on, for it cannot go on from half-written ones: what is finished is
-known by the run directory, and every search is begun anew with the trials that are missing.
+keras-tuner cannot resume from half-written files of its own, so they are not used. The run
+directory says which trials are finished, and every search starts with the missing ones.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TrialOracle(keras_tuner.Oracle):
 
 
 class TrialTuner(keras_tuner.engine.base_tuner.BaseTuner):
-    """Runs what an oracle hands out.
+    """Runs the trials of an oracle.
 
     Args:
         oracle: The oracle.
@@ -63,7 +63,7 @@ class TrialTuner(keras_tuner.engine.base_tuner.BaseTuner):
         super().__init__(oracle, directory=folder, project_name="search")
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Do the work; what goes wrong in it ends the search."""
+        """Do the work; an error in it ends the search."""
         try:
             return {OBJECTIVE: self._work(trial.hyperparameters.values)}
         except Exception as error:
@@ -71,7 +71,7 @@ class TrialTuner(keras_tuner.engine.base_tuner.BaseTuner):
 
 
 def consult(oracle: Any, work: Callable[[Mapping[str, Any]], float]) -> None:
-    """Do what an oracle hands out, here or as the chief or a worker: see :func:`search`.
+    """Run the trials of an oracle, here or as the chief or a worker: see :func:`search`.
 
     Args:
         oracle: The oracle.

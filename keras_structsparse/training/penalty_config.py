@@ -49,7 +49,7 @@ ALPHA = 1e-3
 
 @dataclass(frozen=True)
 class Form:
-    """What is penalised, and how the weight alpha is shared among the layers.
+    """The kind of a penalty, and how its weight alpha is shared among the layers.
 
     Attributes:
         kind: What to penalise: "kernel-size", "kernel-count", "multiply-adds" or "none".
@@ -60,7 +60,7 @@ class Form:
             the paper.
         weights: How alpha is shared among the layers: equally, by their multiply-adds or by their
             parameters.
-        coupled: Whether the kernels that write one channel of a residual stream are one group, so
+        coupled: Penalise the kernels that write one channel of a residual stream as one group, so
             that whole channels can be removed.
 
     Raises:

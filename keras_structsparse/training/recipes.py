@@ -53,7 +53,7 @@ class Recipe:
             fraction_below_one(name, getattr(self, name))
 
     def steps(self, examples: int) -> int:
-        """Number of steps for a training set of so many examples."""
+        """Number of steps for a training set with this number of examples."""
         return self.epochs * -(-examples // self.batch_size)
 
     def sgd(self, examples: int) -> keras.optimizers.Optimizer:
@@ -89,8 +89,8 @@ class Shrinking:
 
     Attributes:
         every: Epochs from one surgery to the next.
-        always: Whether to prune also where that is not expected to save time. What is expected
-            depends on measured times, so only with it two trainings are the same.
+        always: Whether to prune also where that is not expected to save time. The expectation
+            depends on measured times, so without it two trainings may differ.
 
     Raises:
         ValueError: ``every`` is no whole number above 0.

@@ -29,7 +29,7 @@ PARALLEL = 2
 def fed(
     model: keras.Model, x: Array, y: Array, options: Mapping[str, Any]
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """What to call ``model.fit`` with, several times, in place of arrays.
+    """The arguments for several calls of ``model.fit``, with a data set in place of arrays.
 
     Args:
         model: The compiled model.
@@ -38,8 +38,8 @@ def fed(
         options: Other arguments of ``model.fit``.
 
     Returns:
-        A ``tf.data.Dataset``, None and the options without those that it stands for, if the backend
-        is TensorFlow, the data are arrays and there is one replica; else what was received.
+        A ``tf.data.Dataset``, None and the options without those that the data set includes, if the
+        backend is TensorFlow, the data are arrays and there is one replica; else the arguments.
     """
     replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
     given = {name for name, value in options.items() if value is not None}

@@ -17,6 +17,7 @@ from keras_structsparse._typing import Tensor
 from keras_structsparse.graph import kernel_supports
 from keras_structsparse.regularizers import nested_groups, penalties
 from keras_structsparse.regularizers._ops import constant, safe_sqrt, zeros_to_ones
+from keras_structsparse.regularizers.alpha import distinct_alphas
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.group_norms import nested_norms, ring_squares, to_blocks
 
@@ -62,10 +63,10 @@ class KernelStack:
     @property
     def strengths(self) -> Tensor:
         """Penalty per unit of l2 norm (rings, kernels): alpha * the layer's share * norm factor."""
-        alphas = {id(m.regularizer.alpha): m.regularizer.alpha for m in self.members}
+        alphas = distinct_alphas(m.regularizer for m in self.members)
         shares = [_shares(member) for member in self.members]
         if len(alphas) == 1:
-            (alpha,) = alphas.values()
+            (alpha,) = alphas
             fixed = constant(np.concatenate(shares, axis=1), like=self.squares)
             return fixed * constant(ops.convert_to_tensor(alpha), like=self.squares)
         parts = [
