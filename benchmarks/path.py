@@ -38,7 +38,7 @@ from keras_structsparse import models
 from keras_structsparse.plots.style import BLACK, BLUE, GREY, ORANGE, STYLE, new_figure, save
 from keras_structsparse.sweeps import Settings, Trial
 from keras_structsparse.sweeps.points import Point
-from keras_structsparse.sweeps.trial import State, cut, evaluate, train
+from keras_structsparse.sweeps.trial import TrainedNetwork, evaluate, train, without_zeros
 from keras_structsparse.training.penalty_config import Form
 
 ALPHAS = [float(alpha) for alpha in np.geomspace(3e-3, 2e-2, 8).round(5)]
@@ -93,14 +93,14 @@ def run(job: tuple[Row, argparse.Namespace], clock: Clock) -> Row:
     warm_up(data)
     how, wanted = setting["how"], settings(setting)
     work, points = Work(len(data.train)), []
-    start: State | None = None
+    start: TrainedNetwork | None = None
     for alpha in (0.0,) if how == DENSE else wanted.alphas:
         trial, build = Trial(alpha, setting["seed"]), partial(models.build, MODEL)
         with clock.running():
             trained = train(
                 build, data, wanted, trial, lambda name, epochs: [work, clock], start=start
             )
-            start = cut(trained) if how == PATH else None
+            start = without_zeros(trained) if how == PATH else None
         evaluated = evaluate(
             trained, data, wanted, trial, lambda name, epochs: [work, Counted(clock), clock]
         )

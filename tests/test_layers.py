@@ -197,7 +197,7 @@ def test_a_broken_rule_is_caught(module: str, source: str, complaint: str) -> No
     ("module", "source"),
     [
         ("surgery.plans", "import keras"),
-        ("cli.console", "from rich.console import Console"),
+        ("cli.tables", "from rich.console import Console"),
         ("export.formats", "def save():\n    import tensorflow as tf"),
         ("data.datasets", "if TYPE_CHECKING:\n    import tensorflow_datasets as tfds"),
         ("_typing", "Array = Any"),
