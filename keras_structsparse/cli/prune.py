@@ -86,7 +86,6 @@ def prune(
     from keras_structsparse import surgery
     from keras_structsparse.cli import files
     from keras_structsparse.cli.files import load_model
-    from keras_structsparse.graph import functional_graph
     from keras_structsparse.profiling.profile import compare
     from keras_structsparse.surgery import plans, verification
 
@@ -108,7 +107,7 @@ def prune(
             raise ModelError(f"{result}. Nothing is written; --no-verify writes it all the same")
         typer.echo(str(result))
     pruned = surgery.prune(network, chosen, **how)
-    typer.echo(str(compare(network, pruned, notes=functional_graph.notes(pruned))))
+    typer.echo(str(compare(network, pruned)))
     if save_plan is not None:
         files.save_plan(chosen, save_plan)
     files.save(pruned, out)

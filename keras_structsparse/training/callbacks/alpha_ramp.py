@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_structsparse.regularizers.alpha import sync_jax_state
+from keras_structsparse import _keras_compat
 
 
 class AlphaRamp(keras.callbacks.Callback):
@@ -33,7 +33,7 @@ class AlphaRamp(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Set alpha for the coming step."""
         if self._step <= self._steps:
-            sync_jax_state(self.model)
+            _keras_compat.sync_jax_state(self.model)
             share = self._step / self._steps if self._steps else 1.0
             for alpha, full in zip(self._alphas, self._full, strict=True):
                 alpha.assign(full * share)
