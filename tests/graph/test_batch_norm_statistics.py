@@ -144,7 +144,7 @@ def test_after_an_error_all_is_as_before() -> None:
     model = network()
     kernel = model.get_layer("conv2").kernel
     kernel.assign(np.full(kernel.shape, np.inf))
-    with pytest.raises(ModelError, match="layer 'norm2': expected finite numbers"):
+    with pytest.raises(ModelError, match="layer 'norm2': expected finite inputs"):
         kss.reestimate_batch_norm(model, X)
     np.testing.assert_array_equal(statistics(model)["norm1"], ([0.0] * 3, [1.0] * 3))
     with pytest.raises(ValueError, match="batch_size: expected a whole number >= 1"):
