@@ -39,7 +39,7 @@ from keras_structsparse.plots.style import BLACK, BLUE, GREY, ORANGE, STYLE, new
 from keras_structsparse.sweeps import Settings, Trial
 from keras_structsparse.sweeps.points import Point
 from keras_structsparse.sweeps.trial import TrainedNetwork, evaluate, train, without_zeros
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 
 ALPHAS = [float(alpha) for alpha in np.geomspace(3e-3, 2e-2, 8).round(5)]
 TAUS = [1e-3]
@@ -135,7 +135,9 @@ def settings(setting: Row) -> Settings:
         dataset="fashion_mnist",
         alphas=tuple(setting["alphas"]),
         taus=tuple(setting["taus"]),
-        form=Form(setting["regularizer"], weights="multiply_adds", reweight=setting["reweight"]),
+        form=PenaltyConfig(
+            setting["regularizer"], weights="multiply_adds", reweight=setting["reweight"]
+        ),
         recipe=recipe,
         path=later if setting["how"] == PATH else None,
         tuning=tuning,

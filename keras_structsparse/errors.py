@@ -1,4 +1,4 @@
-"""The exceptions of this package; each is also the built-in error a user would expect."""
+"""The exceptions of this package; each is also a built-in exception that users would expect."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ class StructSparseError(Exception):
 
 
 class ModelError(StructSparseError, ValueError):
-    """A model that cannot be worked on: no graph, no convolutions, a file that is no model."""
+    """A model that cannot be used: it has no graph or no convolutions, or a file holds no model."""
 
 
 class PlanError(StructSparseError, ValueError):
-    """A plan that does not fit the model it is used with, or is no plan at all."""
+    """A plan that does not fit the model, or a file that holds no plan."""
 
 
 class CostsError(StructSparseError, ValueError):
-    """Costs of operations that are no prices, or a file that holds none."""
+    """Costs of operations that are negative or not finite, or a file that holds no costs."""
 
 
 class MarksError(StructSparseError, ValueError):
-    """Networks to compare with that lack a number, or a file that holds none."""
+    """Reference networks that lack a number, or a file that holds no reference networks."""
 
 
 class DeadNetworkError(StructSparseError, ValueError):
-    """A network whose output does not depend on its input any more."""
+    """A network whose output no longer depends on its input."""
 
 
 class DatasetError(StructSparseError, ValueError):

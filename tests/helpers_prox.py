@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from hypothesis import settings
 
-from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph import nested_groups
 
 Array = np.ndarray[Any, Any]
 
@@ -41,7 +41,7 @@ def random_kernel(
     """A float64 kernel; a share `dead` of its rings and kernels is 0, `ties` makes it integer."""
     rng = np.random.default_rng(seed)
     kernel = rng.integers(-2, 3, shape).astype("float64") if ties else rng.normal(size=shape)
-    ring = kernel_supports.ring_index(shape[:-2]).reshape(shape[:-2])
+    ring = nested_groups.ring_index(shape[:-2]).reshape(shape[:-2])
     for j in range(shape[-1]):
         for n in range(ring.max() + 1):
             kernel[ring == n, :, j] *= rng.random() >= dead
@@ -51,9 +51,7 @@ def random_kernel(
 
 def naive_norms(kernel: Array, how: str, norm: str) -> Array:
     """Group norms (groups, kernels), one masked copy of the kernel at a time."""
-    masks = (
-        kernel_supports.masks(kernel.shape[:-2], how).reshape(-1, *kernel.shape[:-2]).astype(bool)
-    )
+    masks = nested_groups.masks(kernel.shape[:-2], how).reshape(-1, *kernel.shape[:-2]).astype(bool)
     kernels = range(kernel.shape[-1])
     return np.array([[NORM[norm](kernel[mask][..., j]) for j in kernels] for mask in masks])
 

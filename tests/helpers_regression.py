@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers as L
 
 import keras_structsparse as kss
-from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph import nested_groups
 
 Array = Any
 
@@ -68,7 +68,7 @@ def nested_rings() -> Problem:
     rng = np.random.default_rng(1)
     inputs = rng.normal(size=(SAMPLES, 3, 3, 1))
     truth = 2 * rng.normal(size=(3, 3, 1, OUTPUTS))
-    ring = kernel_supports.ring_index((3, 3)).reshape(3, 3)
+    ring = nested_groups.ring_index((3, 3)).reshape(3, 3)
     for j, first in enumerate((0, 0, 1, 1, 2, 2, 2, 3)):
         truth[ring < first, :, j] *= 0.02
     return Problem(inputs, _targets(rng, inputs, truth), "half_ring")
@@ -82,9 +82,7 @@ def _targets(rng: np.random.Generator, inputs: Array, truth: Array) -> Array:
 def shrunk(kernel: Array, step: float, how: str) -> Array:
     """The proximal step of l2 norms, written out kernel by kernel and group by group."""
     result = kernel.copy()
-    masks = (
-        kernel_supports.masks(kernel.shape[:-2], how).reshape(-1, *kernel.shape[:-2]).astype(bool)
-    )
+    masks = nested_groups.masks(kernel.shape[:-2], how).reshape(-1, *kernel.shape[:-2]).astype(bool)
     for mask in masks:
         for j in range(kernel.shape[-1]):
             length = np.linalg.norm(result[mask][..., j])

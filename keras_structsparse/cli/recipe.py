@@ -12,7 +12,7 @@ from keras_structsparse.cli import outputs
 from keras_structsparse.cli.generated_options import Fields, with_generated_options
 from keras_structsparse.cli.options import KERAS, Alpha, DataDir, Force, Seed, integer
 from keras_structsparse.cli.tables import console, recipe_table
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import RECIPES
 
 EXAMPLE = (
@@ -23,7 +23,7 @@ EXAMPLE = (
 
 @with_generated_options
 def recipe(
-    form: Annotated[Form, Fields(Form, panel="Penalty")],
+    form: Annotated[PenaltyConfig, Fields(PenaltyConfig, panel="Penalty")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe; none lists them.")] = "",
     out: Annotated[
         Path | None, typer.Option(metavar=f"FILE{KERAS}", help="Where to save the model.")

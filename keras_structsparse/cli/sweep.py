@@ -15,7 +15,7 @@ from keras_structsparse.cli.options import AnyNetwork, DataDir, DataName, floati
 from keras_structsparse.cli.report import write_and_print
 from keras_structsparse.cli.tables import console
 from keras_structsparse.sweeps.settings import STRATEGIES, Search, Settings
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def sweep(
         typer.Option(metavar="DIR", help="The run directory; an unfinished one is continued."),
     ],
     settings: Annotated[Values, Fields(Settings, texts=TEXTS, panel="Sweep")],
-    form: Annotated[Form, Fields(Form, panel="Penalty")],
+    form: Annotated[PenaltyConfig, Fields(PenaltyConfig, panel="Penalty")],
     recipe: Annotated[Recipe, Fields(Recipe, panel="Training")],
     ranges: Annotated[Values, Fields(Search, panel="Bayesian search")],
     tuning_epochs: TuningEpochs = 0,

@@ -22,7 +22,7 @@ from keras_structsparse.cli.options import (
 )
 from keras_structsparse.cli.tables import console, plan_table
 from keras_structsparse.sweeps.settings import Settings
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe, Shrinking
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def train(
     model: AnyNetwork,
     dataset: DataName,
     out: NewModel,
-    form: Annotated[Form, Fields(Form, panel="Penalty")],
+    form: Annotated[PenaltyConfig, Fields(PenaltyConfig, panel="Penalty")],
     recipe: Annotated[Recipe, Fields(Recipe, panel="Training")],
     shrinking: Annotated[Values, Fields(Settings, only=("shrink_every",), panel="Training")],
     alpha: Alpha = None,
@@ -106,7 +106,9 @@ def train(
     files.save(network, out)
 
 
-def _check(form: Form, alpha: float | None, target: float | None, every: int | None) -> None:
+def _check(
+    form: PenaltyConfig, alpha: float | None, target: float | None, every: int | None
+) -> None:
     """Raise a usage error if two options exclude each other."""
     if target is not None and alpha is not None:
         raise typer.BadParameter("expected --alpha or --target-multiply-adds. Received both")

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.kernel_supports import GROUPS, ring_index, sizes
+from keras_structsparse.graph.nested_groups import GROUPS, ring_index, sizes
 from keras_structsparse.plots.style import (
     BLACK,
     STYLE,

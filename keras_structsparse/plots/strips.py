@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.kernel_supports import support
+from keras_structsparse.graph.nested_groups import support
 from keras_structsparse.plots.style import (
     GREY,
     STYLE,

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.channel_groups import ChannelStep
-from keras_structsparse.graph.channels.costs import REALIZE
+from keras_structsparse.graph.channels.splitting import REALIZE
 from keras_structsparse.graph.functional_graph import Call
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.profiling.multiply_adds import multiply_adds

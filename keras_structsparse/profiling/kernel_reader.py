@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph import nested_groups
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.kernel_correlation import mean_correlation
 from keras_structsparse.surgery.thresholds import threshold_norms
@@ -68,7 +68,7 @@ class KernelReader:
 
     def reached(self, name: str, groups: str) -> Array:
         """The sizes (groups + 1,) of kernels of a layer with 0, 1, ... nonzero groups."""
-        return np.array([0, *kernel_supports.sizes(self.layers[name].kernel.shape[:-2], groups)])
+        return np.array([0, *nested_groups.sizes(self.layers[name].kernel.shape[:-2], groups)])
 
     def sizes(self, state: KernelState, tau: float, groups: str = "half_ring") -> dict[str, Array]:
         """The sizes of all kernels at a threshold, as in :func:`keras_structsparse.plan`.

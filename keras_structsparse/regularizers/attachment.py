@@ -1,4 +1,4 @@
-"""Put regularizers onto the layers of a model that exists already."""
+"""`attach`: give the layers of a built model their regularizers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.coupled_groups import (
     PenalizedLayers,
-    complexity_links,
-    joint_links,
-    no_links,
+    joint_specs,
+    multiply_adds_specs,
+    no_specs,
     positions,
 )
 from keras_structsparse.regularizers.coupling import CouplingSpec
@@ -33,34 +33,34 @@ def attach(
     weights: str = "uniform",
     coupled: bool = False,
 ) -> keras.Model:
-    """Regularize the kernels of a model; its loss contains the penalty from now on.
+    """Add the penalty of a regularizer to a model, layer by layer.
 
     Every layer gets a copy of the regularizer; all copies share the variable ``regularizer.alpha``.
-    Where a batch normalisation follows a convolution and nothing else does, the penalty is that of
-    the effective kernels ``gamma_j k_j / |k_j|``: normalisation hides the kernel's own scale.
+    Where a batch normalisation alone reads a convolution, the penalty is that of the effective
+    kernels ``gamma_j k_j / |k_j|``, since the normalisation hides the scale of a kernel.
 
     Args:
         model: A functional or built Sequential model; compile it afterwards.
         regularizer: A regularizer of this package.
-        layers: Names of the layers, nested ones as "model/layer"; all ungrouped convolutions
-            unless given. Dense layers only on request.
-        weights: The layer's share of alpha, mean 1 over the layers: "uniform", or in proportion to
-            the "multiply_adds" or "params" of one of its kernels. :class:`MultiplyAdds` weighs
-            its terms itself.
-        coupled: Join the whole kernels that write the same channel of a residual stream into one
-            group, so that they vanish together and the stream gets narrower; the inner groups of
-            a kernel stay its own. Channels that something else writes as well, such as the input
-            of the model or a layer that is left out, join nothing.
+        layers: Names of the layers, "model/layer" for layers of nested models. By default, all
+            ungrouped convolutions; dense layers are regularized only if they are named.
+        weights: Share of alpha of each layer, with mean 1 over the layers: "uniform", or in
+            proportion to the "multiply_adds" or "params" of one of its kernels.
+            :class:`MultiplyAdds` weighs its terms itself.
+        coupled: Whether the kernels that write the same channel of a residual stream are one
+            group, so that they vanish together and the stream gets narrower. The inner groups of
+            a kernel are not joined. Channels that something else writes too, such as the input of
+            the model or a layer without a regularizer, join nothing.
 
     Returns:
         The same model.
 
     Raises:
-        ModelError: The model has no graph or no convolutions, a batch normalisation that follows
-            a convolution has no scale, or multiply-adds are asked for and a size is open.
-        TypeError: ``regularizer`` is none of this package.
+        ModelError: The model has no graph or no convolutions, a batch normalisation after a
+            convolution has no scale, or multiply-adds are needed and the size of a map is open.
+        TypeError: ``regularizer`` is not a regularizer of this package.
         ValueError: ``layers`` names a layer that cannot be regularized, ``weights`` is unknown,
-            or ``weights`` or ``coupled`` does not go with the regularizer.
+            or the regularizer does not allow the given ``weights`` or ``coupled``.
 
     Examples:
         >>> from keras_structsparse.regularizers import KernelCount
@@ -83,7 +83,9 @@ def attach(
     shares = SHARES[weights](found.graph, chosen)
     mean = math.fsum(shares.values()) / len(shares)
     shares = {name: share / mean for name, share in shares.items()}
-    _set(PenalizedLayers(found, chosen, norms, shares, regularizer.norm), regularizer, coupled)
+    _install_copies(
+        PenalizedLayers(found, chosen, norms, shares, regularizer.norm), regularizer, coupled
+    )
     _keras_compat.forget_compiled_functions(model)
     return model
 
@@ -92,10 +94,10 @@ def regularizers_of(model: ModelLike) -> dict[str, GroupSparsityRegularizer]:
     """The regularizers of this package on a model, by name of the layer.
 
     Args:
-        model: A functional or built Sequential model.
+        model: A functional or built Sequential model, or its prunable layers.
 
     Returns:
-        In topological order.
+        The regularizers, in topological order of the layers.
     """
     found = {}
     for call in graph_of(model).layers():
@@ -137,8 +139,8 @@ def _scaled_norm(name: str, norm: keras.Layer) -> keras.Layer:
     if not norm.scale:
         raise ModelError(
             f"Layer '{name}' is followed by the batch normalisation '{norm.name}' with "
-            "scale=False: the norm of its kernels has no effect, so it cannot be penalised. "
-            "Take kss.with_scales(model), the same network with a scale of 1 there, build it with "
+            "scale=False, so the norm of its kernels has no effect and cannot be penalised. "
+            "Use kss.with_scales(model), which adds scales of 1, build the model with "
             "scale=True, or leave the layer out with `layers`."
         )
     return norm
@@ -160,33 +162,35 @@ def _check_choice(regularizer: GroupSparsityRegularizer, weights: str, coupled: 
         )
 
 
-def _set(site: PenalizedLayers, regularizer: GroupSparsityRegularizer, coupled: bool) -> None:
+def _install_copies(
+    penalized: PenalizedLayers, regularizer: GroupSparsityRegularizer, coupled: bool
+) -> None:
     if isinstance(regularizer, MultiplyAdds):
-        links = complexity_links(site)
+        specs = multiply_adds_specs(penalized)
     else:
-        links = joint_links(site) if coupled else no_links(site)
-    install(site, links, dict.fromkeys(site.layers, regularizer))
+        specs = joint_specs(penalized) if coupled else no_specs(penalized)
+    install(penalized, specs, dict.fromkeys(penalized.layers, regularizer))
 
 
 def install(
-    site: PenalizedLayers,
-    links: Mapping[str, CouplingSpec],
+    penalized: PenalizedLayers,
+    specs: Mapping[str, CouplingSpec],
     regularizers: Mapping[str, GroupSparsityRegularizer],
 ) -> None:
-    """Give every layer of a site a copy of a regularizer, with the layer's share of alpha.
+    """Give every layer a copy of a regularizer, with the layer's share of alpha.
 
     Args:
-        site: The layers.
-        links: What the penalties must know of each other, by name of the layer.
-        regularizers: What to copy, by name of the layer.
+        penalized: The layers.
+        specs: How the penalties of layers depend on each other, by name of the layer.
+        regularizers: The regularizers to copy, by name of the layer.
     """
-    variables = site.variables() if links else {}
-    for name, layer in site.layers.items():
-        norm = site.norms.get(name)
+    variables = penalized.variables() if specs else {}
+    for name, layer in penalized.layers.items():
+        norm = penalized.norms.get(name)
         scale = None if norm is None else norm.gamma.path
-        own = regularizers[name].bound(site.shares[name], scale, links.get(name))
+        own = regularizers[name].bound(penalized.shares[name], scale, specs.get(name))
         own.bind(variables if norm is None else {**variables, norm.gamma.path: norm.gamma})
-        # The loss reads the variable's regularizer, the configuration that of the layer.
+        # Keras computes the loss from the variable's regularizer, and saves that of the layer.
         layer.kernel_regularizer = own
         layer.kernel.regularizer = own
 

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_structsparse._typing import Tensor
 from keras_structsparse._validation import nonnegative, one_of
-from keras_structsparse.graph.kernel_supports import GROUPS
+from keras_structsparse.graph.nested_groups import GROUPS
 from keras_structsparse.regularizers import effective_kernels, penalties
 from keras_structsparse.regularizers._ops import constant
 from keras_structsparse.regularizers.alpha import Alpha
@@ -20,7 +20,7 @@ from keras_structsparse.regularizers.coupling import CouplingSpec, NormOf
 from keras_structsparse.regularizers.cross_layer import CrossLayerRegularizer
 from keras_structsparse.regularizers.group_norms import group_norms
 from keras_structsparse.regularizers.kernel_layouts import LAYOUTS
-from keras_structsparse.regularizers.nested_groups import NORMS
+from keras_structsparse.regularizers.norm_factors import NORMS
 from keras_structsparse.regularizers.prox import proximal_operator
 
 

@@ -1,4 +1,4 @@
-"""Find in a graph what the penalties of its layers must know of each other."""
+"""How the penalties of the layers of a network depend on each other, read from its graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_structsparse.graph.channels.channel_groups import KernelRun, runs
 from keras_structsparse.graph.data_format import spatial_shape
 from keras_structsparse.graph.functional_graph import Call, Graph
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.regularizers import nested_groups
+from keras_structsparse.regularizers import norm_factors
 from keras_structsparse.regularizers.coupling import (
     ChannelGroup,
     CouplingSpec,
@@ -26,13 +26,13 @@ from keras_structsparse.regularizers.coupling import (
 
 @dataclass(frozen=True)
 class PenalizedLayers:
-    """A network and what of it is regularized.
+    """The layers of a network that get a regularizer.
 
     Attributes:
         found: The prunable layers of the network.
-        layers: The layers, by name.
-        norms: The batch normalisation paired with each layer that has one.
-        shares: Each layer's share of alpha.
+        layers: The layers with a regularizer, by name.
+        norms: The batch normalisation paired with each layer that has one, by name of the layer.
+        shares: The share of alpha of each layer.
         norm: The norm of the regularizer.
     """
 
@@ -43,13 +43,13 @@ class PenalizedLayers:
     norm: str
 
     def writer(self, name: str, first: int) -> Writer:
-        """The kernels of a layer from some number on."""
+        """The kernels of a layer from number ``first`` on."""
         norm = self.norms.get(name)
         scale = None if norm is None else norm.gamma.path
         return Writer(self.layers[name].kernel.path, scale, first)
 
     def variables(self) -> dict[str, Any]:
-        """The kernels and scales that penalties may name, by path.
+        """The kernels and batch-norm scales of the layers, by path of the variable.
 
         Raises:
             ModelError: Two of them have the same path.
@@ -66,21 +66,23 @@ class PenalizedLayers:
         return found
 
 
-def no_links(site: PenalizedLayers) -> dict[str, CouplingSpec]:
-    """Every layer is penalised by itself."""
+def no_specs(penalized: PenalizedLayers) -> dict[str, CouplingSpec]:
+    """The penalty of every layer depends on that layer alone."""
     return {}
 
 
-def joint_links(site: PenalizedLayers) -> dict[str, CouplingSpec]:
-    """Join the kernels that write the same channels, as the last groups of their layers.
+def joint_specs(penalized: PenalizedLayers) -> dict[str, CouplingSpec]:
+    """Join the kernels that write the same channel into one group.
 
-    A joint norm weighs what makes it equal the weighted norms of its kernels where these are all
-    of the same length; the first of its layers pays for it.
+    The weight of a joint norm is such that it equals the sum of the weighted norms of its kernels
+    if these all have the same length. The penalty of the joint group is part of its first layer's.
     """
     joint, joined = collections.defaultdict(list), collections.defaultdict(list)
-    for run in site.found.channels.joined(list(site.layers)):
-        writers = tuple(site.writer(name, first) for name, first in run.first)
-        weight = joint_weight([site.shares[name] * _factor(site, name) for name, _ in run.first])
+    for run in penalized.found.channels.joined(list(penalized.layers)):
+        writers = tuple(penalized.writer(name, first) for name, first in run.first)
+        weight = joint_weight(
+            [penalized.shares[name] * _factor(penalized, name) for name, _ in run.first]
+        )
         joint[run.first[0][0]].append(ChannelGroup(writers, run.width, weight))
         for name, first in run.first:
             joined[name].append((first, run.width))
@@ -90,31 +92,31 @@ def joint_links(site: PenalizedLayers) -> dict[str, CouplingSpec]:
     }
 
 
-def complexity_links(site: PenalizedLayers) -> dict[str, CouplingSpec]:
-    """What each layer reads, with the positions of its output map as weights (34)."""
-    graph, order = site.found.graph, list(site.layers)
-    written = site.found.channels.writers(order)
+def multiply_adds_specs(penalized: PenalizedLayers) -> dict[str, CouplingSpec]:
+    """The channels that each layer reads, weighted by the positions of its output map (34)."""
+    graph, order = penalized.found.graph, list(penalized.layers)
+    written = penalized.found.channels.writers(order)
     links = {}
-    for name, layer in site.layers.items():
+    for name, layer in penalized.layers.items():
         reads, constant = [], 0.0
         for call in graph.calls_of[id(layer)]:
             found, lasting = runs(written[call.inputs[0]], order)
             places = positions(graph, call)
-            reads += [_read(site, run, places) for run in found]
+            reads += [_read(penalized, run, places) for run in found]
             constant += places * lasting
         links[name] = CouplingSpec(reads=tuple(reads), constant=constant)
     return links
 
 
-def _read(site: PenalizedLayers, run: KernelRun, places: float) -> ChannelGroup:
-    # The root of the mean over the writers: a channel counts once, however many write it.
+def _read(penalized: PenalizedLayers, run: KernelRun, places: float) -> ChannelGroup:
+    # The root mean square over the writers: a channel counts once, however many layers write it.
     weight = places * run.times / math.sqrt(len(run.first))
-    return ChannelGroup(tuple(site.writer(*first) for first in run.first), run.width, weight)
+    return ChannelGroup(tuple(penalized.writer(*first) for first in run.first), run.width, weight)
 
 
-def _factor(site: PenalizedLayers, name: str) -> float:
-    *shape, channels, _ = site.layers[name].kernel.shape
-    return float(nested_groups.norm_factors(tuple(shape), "kernel", channels, site.norm)[0, 0])
+def _factor(penalized: PenalizedLayers, name: str) -> float:
+    *shape, channels, _ = penalized.layers[name].kernel.shape
+    return float(norm_factors.norm_factors(tuple(shape), "kernel", channels, penalized.norm)[0, 0])
 
 
 def positions(graph: Graph, call: Call) -> float:

@@ -13,9 +13,9 @@ import numpy as np
 from keras import ops
 
 from keras_structsparse._typing import SpatialShape, Tensor
-from keras_structsparse.graph.kernel_supports import masks, ring_index
+from keras_structsparse.graph.nested_groups import masks, ring_index
 from keras_structsparse.regularizers._ops import constant, cumulative_sum, safe_sqrt
-from keras_structsparse.regularizers.nested_groups import norm_factors
+from keras_structsparse.regularizers.norm_factors import norm_factors
 
 MOST_ENTRIES = 4_000_000
 """Limit on the array (rings, positions, kernels) in `ring_squares`; larger ones are not formed."""

@@ -28,7 +28,7 @@ from keras_structsparse.regularizers.group_norms import (
     rings_to_positions,
     to_blocks,
 )
-from keras_structsparse.regularizers.nested_groups import norm_factors
+from keras_structsparse.regularizers.norm_factors import norm_factors
 
 
 def relaxed(norms: Tensor, weights: Tensor = 1.0, per: str = "kernel") -> Tensor:

@@ -38,7 +38,7 @@ from keras_structsparse.regularizers.group_norms import (
     rings_to_positions,
     to_blocks,
 )
-from keras_structsparse.regularizers.nested_groups import norm_factors
+from keras_structsparse.regularizers.norm_factors import norm_factors
 from keras_structsparse.regularizers.penalties import relaxed
 
 MAX_BRACKETINGS = 80

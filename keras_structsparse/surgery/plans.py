@@ -19,7 +19,7 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse._validation import nonnegative, positive_int
 from keras_structsparse.errors import ModelError, PlanError
-from keras_structsparse.graph import functional_graph, kernel_supports
+from keras_structsparse.graph import functional_graph, nested_groups
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery import thresholds
@@ -220,7 +220,7 @@ def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
     *shape, _, width = kernel.shape
     inside = np.zeros((*shape, width), bool)
     for size in sorted(set(sizes) - {0}):
-        inside[kernel_supports.support(tuple(shape), size)] |= np.asarray(sizes) == size
+        inside[nested_groups.support(tuple(shape), size)] |= np.asarray(sizes) == size
     return np.where(inside[..., None, :], kernel, np.zeros((), kernel.dtype))
 
 

@@ -12,9 +12,10 @@ from keras_structsparse._typing import Array, Tensor
 from keras_structsparse._validation import CONSTANTS, positive_int
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.channels import weight_provenance
-from keras_structsparse.graph.channels.costs import Costs, Realization, check_realize, realizations
+from keras_structsparse.graph.channels.costs import Costs
 from keras_structsparse.graph.channels.propagation import Step, Walk, walk
 from keras_structsparse.graph.channels.rule import Channels, Piece
+from keras_structsparse.graph.channels.splitting import Realization, check_realize, realizations
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery.channel_selection import ChannelSelection, select_channels

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph import nested_groups
 from keras_structsparse.graph.channels.channel_groups import KernelRun
 from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.graph.prunable_layers import PrunableLayers
@@ -46,8 +46,7 @@ def sizes(
         strength = {n: np.where(np.isnan(joint[n]), own, joint[n]) for n, own in strength.items()}
     counts = {n: _rounded(counts[n], norms[n], strength[n], round_to) for n in layers}
     reached = {
-        n: [0, *kernel_supports.sizes(layer.kernel.shape[:-2], groups)]
-        for n, layer in layers.items()
+        n: [0, *nested_groups.sizes(layer.kernel.shape[:-2], groups)] for n, layer in layers.items()
     }
     return {n: tuple(int(reached[n][count]) for count in counts[n]) for n in layers}
 
@@ -117,7 +116,7 @@ def threshold_norms(kernel: Array, gamma: Array | None, groups: str) -> Array:
         >>> threshold_norms(np.array([[3.0], [4.0]]), np.array([-2.0]), "kernel").round(6).tolist()
         [[2.0]]
     """
-    masks = kernel_supports.masks(kernel.shape[:-2], groups)
+    masks = nested_groups.masks(kernel.shape[:-2], groups)
     squares = np.square(kernel, dtype=np.float64).sum(axis=-2)
     norms = np.sqrt(masks @ squares.reshape(masks.shape[1], kernel.shape[-1]))
     if gamma is None:

@@ -31,7 +31,7 @@ from keras_structsparse.sweeps.report.report import write_report
 from keras_structsparse.sweeps.run_directory import Found, Run
 from keras_structsparse.sweeps.settings import Settings
 from keras_structsparse.sweeps.sweeping import sweep
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe
 
 FORMAT = "keras_structsparse.points/1"
@@ -41,7 +41,7 @@ SETTINGS = Settings(
     "digits",
     alphas=(4e-3, 8e-3, 1.2e-2, 1.6e-2, 3.2e-2, 6.4e-2),
     taus=(3e-2,),
-    form=Form(reweight=0.1, weights="multiply_adds"),
+    form=PenaltyConfig(reweight=0.1, weights="multiply_adds"),
     recipe=Recipe(epochs=18, batch_size=32),
     path=Recipe(epochs=12, batch_size=32, ramp=0.0),
     tuning=Recipe(epochs=10, batch_size=32, ramp=0.0),

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keras_structsparse._validation import nonnegative, positive_int
-from keras_structsparse.graph.channels.costs import REALIZE, check_realize
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.graph.channels.splitting import REALIZE, check_realize
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe, Shrinking
 
 FORMAT = "keras_structsparse.sweep/1"
@@ -137,7 +137,7 @@ class Settings:
     alphas: tuple[float, ...]
     taus: tuple[float, ...] = TAUS
     seeds: tuple[int, ...] = (0,)
-    form: Form = field(default_factory=Form)
+    form: PenaltyConfig = field(default_factory=PenaltyConfig)
     recipe: Recipe = field(default_factory=Recipe)
     tuning: Recipe | None = None
     max_drop: float = field(default=0.1, metadata={"option": None})
@@ -208,7 +208,7 @@ class Settings:
         paths = [tuple(Trial(alpha, seed) for alpha in self.alphas) for seed in self.seeds]
         return tuple(chain for pair in zip(dense, paths, strict=True) for chain in pair)
 
-    def form_of(self, trial: Trial) -> Form:
+    def form_of(self, trial: Trial) -> PenaltyConfig:
         """The penalty of a trial but for its weight."""
         return self.form if trial.reweight is None else replace(self.form, reweight=trial.reweight)
 

@@ -27,7 +27,7 @@ from keras_structsparse.training.fit import (
     fit,
     fit_and_shrink,
 )
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.reattachment import reattach
 from keras_structsparse.training.recipes import Recipe, Shrinking
 from keras_structsparse.training.shrinking import NO_HELPERS
@@ -105,7 +105,7 @@ def train(
 def _compiled(
     base: keras.Model,
     examples: int,
-    form: Form,
+    form: PenaltyConfig,
     recipe: Recipe,
     trial: Trial,
     start: TrainedNetwork | None,

@@ -1,6 +1,7 @@
 """Everything about a penalty but its weight alpha, as plain values.
 
-Importing this module does not import Keras: the options of the command line are read off `Form`.
+Importing this module does not import Keras: options of the command line are read off
+`PenaltyConfig`.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ if TYPE_CHECKING:
     from keras_structsparse.regularizers import GroupSparsityRegularizer
 
 
-def _kernel_size(alpha: float, form: Form) -> GroupSparsityRegularizer:
+def _kernel_size(alpha: float, form: PenaltyConfig) -> GroupSparsityRegularizer:
     from keras_structsparse.regularizers import KernelSize
 
     return KernelSize(alpha, form.norm, form.groups, reweight=form.reweight)
 
 
-def _kernel_count(alpha: float, form: Form) -> GroupSparsityRegularizer:
+def _kernel_count(alpha: float, form: PenaltyConfig) -> GroupSparsityRegularizer:
     from keras_structsparse.regularizers import KernelCount
 
     return KernelCount(alpha, form.norm, reweight=form.reweight)
 
 
-def _multiply_adds(alpha: float, form: Form) -> GroupSparsityRegularizer:
+def _multiply_adds(alpha: float, form: PenaltyConfig) -> GroupSparsityRegularizer:
     from keras_structsparse.regularizers import MultiplyAdds
 
     return MultiplyAdds(alpha, form.norm, form.groups, reweight=form.reweight)
 
 
-MAKE: Mapping[str, Callable[[float, Form], GroupSparsityRegularizer | None]] = {
+MAKE: Mapping[str, Callable[[float, PenaltyConfig], GroupSparsityRegularizer | None]] = {
     "kernel-size": _kernel_size,
     "kernel-count": _kernel_count,
     "multiply-adds": _multiply_adds,
@@ -48,7 +49,7 @@ ALPHA = 1e-3
 
 
 @dataclass(frozen=True)
-class Form:
+class PenaltyConfig:
     """The kind of a penalty, and how its weight alpha is shared among the layers.
 
     Attributes:
@@ -67,7 +68,7 @@ class Form:
         ValueError: ``kind`` is unknown, or ``reweight`` is given without a penalty.
 
     Examples:
-        >>> type(Form("kernel-count", reweight=0.1).regularizer(1e-3)).__name__
+        >>> type(PenaltyConfig("kernel-count", reweight=0.1).regularizer(1e-3)).__name__
         'KernelCount'
     """
 

@@ -1,7 +1,7 @@
-"""Put the penalties of a base architecture onto what surgery has left of it.
+"""Give a pruned network the penalties of its base architecture, so that training can continue.
 
-What is solved must stay the same: every layer keeps the share of alpha that it has in the base
-architecture, and the variable alpha itself.
+The optimization problem must not change: every layer keeps its share of alpha in the base
+architecture, and the same variable alpha.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from keras_structsparse.regularizers.attachment import install
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.coupled_groups import (
     PenalizedLayers,
-    complexity_links,
-    joint_links,
-    no_links,
+    joint_specs,
+    multiply_adds_specs,
+    no_specs,
 )
 from keras_structsparse.regularizers.coupling import CouplingSpec
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 
 COUNT_ENTRIES = ("group_normalized", "group_scaled")
-"""Norms that count the entries of a group, which are fewer after surgery."""
+"""Norms that depend on the number of entries of a group, which surgery reduces."""
 
 
 def check_reattachable(
     regularizers: Mapping[str, GroupSparsityRegularizer], ancestry: Ancestry
 ) -> None:
-    """Refuse penalties that would be others on a smaller network.
+    """Refuse penalties that would change on a smaller network.
 
     Args:
-        regularizers: Those of the base architecture, by name of the layer.
-        ancestry: That of the base architecture.
+        regularizers: The regularizers of the base architecture, by name of the layer.
+        ancestry: The ancestry of the base architecture.
 
     Raises:
-        ValueError: There is such a penalty, or none at all.
+        ValueError: There is such a penalty, or no penalty at all.
     """
     if not regularizers:
         raise ValueError(
@@ -62,19 +62,20 @@ def check_reattachable(
 def reattach(
     regularizers: Mapping[str, GroupSparsityRegularizer], model: keras.Model, ancestry: Ancestry
 ) -> keras.Model:
-    """Regularize a network that was cut as its base architecture was.
+    """Give a pruned network the regularizers of its base architecture.
 
-    Alphas are the same variables, shares of alpha those of the base. ``reweight`` compares with the
-    mean over the base's kernels, of which those that are gone are zero. Joint groups and
-    multiply-adds are those of the network as it is: a stream counts the layers that still write it.
+    The alphas are the same variables, and the shares of alpha those of the base architecture.
+    ``reweight`` compares with the mean over the kernels of the base architecture, where removed
+    kernels count as zero. Joint groups and multiply-adds are those of the pruned network: a group
+    has the layers that still write the channel.
 
     Args:
-        regularizers: Those of the base architecture, by name of its layers.
-        model: The network.
-        ancestry: Its ancestry.
+        regularizers: The regularizers of the base architecture, by name of its layers.
+        model: The pruned network.
+        ancestry: The ancestry of the pruned network.
 
     Returns:
-        The network; compile it afterwards.
+        The pruned network; compile it afterwards.
 
     Examples:
         >>> from keras_structsparse.regularizers.attachment import attach, regularizers_of
@@ -96,17 +97,23 @@ def reattach(
             families[_family(regularizers[base])].append(name)
     for names in families.values():
         old = {name: regularizers[ancestry.layers[name][0]] for name in names}
-        site = _site(prunable, old)
-        install(site, _links(old)(site), {n: _spread(old[n], n, ancestry) for n in names})
+        penalized = _penalized(prunable, old)
+        install(
+            penalized,
+            _links(old)(penalized),
+            {n: _for_pruned_layer(old[n], n, ancestry) for n in names},
+        )
     return model
 
 
 def _family(regularizer: GroupSparsityRegularizer) -> Any:
-    """Equal for regularizers that one call of `attach` has made."""
+    """A key that is equal for the regularizers of one call of `attach`."""
     return id(regularizer.alpha), type(regularizer), regularizer.norm, regularizer.groups
 
 
-def _site(found: PrunableLayers, old: Mapping[str, GroupSparsityRegularizer]) -> PenalizedLayers:
+def _penalized(
+    found: PrunableLayers, old: Mapping[str, GroupSparsityRegularizer]
+) -> PenalizedLayers:
     return PenalizedLayers(
         found,
         {name: found.layers[name] for name in old},
@@ -124,12 +131,12 @@ def _links(
     old: Mapping[str, GroupSparsityRegularizer],
 ) -> Callable[[PenalizedLayers], dict[str, CouplingSpec]]:
     if any(isinstance(regularizer, MultiplyAdds) for regularizer in old.values()):
-        return complexity_links
+        return multiply_adds_specs
     coupled = any(regularizer.links is not None for regularizer in old.values())
-    return joint_links if coupled else no_links
+    return joint_specs if coupled else no_specs
 
 
-def _spread(
+def _for_pruned_layer(
     regularizer: GroupSparsityRegularizer, name: str, ancestry: Ancestry
 ) -> GroupSparsityRegularizer:
     base, numbers = ancestry.layers[name]

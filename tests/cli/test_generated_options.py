@@ -16,7 +16,7 @@ from keras_structsparse.errors import ModelError
 from keras_structsparse.export.formats import EXPORTERS
 from keras_structsparse.regularizers.attachment import SHARES
 from keras_structsparse.sweeps.settings import Search, Settings
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe
 
 
@@ -110,7 +110,7 @@ def test_bad_values_of_generated_options(words: tuple[str, ...], message: str) -
     assert message in result.stderr
 
 
-@pytest.mark.parametrize("of", [Form, Recipe, Search, Settings])
+@pytest.mark.parametrize("of", [PenaltyConfig, Recipe, Search, Settings])
 def test_every_option_has_a_help(of: type) -> None:
     assert set(attribute_help(of)) == {each.name for each in fields(of)}
 

@@ -15,7 +15,7 @@ from keras_structsparse.export.formats import load_model
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.training.fit import compile_for
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe, Shrinking
 
 TRAIN = ("train", "--model", "base.keras", "--dataset", "digits", "--out", "out.keras")
@@ -67,7 +67,7 @@ def test_a_number_below_one_is_refused() -> None:
 def trained(
     model: keras.Model, recipe: Recipe, alpha: float, shrinking: Shrinking | None = None
 ) -> tuple[keras.Model, Ancestry]:
-    data, form = dataset(), Form()
+    data, form = dataset(), PenaltyConfig()
     compile_for(model, recipe, len(data.train), form.regularizer(alpha))
     return train.fit(model, data.train.arrays, data.validation.arrays, recipe, None, shrinking)
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers as L
 
-from keras_structsparse.graph.channels.costs import (
-    Costs,
+from keras_structsparse.graph.channels.costs import Costs
+from keras_structsparse.graph.channels.splitting import (
     SegmentCost,
     cheapest_segments,
     one_segment,

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.regularizers import effective_kernels, nested_groups, penalties
+from keras_structsparse.regularizers import effective_kernels, norm_factors, penalties
 from keras_structsparse.regularizers.group_norms import group_norms
 from keras_structsparse.regularizers.prox import prox_chain
 
 SHAPES = [(5, 5, 2, 6), (4, 4, 1, 6), (3, 2, 3, 6), (7, 2, 6), (5, 6)]
 
 shapes = st.sampled_from(SHAPES)
-norms = st.sampled_from(nested_groups.NORMS)
+norms = st.sampled_from(norm_factors.NORMS)
 powers = st.sampled_from([1, 2])
 seeds = st.integers(0, 999)
 

@@ -12,14 +12,14 @@ from helpers_prox import NORM, gradient, naive_norms, numpy, random_kernel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_structsparse.graph import kernel_supports
-from keras_structsparse.regularizers import group_norms, nested_groups
+from keras_structsparse.graph import nested_groups
+from keras_structsparse.regularizers import group_norms, norm_factors
 
 shapes = st.lists(st.integers(1, 7), min_size=0, max_size=2).map(tuple)
-how = st.sampled_from(kernel_supports.GROUPS)
+how = st.sampled_from(nested_groups.GROUPS)
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 @given(shape=shapes, how=how, seed=st.integers(0, 99), channels=st.integers(1, 3))
 def test_norms_equal_one_mask_at_a_time(
     norm: str, shape: tuple[int, ...], how: str, seed: int, channels: int
@@ -37,14 +37,14 @@ def test_the_number_of_non_zero_norms_gives_the_size(
     shape: tuple[int, ...], how: str, size: int
 ) -> None:
     kernel = np.zeros(shape)
-    kernel[kernel_supports.support(shape, size)] = float(size > 0)
+    kernel[nested_groups.support(shape, size)] = float(size > 0)
     lengths = numpy(group_norms.group_norms(kernel.reshape(*shape, 1, 1), how))
-    sizes = (0, *kernel_supports.sizes(shape, how))
+    sizes = (0, *nested_groups.sizes(shape, how))
     base = max(shape, default=1)
     assert sizes[np.count_nonzero(lengths)] == min(s for s in sizes if s >= min(size, base))
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_computed_in_float32(norm: str, dtype: str) -> None:
     kernel = keras.ops.cast(np.full((3, 3, 64, 2), 30.0), dtype)  # Squares overflow float16.
@@ -54,7 +54,7 @@ def test_half_precision_is_computed_in_float32(norm: str, dtype: str) -> None:
     np.testing.assert_allclose(numpy(lengths)[-1], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("dead", [0.5, 1.0])
 def test_gradients_are_finite_at_dead_groups(norm: str, dtype: str, dead: float) -> None:

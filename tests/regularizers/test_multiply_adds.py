@@ -13,7 +13,7 @@ from helpers_models import random_batch, use_float64
 from keras import layers as L
 
 import keras_structsparse as kss
-from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph import nested_groups
 from keras_structsparse.graph.functional_graph import read
 from keras_structsparse.graph.prunable_layers import batch_norm_pairs
 
@@ -36,7 +36,7 @@ def with_sizes(model: keras.Model, sizes: dict[str, tuple[int, ...]]) -> keras.M
     for name, wanted in sizes.items():
         layer = model.get_layer(name)
         shape = tuple(layer.kernel.shape)
-        levels = kernel_supports.levels(shape[:-2]).reshape(shape[:-2])
+        levels = nested_groups.levels(shape[:-2]).reshape(shape[:-2])
         kernel = np.zeros(shape)
         for j in np.flatnonzero(wanted):
             kernel[(*np.argwhere(levels == wanted[j])[0], slice(None), j)] = shape[-2] ** -0.5

@@ -21,16 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.graph import kernel_supports
-from keras_structsparse.regularizers import nested_groups, penalties
+from keras_structsparse.graph import nested_groups
+from keras_structsparse.regularizers import norm_factors, penalties
 from keras_structsparse.regularizers.group_norms import group_norms
 from keras_structsparse.regularizers.prox import prox_chain, prox_squared
 
 SHAPES = [(5, 5, 2, 6), (4, 4, 1, 6), (3, 2, 3, 6), (7, 2, 6), (5, 6)]
 
 shapes = st.sampled_from(SHAPES)
-hows = st.sampled_from(kernel_supports.GROUPS)
-norms = st.sampled_from(nested_groups.NORMS)
+hows = st.sampled_from(nested_groups.GROUPS)
+norms = st.sampled_from(norm_factors.NORMS)
 powers = st.sampled_from([1, 2])
 pers = st.sampled_from(["layer", "kernel"])
 seeds = st.integers(0, 999)
@@ -47,7 +47,7 @@ def naive_penalty(
 
 
 def random_weights(kernel: Array, how: str, seed: int, scale: float = 1.0) -> Array:
-    shape = (len(kernel_supports.sizes(kernel.shape[:-2], how)), kernel.shape[-1])
+    shape = (len(nested_groups.sizes(kernel.shape[:-2], how)), kernel.shape[-1])
     return scale * np.random.default_rng(seed + 1).random(shape)
 
 
@@ -118,7 +118,7 @@ def test_the_squared_step_is_the_minimum(
     np.testing.assert_allclose(numpy(z), numpy(again), atol=1e-10)
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 def test_a_wrong_step_is_not_the_minimum(norm: str) -> None:
     kernel = random_kernel((5, 5, 2, 6))
     penalty = naive_penalty("half_ring", norm, 0.3, 1, "kernel")
@@ -128,12 +128,12 @@ def test_a_wrong_step_is_not_the_minimum(norm: str) -> None:
         assert prox_gap(wrong, kernel, penalty) > 1e-6
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_step_matches_thresholds_written_out(shape: tuple[int, ...], norm: str) -> None:
     kernel = random_kernel(shape)
     expected = kernel.copy()
-    masks = kernel_supports.masks(shape[:-2]).reshape(-1, *shape[:-2]).astype(bool)
+    masks = nested_groups.masks(shape[:-2]).reshape(-1, *shape[:-2]).astype(bool)
     for mask in masks:
         for j in range(shape[-1]):
             expected[..., j][mask] = written_out(expected[..., j][mask], 0.2, norm)
@@ -155,7 +155,7 @@ def written_out(entries: Array, step: float, norm: str) -> Array:
     return entries * max(0.0, 1 - step * entries.size**power / length)
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 def test_removed_groups_are_exactly_zero_and_no_step_changes_nothing(norm: str) -> None:
     kernel = random_kernel((5, 5, 2, 6))
     gone = numpy(prox_chain(kernel, "half_ring", norm, 1e3))
@@ -171,7 +171,7 @@ def test_removed_groups_are_exactly_zero_and_no_step_changes_nothing(norm: str) 
     np.testing.assert_array_equal(numpy(prox_chain(kernel, "half_ring", norm, 0.0)), kernel)
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_steps_keep_the_dtype_and_survive_zeros(norm: str, dtype: str) -> None:
     values = random_kernel((3, 3, 2, 6), dead=0.5)
@@ -186,7 +186,7 @@ def test_steps_keep_the_dtype_and_survive_zeros(norm: str, dtype: str) -> None:
         assert (numpy(z)[values == 0] == 0).all()
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 def test_a_diverged_kernel_is_not_passed_off_as_a_removed_one(norm: str) -> None:
     kernel = random_kernel((3, 3, 1, 2))
     kernel[1, 1, 0, 0] = np.nan

@@ -11,8 +11,8 @@ import pytest
 from helpers_prox import Array, naive_norms, numpy, random_kernel
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.graph import kernel_supports
-from keras_structsparse.regularizers import nested_groups
+from keras_structsparse.graph import nested_groups
+from keras_structsparse.regularizers import norm_factors
 from keras_structsparse.regularizers.prox import prox_chain, prox_squared
 
 TIGHT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas", "tol_ktratio"), 1e-10)
@@ -35,7 +35,7 @@ def norm_of(entries: cp.Expression, norm: str) -> cp.Expression:
 @functools.cache
 def problem(shape: tuple[int, ...], how: str, norm: str, power: int = 1, kernels: int = 1) -> Any:
     """The definition of the prox, with the kernel and the steps as parameters."""
-    masks = kernel_supports.masks(shape[:-1], how).astype(bool)
+    masks = nested_groups.masks(shape[:-1], how).astype(bool)
     entries = (masks.shape[1] * shape[-1], kernels)
     z, v = cp.Variable(entries), cp.Parameter(entries)
     steps = cp.Parameter(len(masks), nonneg=True)
@@ -79,7 +79,7 @@ def disagreements(ours: Array, theirs: Array, how: str, objective: Any) -> list[
 
 def pruning_steps(kernels: Array, how: str, norm: str) -> Array:
     """Steps (groups,), falling inwards, long enough to remove a third of all entries."""
-    steps = np.linspace(1.0, 0.3, len(kernel_supports.sizes(kernels.shape[:-2], how)))
+    steps = np.linspace(1.0, 0.3, len(nested_groups.sizes(kernels.shape[:-2], how)))
     for length in 0.1 * 1.2 ** np.arange(50):
         z = numpy(prox_chain(kernels, how, norm, length * steps[:, None]))
         if np.mean(z == 0) > 1 / 3:
@@ -98,7 +98,7 @@ def backwards(kernel: Array, how: str, norm: str, steps: Array) -> Array:
 @pytest.mark.parametrize(
     "amount", [KERNELS, pytest.param(MANY_KERNELS, marks=pytest.mark.slow)], ids=["some", "many"]
 )
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 @pytest.mark.parametrize(("shape", "how"), CASES)
 def test_the_chain_of_thresholds_is_the_solvers_minimum(
     shape: tuple[int, ...], how: str, norm: str, amount: int
@@ -121,7 +121,7 @@ def test_the_chain_of_thresholds_is_the_solvers_minimum(
     assert found, "the wrong order must be told apart"
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 @pytest.mark.parametrize("power", [1, 2])
 def test_kernel_count_is_the_solvers_minimum(norm: str, power: int) -> None:
     for seed in range(6):
@@ -139,7 +139,7 @@ def _kernel_count(kernels: Array, norm: str, steps: Array, power: int) -> Tensor
     return prox_squared(kernels, "kernel", norm, 1.0, steps, per="layer")
 
 
-@pytest.mark.parametrize("norm", nested_groups.NORMS)
+@pytest.mark.parametrize("norm", norm_factors.NORMS)
 def test_squared_sizes_are_the_solvers_minimum(norm: str) -> None:
     kernels = random_kernel((3, 3, 1, 10))
     steps = np.array([0.2, 0.3, 0.1])

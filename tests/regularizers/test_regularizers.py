@@ -22,7 +22,7 @@ from keras_structsparse.regularizers import (
     KernelCount,
     KernelSize,
     effective_kernels,
-    nested_groups,
+    norm_factors,
 )
 
 SHAPE = (4, 4, 2, 5)
@@ -30,8 +30,8 @@ SHAPE = (4, 4, 2, 5)
 every = pytest.mark.parametrize(
     "regularizer",
     [
-        *(KernelCount(0.25, norm=norm) for norm in nested_groups.NORMS),
-        *(KernelSize(0.25, norm=norm) for norm in nested_groups.NORMS),
+        *(KernelCount(0.25, norm=norm) for norm in norm_factors.NORMS),
+        *(KernelSize(0.25, norm=norm) for norm in norm_factors.NORMS),
         KernelSize(0.25, groups="ring"),
         KernelCount(0.125, power=2),
         KernelSize(0.125, power=2, norm="group_normalized"),

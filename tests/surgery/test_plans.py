@@ -27,7 +27,7 @@ from keras import layers as L
 from keras_structsparse.errors import ModelError, PlanError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.cloning import copy_model
-from keras_structsparse.graph.kernel_supports import support
+from keras_structsparse.graph.nested_groups import support
 from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.surgery.plans import FORMAT, Plan, masked, plan
 

@@ -14,12 +14,12 @@ from keras_structsparse.sweeps import Settings, Trial, read_run, sweep
 from keras_structsparse.sweeps.bayesian_oracle import BayesianOracle, search_between
 from keras_structsparse.sweeps.points import Point, score
 from keras_structsparse.sweeps.settings import Search
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe
 
 SEARCH = Search(trials=11, budget=0.5, reweight=(0.03, 0.3), learning_rate=(0.01, 1.0))
 """The first nine are random."""
-WIDE = Settings("net", "data", (1e-4, 1e-1), form=Form(reweight=0.1), search=SEARCH)
+WIDE = Settings("net", "data", (1e-4, 1e-1), form=PenaltyConfig(reweight=0.1), search=SEARCH)
 BEST = Trial(1e-2, 0, 0.1, 0.1)
 
 

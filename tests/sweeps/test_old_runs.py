@@ -18,7 +18,7 @@ from keras_structsparse.models.card import Card
 from keras_structsparse.profiling.profile import profile
 from keras_structsparse.sweeps import Settings, Trial, open_run, read_run
 from keras_structsparse.sweeps.choosing import Wish, choose_network
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe
 
 FILES = Path(__file__).parents[1] / "data_files"
@@ -52,7 +52,7 @@ def test_its_points_and_networks_are_read(folder: Path) -> None:
 
 def test_it_has_the_settings_of_today(folder: Path) -> None:
     assert open_run(folder, SETTINGS).settings == SETTINGS.record()
-    assert SETTINGS.record()["form"] == asdict(Form())
+    assert SETTINGS.record()["form"] == asdict(PenaltyConfig())
     with pytest.raises(OutputError, match="seeds: the run has"):
         open_run(folder, replace(SETTINGS, seeds=(1,)))
 

@@ -25,7 +25,7 @@ from keras_structsparse.sweeps.choosing import Wish, choose_network, hand_over
 from keras_structsparse.sweeps.settings import differences
 from keras_structsparse.sweeps.trial import Outcome, evaluate, train
 from keras_structsparse.training.fit import accuracy
-from keras_structsparse.training.penalty_config import Form
+from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe
 
 
@@ -195,7 +195,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
         ({"alphas": (float("nan"),)}, "alphas: expected a finite number"),
         ({"taus": (-1.0,)}, "taus: expected a finite number >= 0"),
         ({"seeds": ()}, "seeds: expected different numbers"),
-        ({"form": Form("none")}, "form: expected one with a penalty"),
+        ({"form": PenaltyConfig("none")}, "form: expected one with a penalty"),
         ({"realize": "one"}, "realize: expected one of"),
     ],
 )
@@ -221,13 +221,13 @@ def test_build_must_give_a_model(tmp_path: Path) -> None:
 
 def test_forms_are_checked() -> None:
     with pytest.raises(ValueError, match=r"kind: expected one of .* Received: 'kernels'"):
-        Form("kernels")
+        PenaltyConfig("kernels")
     with pytest.raises(ValueError, match="reweight: expected"):
-        Form("none", reweight=0.1)
-    made = Form("kernel-size", "linf", "ring", 0.1).regularizer(0.5)
+        PenaltyConfig("none", reweight=0.1)
+    made = PenaltyConfig("kernel-size", "linf", "ring", 0.1).regularizer(0.5)
     assert isinstance(made, kss.KernelSize)
     assert (float(made.alpha), made.norm, made.groups, made.reweight) == (0.5, "linf", "ring", 0.1)
-    made = Form("multiply-adds", "group_scaled", "ring", 0.1).regularizer(0.5)
+    made = PenaltyConfig("multiply-adds", "group_scaled", "ring", 0.1).regularizer(0.5)
     assert isinstance(made, kss.MultiplyAdds)
     assert (made.norm, made.groups, made.reweight) == ("group_scaled", "ring", 0.1)
 
@@ -274,7 +274,7 @@ def test_the_chosen_network_is_handed_over_with_its_card(run: Any, tmp_path: Pat
 
 def test_settings_are_written_down(run: Any) -> None:
     record = json.loads((run.folder / "settings.json").read_text())
-    assert record["form"] == asdict(Form())
+    assert record["form"] == asdict(PenaltyConfig())
     assert record["alphas"] == list(SETTINGS.alphas)
     assert Settings(**{**vars(SETTINGS), "seeds": (0, 1)}).record() != record
 

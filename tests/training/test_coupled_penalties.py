@@ -22,7 +22,7 @@ from helpers_coupled import (
 )
 from helpers_prox import Array, gradient, numpy
 
-from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph import nested_groups
 from keras_structsparse.regularizers import (
     GroupSparsityRegularizer,
     KernelCount,
@@ -100,7 +100,7 @@ def test_multiply_adds_take_the_step_of_a_group_lasso_with_these_slopes(
 
 def group_masks(name: str, regularizer: GroupSparsityRegularizer) -> Array:
     *shape, channels, _ = SHAPES[name]
-    masks = kernel_supports.masks(tuple(shape), regularizer.groups).reshape(-1, *shape, 1, 1)
+    masks = nested_groups.masks(tuple(shape), regularizer.groups).reshape(-1, *shape, 1, 1)
     return np.broadcast_to(masks, (len(masks), *shape, channels, 1)).astype(bool)
 
 

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.channels.costs import REALIZE
 from keras_structsparse.graph.channels.propagation import Step, walk
+from keras_structsparse.graph.channels.splitting import REALIZE
 from keras_structsparse.graph.functional_graph import Call, Graph
 
 Kernel = tuple[str, int]

@@ -1,4 +1,4 @@
-"""The cost model of surgery, and the cheapest split of a layer by the sizes of its kernels.
+"""The cost model of surgery: what operations cost beside their multiply-adds.
 
 The unit is one multiply-add: writing one element to memory, or starting one operation, takes as
 long as a given number of multiply-adds. Runtimes compute kernels in blocks, so a convolution takes
@@ -7,14 +7,11 @@ as long as one whose number of kernels is rounded up to a multiple of the block.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
-from keras_structsparse._validation import nonnegative, one_of, positive_int
+from keras_structsparse._validation import nonnegative, positive_int
 from keras_structsparse.errors import CostsError
 
 FORMAT = "keras_structsparse.costs/1"
@@ -125,105 +122,3 @@ class Costs:
 
 
 FREE = Costs(move=0.0, start=0.0, block=1)
-
-SegmentCost = Callable[[int, int], float]
-"""From the largest key of a segment and its length to its cost."""
-
-Segments = list[tuple[int, int]]
-"""Half-open ranges (start, stop) of a sequence, in order."""
-
-Segmentation = Callable[[Sequence[int], SegmentCost], Segments]
-"""From the keys of a sequence and the cost of a segment to the segments."""
-
-
-def cheapest_segments(keys: Sequence[int], cost: SegmentCost, step: int = 1) -> Segments:
-    """Split a sequence into segments of least total cost, by dynamic programming.
-
-    Args:
-        keys: The sequence. It is split only where neighbours differ, or at the last multiple of
-            ``step`` before such a place.
-        cost: From the largest key and the length of a segment to its cost; it must not decrease
-            in either.
-        step: The lengths of all segments but the last are multiples of this number.
-
-    Returns:
-        The segments (start, stop), in order.
-
-    Examples:
-        >>> cheapest_segments([1, 1, 1, 5], lambda key, length: length * key**2 + 4)
-        [(0, 3), (3, 4)]
-        >>> cheapest_segments([1, 1, 1, 5], lambda key, length: length * key**2 + 100)
-        [(0, 4)]
-        >>> cheapest_segments([1, 1, 1, 5], lambda key, length: length * key**2, step=2)
-        [(0, 2), (2, 4)]
-    """
-    changes = (i for i in range(1, len(keys)) if keys[i - 1] != keys[i])
-    edges = sorted({0, len(keys), *(i - i % step for i in changes)})
-    peaks = [max(keys[i:j]) for i, j in itertools.pairwise(edges)]
-    best: list[tuple[float, int]] = [(0.0, 0)]
-    for stop in range(1, len(edges)):
-        choices = []
-        largest = 0
-        for start in range(stop - 1, -1, -1):
-            largest = max(largest, peaks[start])
-            segment_cost = cost(largest, edges[stop] - edges[start])
-            choices.append((best[start][0] + segment_cost, start))
-        best.append(min(choices))
-    segments = []
-    stop = len(edges) - 1
-    while stop > 0:
-        start = best[stop][1]
-        segments.append((edges[start], edges[stop]))
-        stop = start
-    return segments[::-1]
-
-
-def one_segment(keys: Sequence[int], cost: SegmentCost) -> Segments:
-    """The whole sequence as one segment, whatever it costs; no segment for an empty sequence."""
-    return [(0, len(keys))] if keys else []
-
-
-@dataclass(frozen=True)
-class Realization:
-    """How a layer with kernels of several sizes is realized as convolutions.
-
-    Attributes:
-        costs: The cost model.
-        segments: From the sorted sizes of the kernels and the cost of a convolution to the
-            segments that become one convolution each.
-        crops: Whether kernels may be cropped below their original size.
-    """
-
-    costs: Costs
-    segments: Segmentation
-    crops: bool = True
-
-
-def realizations(costs: Costs, round_to: int = 1) -> Mapping[str, Realization]:
-    """The realization for each value of ``realize`` that :func:`keras_structsparse.prune` takes.
-
-    Args:
-        costs: The cost model; "crop" and "split" ignore it.
-        round_to: Widths are multiples of this number, those of the parts of a split too.
-
-    Returns:
-        The realizations by name.
-    """
-    return {
-        "auto": Realization(costs, partial(cheapest_segments, step=round_to)),
-        "crop": Realization(FREE, one_segment),
-        "split": Realization(FREE, partial(cheapest_segments, step=round_to)),
-        "none": Realization(costs, one_segment, crops=False),
-    }
-
-
-REALIZE = realizations(Costs())
-
-
-def check_realize(value: str) -> str:
-    """Return ``value`` if it is a key of :data:`REALIZE`.
-
-    Raises:
-        ValueError: It is not.
-    """
-    return one_of("realize", value, tuple(REALIZE))

@@ -12,7 +12,6 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.channels import shared_layers
-from keras_structsparse.graph.channels.costs import Realization
 from keras_structsparse.graph.channels.layer_names import LayerNames
 from keras_structsparse.graph.channels.registry import rule_for
 from keras_structsparse.graph.channels.rule import (
@@ -23,6 +22,7 @@ from keras_structsparse.graph.channels.rule import (
     channels_last,
     unknown,
 )
+from keras_structsparse.graph.channels.splitting import Realization
 from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array, Shape, Tensor
 from keras_structsparse.graph.channels import weight_provenance
-from keras_structsparse.graph.channels.costs import Realization
+from keras_structsparse.graph.channels.splitting import Realization
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import unset
 

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array, Shape, Tensor
-from keras_structsparse.graph import kernel_supports
-from keras_structsparse.graph.channels.costs import Segmentation, SegmentCost, one_segment
+from keras_structsparse.graph import nested_groups
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced, only
+from keras_structsparse.graph.channels.splitting import Segmentation, SegmentCost, one_segment
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
@@ -113,7 +113,7 @@ def _part(bias: Bias, part: slice) -> Bias:
 def _convolution(site: Site, name: str, kernel: Taken, bias: Bias, tensor: Tensor) -> Tensor:
     size = _window(site, kernel.values)
     pads = _explicit_pads(site, size)
-    for axis, part in enumerate(kernel_supports.support(kernel.values.shape[:-2], size)):
+    for axis, part in enumerate(nested_groups.support(kernel.values.shape[:-2], size)):
         kernel = kernel.along(axis, part)
     changes: dict[str, Any] = {} if pads is None else {"padding": "valid"}
     tensor = tensor if pads is None else _padded(site, tensor, pads)
@@ -236,7 +236,7 @@ def _pads(site: Site, shape: Sequence[int], size: int) -> Pads | None:
         (before - part.start * d, after - (full - part.stop) * d)
         for (before, after), part, full, d in zip(
             whole,
-            kernel_supports.support(tuple(shape), size),
+            nested_groups.support(tuple(shape), size),
             shape,
             layer.dilation_rate,
             strict=True,
@@ -248,7 +248,7 @@ def _support_sizes(kernel: Array) -> Array:
     """The smallest size of each kernel that contains its nonzero entries (out,); at least 1."""
     shape = kernel.shape[:-2]
     entries = (kernel != 0).any(axis=-2).reshape(-1, kernel.shape[-1])
-    reached = (kernel_supports.masks(shape, "half_ring") @ entries) > 0
+    reached = (nested_groups.masks(shape, "half_ring") @ entries) > 0
     return np.maximum(reached.sum(axis=0), 1)
 
 

@@ -11,7 +11,7 @@ import keras
 
 from keras_structsparse import _keras_compat
 from keras_structsparse._validation import fraction, nonnegative
-from keras_structsparse.graph.channels.costs import check_realize
+from keras_structsparse.graph.channels.splitting import check_realize
 from keras_structsparse.profiling.kernel_reader import KernelState
 from keras_structsparse.regularizers.alpha import distinct_alphas
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer

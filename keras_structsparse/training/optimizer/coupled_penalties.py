@@ -16,7 +16,7 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.regularizers import nested_groups
+from keras_structsparse.regularizers import norm_factors
 from keras_structsparse.regularizers._ops import constant, safe_sqrt
 from keras_structsparse.regularizers.coupling import ChannelGroup, NormOf, Writer
 from keras_structsparse.regularizers.group_norms import nested_norms
@@ -24,7 +24,7 @@ from keras_structsparse.regularizers.prox import joint_shrinkage
 from keras_structsparse.training.optimizer.stacked_kernels import (
     KernelStack,
     RegularizedKernel,
-    norm_factors,
+    factors_of,
 )
 
 
@@ -126,7 +126,7 @@ class CoupledKernels:
     def _read_terms(self) -> Iterator[WeightedChannels]:
         """Terms of the channels that layers read, in MultiplyAdds (34)."""
         for member, norms in self._norms:
-            norm, scaled = member.regularizer.norm, norms * constant(norm_factors(member), norms)
+            norm, scaled = member.regularizer.norm, norms * constant(factors_of(member), norms)
             norm_of = self._norm_of(member, norm)
             for channels, weights in member.regularizer.read_weights(scaled, norm_of):
                 yield WeightedChannels(member, norm, channels, weights)
@@ -154,7 +154,7 @@ class CoupledKernels:
 
     def _own(self, member: RegularizedKernel, norms: Tensor) -> Tensor:
         """Slopes (rings, kernels) of a penalty in the l2 norms of its own groups."""
-        factors = constant(norm_factors(member), like=norms)
+        factors = constant(factors_of(member), like=norms)
         norm_of = self._norm_of(member, member.regularizer.norm)
         return factors * member.regularizer.slopes(norms * factors, norm_of)
 
@@ -175,4 +175,4 @@ def _padded(values: Tensor, first: int, like: Tensor) -> Tensor:
 def _whole_factor(member: RegularizedKernel, norm: str) -> float:
     """Factor between the l2 norm of the member's whole kernels and another norm (25), (29)."""
     *shape, channels, _ = member.kernel.shape
-    return float(nested_groups.norm_factors(tuple(shape), "kernel", channels, norm)[0, 0])
+    return float(norm_factors.norm_factors(tuple(shape), "kernel", channels, norm)[0, 0])

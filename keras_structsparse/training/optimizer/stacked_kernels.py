@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.graph import kernel_supports
-from keras_structsparse.regularizers import nested_groups, penalties
+from keras_structsparse.graph import nested_groups
+from keras_structsparse.regularizers import norm_factors, penalties
 from keras_structsparse.regularizers._ops import constant, safe_sqrt, zeros_to_ones
 from keras_structsparse.regularizers.alpha import distinct_alphas
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
@@ -84,7 +84,7 @@ class KernelStack:
         norms = nested_norms(self.effective_squares)
         parts = [
             penalties.reweighting(
-                part * constant(norm_factors(member), like=part), member.regularizer.reweight
+                part * constant(factors_of(member), like=part), member.regularizer.reweight
             )
             for member, part in zip(self.members, self.columns(norms), strict=True)
         ]
@@ -135,14 +135,14 @@ def stacking_key(member: RegularizedKernel) -> tuple[int, bool, bool]:
     Kernels with equal keys have ring norms that fit into one array.
     """
     wide = keras.backend.standardize_dtype(member.kernel.dtype) == "float64"
-    rings = len(kernel_supports.masks(_spatial_shape(member), member.regularizer.groups))
+    rings = len(nested_groups.masks(_spatial_shape(member), member.regularizer.groups))
     return rings, member.gamma is not None, wide
 
 
-def norm_factors(member: RegularizedKernel) -> np.ndarray:
+def factors_of(member: RegularizedKernel) -> np.ndarray:
     """Factors (rings, 1) between the l2 norms of the groups and those of the regularizer."""
     regularizer, channels = member.regularizer, member.kernel.shape[-2]
-    return nested_groups.norm_factors(
+    return norm_factors.norm_factors(
         _spatial_shape(member), regularizer.groups, channels, regularizer.norm
     )
 
@@ -157,7 +157,7 @@ def _scales(members: Sequence[RegularizedKernel], lengths: Tensor) -> Tensor:
 
 def _multiply_rings(member: RegularizedKernel, factors: Tensor) -> Tensor:
     blocks, shape = to_blocks(member.kernel)
-    spread = ops.take(factors, kernel_supports.ring_index(shape, member.regularizer.groups), axis=0)
+    spread = ops.take(factors, nested_groups.ring_index(shape, member.regularizer.groups), axis=0)
     return ops.cast(ops.reshape(blocks * spread[:, None], member.kernel.shape), member.kernel.dtype)
 
 
@@ -168,4 +168,4 @@ def _spatial_shape(member: RegularizedKernel) -> tuple[int, ...]:
 def _shares(member: RegularizedKernel) -> np.ndarray:
     """The constant part (rings, kernels) of the strengths: all but alpha."""
     ones = np.ones((1, member.kernel.shape[-1]))
-    return np.asarray(norm_factors(member) * member.regularizer.weight * ones)
+    return np.asarray(factors_of(member) * member.regularizer.weight * ones)

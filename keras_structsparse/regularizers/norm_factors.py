@@ -7,7 +7,7 @@ import numpy as np
 from keras_structsparse._typing import SpatialShape
 from keras_structsparse._validation import NORMS as NORMS
 from keras_structsparse._validation import one_of
-from keras_structsparse.graph.kernel_supports import group_sizes
+from keras_structsparse.graph.nested_groups import group_sizes
 
 # Power of the number m of entries in the factor of a group's norm: equations (25) and (29).
 _ENTRY_POWER = {"l2": 0.0, "group_normalized": -0.5, "group_scaled": 0.5, "linf": 0.0}

@@ -12,22 +12,22 @@ from helpers_prox import numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_structsparse.graph import kernel_supports
+from keras_structsparse.graph import nested_groups
 
 shapes = st.lists(st.integers(1, 7), min_size=0, max_size=2).map(tuple)
 boxes = st.lists(st.integers(1, 7), min_size=1, max_size=2).map(tuple)
-how = st.sampled_from(kernel_supports.GROUPS)
+how = st.sampled_from(nested_groups.GROUPS)
 
 
 def inside(shape: tuple[int, ...], size: int) -> np.ndarray:
     box = np.zeros(shape)
-    box[kernel_supports.support(shape, size)] = 1
+    box[nested_groups.support(shape, size)] = 1
     return box.ravel()
 
 
 @given(boxes, st.integers(0, 9))
 def test_a_support_has_the_size_or_the_whole_side(shape: tuple[int, ...], size: int) -> None:
-    kept = np.zeros(shape)[kernel_supports.support(shape, size)].shape
+    kept = np.zeros(shape)[nested_groups.support(shape, size)].shape
     assert kept == tuple(min(length, size) for length in shape)
 
 
@@ -35,18 +35,18 @@ def test_a_support_has_the_size_or_the_whole_side(shape: tuple[int, ...], size: 
 def test_levels_are_the_least_sizes_whose_support_holds_a_position(
     shape: tuple[int, ...], size: int
 ) -> None:
-    np.testing.assert_array_equal(kernel_supports.levels(shape) <= size, inside(shape, size))
+    np.testing.assert_array_equal(nested_groups.levels(shape) <= size, inside(shape, size))
 
 
 @pytest.mark.parametrize("side", [2, 3, 4, 5, 6, 7])
 def test_an_odd_side_loses_top_and_left_an_even_one_bottom_and_right(side: int) -> None:
-    (kept, _) = kernel_supports.support((side, side), side - 1)
+    (kept, _) = nested_groups.support((side, side), side - 1)
     assert kept == (slice(1, side) if side % 2 else slice(0, side - 1))
 
 
 @given(shapes, how)
 def test_groups_are_what_lies_outside_the_size_below(shape: tuple[int, ...], how: str) -> None:
-    masks, sizes = kernel_supports.masks(shape, how), kernel_supports.sizes(shape, how)
+    masks, sizes = nested_groups.masks(shape, how), nested_groups.sizes(shape, how)
     assert len(masks) == len(sizes)
     assert sizes[-1] == max(shape, default=1)
     assert (masks[-1] == 1).all()
@@ -56,22 +56,22 @@ def test_groups_are_what_lies_outside_the_size_below(shape: tuple[int, ...], how
 
 @given(shapes, how)
 def test_groups_are_nested_and_each_adds_something(shape: tuple[int, ...], how: str) -> None:
-    steps = np.diff(kernel_supports.masks(shape, how), axis=0)
+    steps = np.diff(nested_groups.masks(shape, how), axis=0)
     assert (steps >= 0).all()
     assert (steps.sum(axis=1) > 0).all()
-    assert (kernel_supports.masks(shape, how)[0].sum()) > 0
+    assert (nested_groups.masks(shape, how)[0].sum()) > 0
 
 
 @given(shapes, how, st.integers(1, 4))
 def test_group_sizes_count_entries(shape: tuple[int, ...], how: str, channels: int) -> None:
-    counts = kernel_supports.group_sizes(shape, how, channels)
-    np.testing.assert_array_equal(counts, kernel_supports.masks(shape, how).sum(axis=1) * channels)
+    counts = nested_groups.group_sizes(shape, how, channels)
+    np.testing.assert_array_equal(counts, nested_groups.masks(shape, how).sum(axis=1) * channels)
     assert counts[-1] == np.prod(shape, dtype=int) * channels
 
 
 def test_cached_masks_cannot_be_written() -> None:
     with pytest.raises(ValueError, match="read-only"):
-        kernel_supports.masks((3, 3))[0, 0] = 7.0
+        nested_groups.masks((3, 3))[0, 0] = 7.0
 
 
 @pytest.mark.parametrize("base", [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (2, 5), (6, 3)])
@@ -81,7 +81,7 @@ def test_a_crop_inside_a_same_convolution_is_the_smaller_same_convolution(
     rng = np.random.default_rng(0)
     image = rng.normal(size=(1, 9, 8, 2))
     for size in range(1, max(base)):
-        box = kernel_supports.support(base, size)
+        box = nested_groups.support(base, size)
         kernel = np.zeros((*base, 2, 3))
         kernel[box] = rng.normal(size=kernel[box].shape)
         whole = numpy(keras.ops.conv(image, kernel, padding="same"))
@@ -98,11 +98,11 @@ def test_a_crop_inside_a_same_convolution_is_the_smaller_same_convolution(
     ("call", "message"),
     [
         (
-            lambda: kernel_supports.sizes((3, 3), "rings"),
+            lambda: nested_groups.sizes((3, 3), "rings"),
             "groups: expected one of .* Received: 'rings'",
         ),
-        (lambda: kernel_supports.masks((3, 3), "rings"), "groups: expected one of"),
-        (lambda: kernel_supports.support((3, 3), -1), "`size` must be >= 0. Received: -1"),
+        (lambda: nested_groups.masks((3, 3), "rings"), "groups: expected one of"),
+        (lambda: nested_groups.support((3, 3), -1), "`size` must be >= 0. Received: -1"),
     ],
 )
 def test_errors_say_what_was_expected_and_received(call: Callable[[], Any], message: str) -> None:
