@@ -21,6 +21,7 @@ from keras_structsparse.cli import app
 from keras_structsparse.data import datasets
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "keras_structsparse"
 SETS_UP = ("source", "pip")
 """Commands that prepare an environment; tests have one."""
 
@@ -164,7 +165,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 def missing_files(text: str) -> list[str]:
     """Python files that a page names and that are neither in the package nor in the clone."""
     named = re.findall(r"`((?:\w+/)+\w+\.py)`", text)
-    folders = (ROOT, ROOT / "keras_structsparse")
+    folders = (ROOT, ROOT / PACKAGE)
     return [name for name in named if not any((f / name).is_file() for f in folders)]
 
 
@@ -173,6 +174,18 @@ def test_files_that_a_page_names_exist(name: str) -> None:
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert not missing_files(text)
     assert missing_files(text + "`graph/nosuch.py`") == ["graph/nosuch.py"]
+
+
+def missing_names(text: str) -> list[str]:
+    """Names that a page gives behind a file of the package, and that this file does not hold."""
+    named = re.findall(r"`((?:\w+/)+\w+\.py)`(?:: | \()`(?!kss)(?:\w+\.)?(\w+)`", text)
+    return [name for file, name in named if name not in (ROOT / PACKAGE / file).read_text("utf-8")]
+
+
+def test_names_that_the_code_map_gives_behind_a_file_are_in_it() -> None:
+    text = (ROOT / "docs" / "code-map.md").read_text(encoding="utf-8")
+    assert not missing_names(text)
+    assert missing_names("`graph/channels/costs.py`: `nosuch`") == ["nosuch"]
 
 
 def stops(text: str) -> list[str]:
