@@ -1,4 +1,4 @@
-"""Training that shrinks as it goes: what has gone to zero is cut out before training is over."""
+"""Training with surgery on the way: what has become zero is removed before training ends."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from keras_structsparse.training.shrinking_schedule import TrainingSection, savi
 from keras_structsparse.training.tf_input import build_for_training, fed
 
 NO_HELPERS = Costs(move=0.0, start=1e15)
-"""One more operation is dearer than anything that it saves. So in training no layer is split, no
-side of a sum spread, and a window stays larger where a smaller one would need padding layers."""
+"""Costs under which surgery never adds an operation: in training, no layer is split, no side of a
+sum is spread, and a kernel keeps a larger size where a smaller one would need padding layers."""
 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """A network that has shrunk while it was trained.
+    """A network that was pruned during its training.
 
     Attributes:
-        model: The network, compiled: what is left of the one that was trained.
-        ancestry: Whose kernels of the base architecture these are.
+        model: The pruned network, compiled.
+        ancestry: The kernels of the base architecture that it has.
         history: The metrics of all epochs.
-        sections: How the training went: for every size that the network had its multiply-adds, the
-            epoch it started with, and what was measured.
+        sections: The training between surgeries: multiply-adds, first epoch and measured times of
+            every network.
     """
 
     model: keras.Model
@@ -60,7 +60,7 @@ class Shrunk:
 
         Returns:
             A plan with an entry for every layer of the base architecture that has kernels to
-            choose; what has been cut away has size 0.
+            remove; removed kernels have size 0.
         """
         return self.ancestry.of_base(read_plan(self.model, tau, groups, coupled))
 
@@ -79,35 +79,35 @@ def fit_shrinking(
     ancestry: Ancestry | None = None,
     **options: Any,
 ) -> Shrunk:
-    """Train a model, and cut out what is exactly zero every few epochs.
+    """Train a model, and remove what is exactly zero every few epochs.
 
-    What is cut out are the zeros of :class:`Proximal`. The outputs stay the same, the optimizer's
-    state goes along, and every layer keeps the share of alpha that it had. What is gone cannot come
-    back, and what it left as a constant no longer trains by itself: constants are carried by
-    biases, or share one channel.
+    The zeros are those of :class:`Proximal`. Surgery does not change the outputs; the state of the
+    optimizer is carried over, and every layer keeps its share of alpha. Removed kernels cannot
+    come back, and the constants that they leave are no longer trained one by one: biases or one
+    carrier channel hold them.
 
-    A cut costs a recompilation. Unless ``always``, it is made only where the steps that are left
-    are expected to save more: by the measured time of a step, the multiply-adds that go, what
-    earlier cuts have saved, and what the last recompilation took.
+    Surgery costs a recompilation. Unless ``always``, it is done only if the remaining steps are
+    expected to save more time than that: estimated from the measured time of a step, the removed
+    multiply-adds, what earlier surgeries have saved, and the time of the last recompilation.
 
-    Callbacks see one training. ``on_train_begin`` and ``on_train_end`` are called once; after a cut
-    ``set_model`` is called with the smaller network, and ``on_shrink(model, ancestry)`` of a
-    callback that has such a method: the ancestry has the model that the training began with as its
-    base. Checkpoints hold the network as it is when they are written.
+    Callbacks see one training: ``on_train_begin`` and ``on_train_end`` are called once. After
+    surgery, ``set_model`` is called with the smaller network, and ``on_shrink(model, ancestry)``
+    if a callback has such a method; the base of the ancestry is the model that the training began
+    with. Checkpoints hold the network of the time when they are written.
 
     Args:
-        model: A compiled model with regularizers. It is trained as well, but only up to the first
-            cut: use the result's from then on.
+        model: A compiled model with regularizers. It is trained up to the first surgery; use the
+            model of the result after that.
         x: As for ``model.fit``.
         y: As for ``model.fit``.
-        shrink_every: Epochs from one cut to the next; there is none after the last epoch.
-        always: Cut wherever there is something to cut.
+        shrink_every: Epochs between surgeries; there is none after the last epoch.
+        always: Whether to do surgery also where it is not expected to save time.
         epochs: As for ``model.fit``.
         initial_epoch: As for ``model.fit``.
         callbacks: As for ``model.fit``.
         verbose: As for ``model.fit``.
-        ancestry: That of the model, if it has been cut before; it counts as the base architecture
-            unless given.
+        ancestry: The ancestry of the model, if it has been pruned before. By default, the model is
+            the base architecture.
         **options: Other arguments of ``model.fit``.
 
     Returns:
@@ -116,8 +116,8 @@ def fit_shrinking(
     Raises:
         ModelError: The model has no graph or no convolutions, or the size of a map is open.
         ValueError: An argument is out of its range, the model is not compiled or has no
-            regularizers, or a regularizer, the optimizer or a callback cannot follow a network that
-            shrinks.
+            regularizers, or a regularizer, the optimizer or a callback does not allow surgery
+            during training.
 
     Examples:
         >>> # kss.attach(model, kss.KernelSize(1e-3), weights="multiply_adds")
@@ -151,17 +151,17 @@ def fit_shrinking(
 
 
 def shrink(model: keras.Model) -> tuple[keras.Model, Ancestry]:
-    """Cut out of a network in training what is exactly zero, so that its training can go on.
+    """Remove what is exactly zero from a network in training, so that its training can continue.
 
     Args:
         model: The compiled network.
 
     Returns:
-        The smaller network, compiled, with the regularizers and the state of the optimizer; and its
-        ancestry, with ``model`` as the base.
+        The smaller network, compiled, with the regularizers and the state of the optimizer; and
+        its ancestry, with ``model`` as the base.
 
     Raises:
-        DeadNetworkError: The output does not depend on the input any more.
+        DeadNetworkError: The output no longer depends on the input.
     """
     with scope_of(model):
         found = PrunableLayers.of(model)
@@ -173,13 +173,13 @@ def shrink(model: keras.Model) -> tuple[keras.Model, Ancestry]:
 
 
 def _next(now: Shrunk, training: MultiFitCallbacks, epoch: int, epochs: int | None) -> Shrunk:
-    """The network to go on with: a smaller one if that pays.
+    """The network to continue with: a smaller one if that is expected to save time.
 
     Args:
         now: The network.
         training: The training.
         epoch: The next epoch.
-        epochs: The last epoch; None to cut in any case.
+        epochs: The number of epochs of the training; None for surgery in any case.
     """
     if epochs is not None and not _pays(now, epoch, epochs):
         return now
@@ -187,7 +187,7 @@ def _next(now: Shrunk, training: MultiFitCallbacks, epoch: int, epochs: int | No
     try:
         model, later = shrink(now.model)
     except DeadNetworkError:
-        return now  # As it is, it can still come back to life.
+        return now  # Its kernels may become nonzero again.
     work = profile(model).multiply_adds
     if work >= now.sections[-1].multiply_adds:
         return now
@@ -208,10 +208,10 @@ def _pays(now: Shrunk, epoch: int, epochs: int) -> bool:
 
 
 def _still(model: keras.Model) -> dict[int, Array]:
-    """Masks of the kernels of zeros behind which a normalisation has no scale any more.
+    """Masks of the kernels that are zero and whose batch normalisation has a scale of zero.
 
-    Such a channel is kept for its constant. Their momentum must not move them: however small they
-    were, the normalisation would make them large.
+    Such a channel is kept for its constant. The optimizer's momentum must not move its kernel: the
+    normalisation would scale even a small kernel up.
     """
     found, masks = PrunableLayers.of(model), dict[int, Array]()
     for name, norm in found.scaled_norms.items():
@@ -223,7 +223,7 @@ def _still(model: keras.Model) -> dict[int, Array]:
     return masks
 
 
-# --- what cannot follow ---
+# --- what does not allow surgery during training ---
 
 
 def _check_compiled(model: keras.Model) -> None:
@@ -233,22 +233,23 @@ def _check_compiled(model: keras.Model) -> None:
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if optimizer.use_ema or inner.use_ema:
         raise ValueError(
-            "model: expected an optimizer without use_ema, whose averages take the weights' place "
-            "at the end of every fit. Received: one with it"
+            "model: expected an optimizer without use_ema, since averages replace the weights at "
+            "the end of every fit. Received: one with use_ema=True"
         )
     try:
         keras.saving.deserialize_keras_object(model.get_compile_config())
     except (TypeError, ValueError) as error:
         raise ValueError(
-            "model: expected to be compiled with what Keras can serialize, so that it can be "
-            f"compiled again; see keras.saving.register_keras_serializable. Received: {error}"
+            "model: expected a loss, metrics and an optimizer that Keras can serialize, so that "
+            "the smaller model can be compiled with them; see "
+            f"keras.saving.register_keras_serializable. Received: {error}"
         ) from error
 
 
 REFUSED: Mapping[type, tuple[Callable[[Any], bool], str]] = {
     TargetMultiplyAdds: (
         lambda callback: True,
-        "it gives back what it has cut too much of",
+        "it may restore kernels that it has removed",
     ),
     keras.callbacks.EarlyStopping: (
         lambda callback: callback.restore_best_weights,
@@ -259,7 +260,7 @@ REFUSED: Mapping[type, tuple[Callable[[Any], bool], str]] = {
         "it restores weights into the base architecture",
     ),
 }
-"""Callbacks that remember weights, whether they do, and why they cannot follow."""
+"""Callbacks that store weights: whether they do, and why they do not allow surgery."""
 
 
 def _check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
@@ -267,6 +268,6 @@ def _check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
         remembers, reason = REFUSED.get(type(callback), (lambda callback: False, ""))
         if remembers(callback):
             raise ValueError(
-                "callbacks: expected ones that can follow a network that shrinks. "
+                "callbacks: expected callbacks that allow the network to get smaller. "
                 f"Received: {type(callback).__name__}; {reason}"
             )
