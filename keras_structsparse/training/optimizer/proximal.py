@@ -18,7 +18,7 @@ from keras import ops
 
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Tensor
-from keras_structsparse.regularizers.alpha import Alpha
+from keras_structsparse.regularizers.alpha import Alpha, distinct_alphas
 from keras_structsparse.training.optimizer import distribution
 from keras_structsparse.training.optimizer.batched_prox import proximal_steps, subgradients
 from keras_structsparse.training.optimizer.regularized_variables import (
@@ -112,7 +112,7 @@ class Proximal(keras.optimizers.Optimizer):
             (), dtype=_precision(), aggregation="only_first_replica", name="travel"
         )
         # As a variable of the optimizer, alpha may change between compiled steps on all backends.
-        for alpha in {id(t.regularizer.alpha): t.regularizer.alpha for t in regularized}.values():
+        for alpha in distinct_alphas(each.regularizer for each in regularized):
             _keras_compat.track(self, alpha)
         self.optimizer.build(variables)
         super().build(variables)
