@@ -19,7 +19,11 @@ from keras.dtype_policies import DTypePolicy, DTypePolicyMap
 
 from keras_structsparse import _keras_compat
 
-PREFIX = "keras_structsparse_text_"
+PREFIX = "structsparse_text_"
+
+LARGEST = 2**26
+"""Bytes of text that are read at most: a damaged or malicious file must not fill the memory."""
+
 BUILT_IN = frozenset(kind for kind in vars(keras.layers).values() if isinstance(kind, type))
 REFUSED = (keras.layers.InputLayer, keras.layers.Lambda, keras.Model)
 """An input and a nested model save no policy, and a Lambda may not be loadable."""
@@ -116,6 +120,8 @@ def _decoded(key: str) -> str | None:
     packed = key.removeprefix(PREFIX)
     try:
         padded = packed + "=" * (-len(packed) % 4)
-        return zlib.decompress(base64.urlsafe_b64decode(padded)).decode()
+        reader = zlib.decompressobj()
+        text = reader.decompress(base64.urlsafe_b64decode(padded), LARGEST)
+        return text.decode() if reader.eof else None
     except (binascii.Error, zlib.error, UnicodeDecodeError):
         return None

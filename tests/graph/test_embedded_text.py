@@ -13,6 +13,7 @@ import pytest
 from helpers_models import randomize
 from keras import layers as L
 
+from keras_structsparse.graph import embedded_text
 from keras_structsparse.graph.cloning import clone, copy_model
 from keras_structsparse.graph.embedded_text import PREFIX, embed, embedded
 
@@ -153,6 +154,15 @@ def test_text_that_was_damaged_is_no_text() -> None:
         maps = keras.dtype_policies.DTypePolicyMap(own, {damaged: own})
         assert embedded(keras.Sequential([L.Conv2D(4, 3, dtype=maps)])) is None
     assert embedded(network("conv")) is None
+
+
+def test_text_that_is_too_long_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network("relu")
+    embed(model, "0" * 1000)
+    monkeypatch.setattr(embedded_text, "LARGEST", 1000)
+    assert embedded(model) == "0" * 1000
+    monkeypatch.setattr(embedded_text, "LARGEST", 999)
+    assert embedded(model) is None
 
 
 def test_a_layer_without_a_configuration_of_its_own_holds_none() -> None:
