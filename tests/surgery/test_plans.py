@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -24,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers as L
 
+import keras_structsparse as kss
 from keras_structsparse.errors import ModelError, PlanError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.cloning import copy_model
@@ -305,3 +307,15 @@ def test_nested_layers_are_masked_under_their_long_names(twice: bool) -> None:
     chosen, batch = Plan({"block/conv": [3, 0]}), random_batch(model)
     assert_same_function(by_hand, masked(model, chosen), batch)
     assert difference(model, by_hand, batch) > 1e-3
+
+
+DATA = Path(__file__).parents[1] / "data_files"
+
+
+def test_plans_and_costs_of_version_0_1_can_be_read() -> None:
+    text = (DATA / "plan_of_version_0_1.json").read_text(encoding="utf-8")
+    assert Plan.from_json(text) == Plan({"conv": (5, 3, 0, 3), "branch": (0, 0)})
+    costs = (DATA / "costs_of_version_0_1.json").read_text(encoding="utf-8")
+    assert kss.Costs.from_json(costs) == kss.Costs(move=20.0, start=3e5, block=16)
+    with pytest.raises(kss.PlanError, match="format"):
+        Plan.from_json(text.replace("plan/1", "plan/0"))
