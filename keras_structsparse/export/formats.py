@@ -136,12 +136,23 @@ def check_path(path: StrPath, format: str) -> None:
     """
     target, suffix = Path(path), _exporter(format).suffix
     if not suffix:
+        _check_no_suffix_of_another(target, format)
         return _check_directory(target)
     expected = f"path: expected a file name that ends in {suffix}"
     if target.suffix != suffix:
         raise OutputError(f"{expected}. Received: {path}")
     if target.is_dir():
         raise OutputError(f"{expected}. Received a directory: {path}")
+
+
+def _check_no_suffix_of_another(path: Path, format: str) -> None:
+    """A directory called x.onnx is hardly meant: readers choose the format by the suffix."""
+    for other, exporter in EXPORTERS.items():
+        if exporter.suffix and path.suffix == exporter.suffix:
+            raise OutputError(
+                f"path: expected a directory for the format {format!r}. Received: {path}, the name "
+                f"of a file for format={other!r} (--format {other})"
+            )
 
 
 def _check_directory(path: Path) -> None:

@@ -140,6 +140,8 @@ def test_arguments_are_checked_first(tmp_path: Path, options: Any, message: str)
         ("here/thesis.tex", "saved_model", "expected a new or empty directory.*Received a file"),
         ("here", "onnx", r"expected a file name that ends in \.onnx"),
         ("here.onnx", "onnx", "Received a directory"),
+        ("new.onnx", "saved_model", r"expected a directory for.*new\.onnx.*--format onnx"),
+        ("new.tflite", "saved_model", r"expected a directory for.*--format litert"),
     ],
 )
 def test_what_is_in_the_way_is_named(tmp_path: Path, name: str, format: str, message: str) -> None:
