@@ -137,22 +137,31 @@ class Estimate:
         return live
 
     def _kept(self, live: Array, kernels: Sequence[Array | None]) -> Array:
-        """The live channels that are read, including those that summands need for their sum."""
-        kept = np.zeros(len(live), bool)
+        """The channels that surgery keeps: always, or because a kept channel depends on them."""
+        kept = self.found.channels.kept.copy()
         for tensor in self.found.graph.outputs:
             ids = self.found.channels.channels[tensor]
-            kept[ids] = live[ids]
-        for work in reversed(self.work):
-            step = work.step
-            if not any(kept[ids].any() for ids in step.outputs):
-                continue
-            if step.mixes:
-                for ids in step.inputs:
-                    kept[ids] |= live[ids]
-            for ids in step.merged:
-                # Surgery removes a summand whose channels are all constant.
-                kept[ids] |= kept[step.outputs[0]] & live[ids].any()
+            kept[ids] |= live[ids]
+        before = -1
+        while before < (before := int(kept.sum())):  # joined channels keep each other
+            for work in reversed(self.work):
+                _keep_inputs(work.step, live, kept)
         return kept
+
+
+def _keep_inputs(step: ChannelStep, live: Array, kept: Array) -> None:
+    """Keep what a call needs for its kept output channels; joined channels in both directions."""
+    for ids in step.joined:
+        # Surgery removes a summand whose channels are all constant.
+        if live[ids].any():
+            together = kept[step.outputs[0]] | kept[ids]
+            kept[step.outputs[0]] = together
+            kept[ids] |= together
+    if step.mixes and any(kept[ids].any() for ids in step.outputs):
+        joined = np.concatenate(step.joined) if step.joined else np.zeros(0, int)
+        for ids in step.inputs:
+            alone = ids[~np.isin(ids, joined)]
+            kept[alone] |= live[alone]
 
 
 def _work(found: PrunableLayers, step: ChannelStep) -> _Work:

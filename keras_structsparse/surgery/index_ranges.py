@@ -8,6 +8,9 @@ import numpy as np
 
 Indices = tuple[int, ...]
 
+LARGEST = 2**24
+"""Indices in one list at most, more than any axis of a weight has: damaged text may name more."""
+
 
 def to_ranges(indices: Sequence[int]) -> list[int]:
     """Write indices as runs of neighbours.
@@ -37,6 +40,8 @@ def from_ranges(ranges: Sequence[int]) -> Indices:
         >>> from_ranges([0, 3, 7, 1, 5, 2])
         (0, 1, 2, 7, 5, 6)
     """
+    if sum(ranges[1::2]) > LARGEST:
+        raise ValueError(f"ranges: expected at most {LARGEST} indices")
     runs = zip(ranges[::2], ranges[1::2], strict=True)
     return tuple(i for start, length in runs for i in range(start, start + length))
 

@@ -110,7 +110,7 @@ class Provenance:
             content = json.loads(text)
             if content["format"] == FORMAT:
                 return _from_tree(content, IndexTable(content["indices"]))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except BROKEN as error:
             raise PlanError(
                 f"provenance: expected {FORMAT}. Received other text: {error}"
             ) from error
@@ -121,6 +121,10 @@ def _through(earlier: Provenance, source: Source) -> Source | None:
     found = earlier.weights.get(source.layer, ())
     before = found[source.number] if source.number < len(found) else None
     return None if before is None else source.of(before)
+
+
+BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
+"""What reading a damaged record raises."""
 
 
 def _to_tree(provenance: Provenance, table: IndexTable) -> dict[str, Any]:
@@ -138,19 +142,30 @@ def _to_tree(provenance: Provenance, table: IndexTable) -> dict[str, Any]:
 
 
 def _from_tree(content: Any, table: IndexTable) -> Provenance:
-    def entry(own: Any) -> Source | None:
-        return own and Source(own[0], own[1], tuple(table[i] for i in own[2]))
-
     source, old = content["source"], content["earlier"]
     shapes = {
         name: tuple((weight, tuple(shape)) for weight, shape in own)
         for name, own in source["layers"].items()
     }
+
+    def entry(own: Any) -> Source | None:
+        if own is None:
+            return None
+        layer, number, places = own[0], own[1], tuple(table[i] for i in own[2])
+        _, shape = shapes[layer][number]
+        inside = (
+            min(p, default=0) >= 0 and max(p, default=-1) < n
+            for p, n in zip(places, shape, strict=True)
+        )
+        if number < 0 or not all(inside):
+            raise ValueError(f"entries of '{layer}' that it does not have")
+        return Source(layer, number, places)
+
     return Provenance(
-        Structure(source["name"], shapes),
+        Structure(str(source["name"]), shapes),
         {name: tuple(map(entry, own)) for name, own in content["weights"].items()},
-        content["layers"],
-        tuple(content["notes"]),
+        {str(name): str(old_layer) for name, old_layer in content["layers"].items()},
+        tuple(map(str, content["notes"])),
         None if old is None else _from_tree(old, table),
     )
 

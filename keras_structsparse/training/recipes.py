@@ -67,7 +67,7 @@ class Recipe:
 
         decay = self.weight_decay / (1 - self.momentum)
         schedule = self.schedule(self.steps(examples))
-        optimizer = keras.optimizers.SGD(schedule, self.momentum, weight_decay=decay or None)
+        optimizer = keras.optimizers.SGD(schedule, float(self.momentum), weight_decay=decay or None)
         if decay:
             optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
         return optimizer

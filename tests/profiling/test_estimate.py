@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -77,3 +79,29 @@ def test_channels_first_are_followed() -> None:
     last = counts("channels_last")
     assert counts("channels_first") == last
     assert last == {"a": 3 * 64 * 18, "b": 2 * 64 * 18, "c": 2 * 64 * 36}
+
+
+def conv(x: Any, width: int, name: str, **options: Any) -> Any:
+    return L.Conv2D(width, 3, padding="same", name=name, **options)(x)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: L.Add()([x, conv(x, 8, "a")]),
+        lambda x: L.Add()([x, conv(x, 8, "a")])[..., :1],
+        lambda x: L.Add()([conv(x, 8, "a") * conv(x, 1, "gate"), conv(x, 8, "b")]),
+        lambda x: L.DepthwiseConv2D(3)(L.Add()([x, conv(x, 8, "a")]))[..., :1],
+        lambda x: L.LayerNormalization()(conv(x, 8, "a")),
+        lambda x: conv(x, 8, "a", activation="softmax"),
+        lambda x: keras.ops.roll(conv(x, 8, "a"), 1, -1),
+    ],
+)
+def test_channels_that_surgery_must_keep_are_counted(body: Any) -> None:
+    inputs = keras.Input((8, 8, 8))
+    model = keras.Model(inputs, L.Dense(2)(L.Flatten()(conv(body(inputs), 4, "reader"))))
+    plan = kss.Plan({"a": [3, 0, 0, 0, 0, 0, 0, 0]})
+    estimate, exact = counted(model, plan)
+    assert estimate == pytest.approx(exact, rel=0.02)
+    fewer = kss.Plan({**plan.sizes, "reader": [3, 0, 0, 0]})
+    assert counted(model, fewer)[0] < estimate

@@ -216,6 +216,35 @@ def test_ranges_hold_the_indices_in_their_order(indices: list[int]) -> None:
     assert from_ranges(to_ranges(indices)) == tuple(indices)
 
 
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("layers", None),
+        ("layers", ["conv"]),
+        ("weights", {"conv": [["gone", 0, [0, 0, 0, 0]], None]}),
+        ("weights", {"conv": [["conv", 9, [0, 0, 0, 0]], None]}),
+        ("weights", {"conv": [["conv", -1, [0]], None]}),
+        ("indices", [[50, 3]] * 8),
+        ("indices", [[0, 10**12]] * 8),
+        ("notes", 3),
+        ("earlier", 3),
+    ],
+)
+def test_a_damaged_record_is_no_record(change: str, value: object) -> None:
+    model = network()
+    pruned = prune(model, PLAN)
+    text = found_in(pruned).to_json()
+    embed(pruned, text)
+    assert recorded(pruned) is not None
+    embed(pruned, json.dumps({**json.loads(text), change: value}))
+    assert recorded(pruned) is None
+    assert kss.compare(model, pruned).notes == ()
+    with pytest.raises(ValueError, match="holds no record of surgery"):
+        kss.Ancestry.between(model, pruned)
+    embed(pruned, "[" * 100_000)
+    assert recorded(pruned) is None
+
+
 def test_the_record_is_small() -> None:
     """Less than a hundredth of the weights of an ordinary network."""
     model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)

@@ -97,3 +97,9 @@ def test_the_decay_can_be_switched_off_beside_a_penalty(beside: bool, penalised:
 def test_bad_recipes_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DataRecipe(**change)
+
+
+def test_numbers_of_numpy_can_be_trained_with() -> None:
+    recipe = DataRecipe(epochs=1, momentum=np.float64(0.5))
+    assert type(recipe.sgd(64).momentum) is float
+    assert recipe.sgd(64).momentum == 0.5

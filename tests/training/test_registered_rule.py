@@ -101,3 +101,34 @@ def test_a_registered_rule_reaches_the_budget() -> None:
     assert budget(network(Halve), 0.4) == pytest.approx(0.4, abs=0.05)
     # Kernels of zeros are cropped to one entry, but their channels are kept.
     assert budget(network(Unknown), 0.4) > 0.6
+
+
+class Mixed(L.Layer):
+    """A 1x1 layer whose rule needs an invertible matrix, and writes into what it is given."""
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        width = input_shape[-1]
+        self.matrix = self.add_weight(shape=(width, width), initializer="identity", name="matrix")
+
+    def call(self, inputs: Any) -> Any:
+        return inputs @ self.matrix
+
+
+def mixed_flow(site: surgery.Site) -> surgery.Flow:
+    matrix = site.weights["matrix"]
+    matrix[0, 0] = matrix[0, 0] + 0.0
+    assert np.isfinite(np.linalg.inv(matrix + np.eye(len(matrix)))).all()
+    assert abs(matrix - np.diag(np.diag(matrix))).max() <= 1
+    return surgery.Flow(site.inputs[0])
+
+
+surgery.register(surgery.Rule(mixed_flow, build), Mixed)
+
+
+def test_a_rule_sees_weights_as_its_layer_has_them() -> None:
+    inputs = keras.Input((8, 8, 3))
+    a, b = (Mixed()(L.Conv2D(4, 3, name=name)(inputs)) for name in ("a", "b"))
+    model = keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(a + b)))
+    before = [weight.copy() for weight in model.get_weights()]
+    assert kss.plan(model, 0.0, coupled=True).widths["a"] == 4
+    assert all(map(np.array_equal, before, model.get_weights()))

@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.propagation import Step, walk
+from keras_structsparse.graph.channels.registry import is_built_in, rule_for
 from keras_structsparse.graph.channels.splitting import REALIZE
 from keras_structsparse.graph.functional_graph import Call, Graph
 
@@ -52,6 +53,8 @@ class ChannelStep:
         merged: Arrays (channels,) of numbers that the call merges, as a sum does: an output channel
             is constant if all of them are, at its index. Empty if the call passes channels on.
         mixes: Whether every output channel depends on all input channels.
+        joined: Arrays (channels,) of numbers that surgery keeps or removes together with the output
+            channels at their indices. All of ``merged``; more where a call mixes channels too.
     """
 
     call: Call
@@ -59,6 +62,7 @@ class ChannelStep:
     outputs: tuple[Array, ...]
     merged: tuple[Array, ...]
     mixes: bool
+    joined: tuple[Array, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class ChannelMap:
             >>> found.joined(["a", "b"])
             [KernelRun(first=(('a', 0), ('b', 0)), width=2, times=1)]
         """
-        found = walk(graph, _ones(graph), "exact", REALIZE["none"])
+        found = walk(graph, _without_zeros(graph), "exact", REALIZE["none"])
         kept = np.zeros(found.count, bool)
         for tensor in graph.inputs:
             kept[found.channels[tensor].ids] = True
@@ -148,13 +152,28 @@ class ChannelMap:
         return list(_runs(((k, 1) for k in sorted(unique, key=first.__getitem__)), layers))
 
 
-def _ones(graph: Graph) -> dict[int, dict[str, Array]]:
-    """Ones for the weights of all layers, by ``id`` and name; broadcast, so they need no memory."""
+def _without_zeros(graph: Graph) -> dict[int, dict[str, Array]]:
+    """Weights without zeros for all layers, by ``id`` and name.
+
+    For our own rules ones, broadcast, so they need no memory. A rule of a user may expect more of
+    the weights, so it sees copies of the layer's own.
+    """
     layers = {id(c.operation): c.operation for c in graph.calls if _weights(c.operation)}
-    return {
-        key: {w.name: np.broadcast_to(np.float32(1), tuple(w.shape)) for w in _weights(layer)}
-        for key, layer in layers.items()
-    }
+    found: dict[int, dict[str, Array]] = {}
+    for key, layer in layers.items():
+        values = _ones_like if is_built_in(rule_for(layer)) else _nonzero_copy
+        found[key] = {weight.name: values(weight) for weight in _weights(layer)}
+    return found
+
+
+def _ones_like(weight: keras.Variable) -> Array:
+    return np.broadcast_to(np.float32(1), tuple(weight.shape))
+
+
+def _nonzero_copy(weight: keras.Variable) -> Array:
+    values = np.array(keras.ops.convert_to_numpy(weight))
+    values[values == 0] = 1
+    return values
 
 
 def _weights(operation: keras.Operation) -> Sequence[keras.Variable]:
@@ -173,7 +192,7 @@ def _step(step: Step) -> ChannelStep:
     besides = [ids for ids in step.flow.needs(np.ones(len(own), bool)) if len(ids)]
     narrow = any(not np.isin(ids, [*own, *itertools.chain(*merged)]).all() for ids in besides)
     mixes = bool(step.rule is None or step.flow.reads or narrow or not (passed or merged))
-    return ChannelStep(step.call, inputs, outputs, () if mixes else merged, mixes)
+    return ChannelStep(step.call, inputs, outputs, () if mixes else merged, mixes, merged)
 
 
 def _has(left: Array, right: Array, own: Array) -> bool:

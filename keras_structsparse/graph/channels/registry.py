@@ -61,3 +61,11 @@ def rule_for(operation: keras.Operation) -> Rule | None:
     """
     kind = type(operation)
     return _rules.get(kind) or _rules.get(keras.saving.get_registered_name(kind))
+
+
+def is_built_in(rule: Rule | None) -> bool:
+    """Whether a rule is one of this package, or there is none."""
+    if rule is None:
+        return True
+    flow = getattr(rule.flow, "func", rule.flow)
+    return str(getattr(flow, "__module__", "")).split(".")[0] == __name__.split(".")[0]
