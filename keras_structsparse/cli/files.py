@@ -105,11 +105,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         PlanError: The file cannot be read or holds no plan.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"--plan: expected a plan in JSON. Received: {path} ({error})") from error
-    return Plan.from_json(text)
+    return Plan.from_json(_text(path, "--plan: expected a plan in JSON", PlanError))
 
 
 def read_costs(path: Path) -> Costs:
@@ -118,11 +114,14 @@ def read_costs(path: Path) -> Costs:
     Raises:
         CostsError: The file cannot be read or holds no costs.
     """
+    return Costs.from_json(_text(path, "--costs: expected costs in JSON", CostsError))
+
+
+def _text(path: Path, expected: str, error: type[Exception]) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CostsError(f"--costs: expected costs in JSON. Received: {path} ({error})") from error
-    return Costs.from_json(text)
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as reason:
+        raise error(f"{expected}. Received: {path} ({reason})") from reason
 
 
 def save_plan(plan: Plan, path: Path) -> None:

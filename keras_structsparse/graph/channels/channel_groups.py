@@ -50,19 +50,24 @@ class ChannelStep:
         call: The call.
         inputs: For each input tensor, the numbers of its channels (channels,).
         outputs: For each output tensor, the numbers of its channels (channels,).
-        merged: Arrays (channels,) of numbers that the call merges, as a sum does: an output channel
-            is constant if all of them are, at its index. Empty if the call passes channels on.
         mixes: Whether every output channel depends on all input channels.
         joined: Arrays (channels,) of numbers that surgery keeps or removes together with the output
-            channels at their indices. All of ``merged``; more where a call mixes channels too.
+            channels at their indices. Empty if the call passes channels on.
     """
 
     call: Call
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
-    merged: tuple[Array, ...]
     mixes: bool
-    joined: tuple[Array, ...] = ()
+    joined: tuple[Array, ...]
+
+    @property
+    def merged(self) -> tuple[Array, ...]:
+        """Arrays (channels,) of numbers that the call merges, as a sum does.
+
+        An output channel is constant if all of them are, at its index.
+        """
+        return () if self.mixes else self.joined
 
 
 @dataclass(frozen=True)
@@ -186,13 +191,13 @@ def _step(step: Step) -> ChannelStep:
     own = step.flow.output.ids
     read = np.concatenate(inputs) if inputs else np.zeros(0, int)
     partners = [b if np.array_equal(a, own) else a for a, b in step.flow.joins if _has(a, b, own)]
-    merged = tuple(p for p in partners if np.isin(p, read).all())
+    joined = tuple(p for p in partners if np.isin(p, read).all())
     passed = bool(np.isin(own, read).all())
-    # Needed besides merged channels is, for example, a map that is broadcast over all channels.
+    # Needed besides joined channels is, for example, a map that is broadcast over all channels.
     besides = [ids for ids in step.flow.needs(np.ones(len(own), bool)) if len(ids)]
-    narrow = any(not np.isin(ids, [*own, *itertools.chain(*merged)]).all() for ids in besides)
-    mixes = bool(step.rule is None or step.flow.reads or narrow or not (passed or merged))
-    return ChannelStep(step.call, inputs, outputs, () if mixes else merged, mixes, merged)
+    narrow = any(not np.isin(ids, [*own, *itertools.chain(*joined)]).all() for ids in besides)
+    mixes = bool(step.rule is None or step.flow.reads or narrow or not (passed or joined))
+    return ChannelStep(step.call, inputs, outputs, mixes, joined)
 
 
 def _has(left: Array, right: Array, own: Array) -> bool:
