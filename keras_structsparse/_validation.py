@@ -108,6 +108,20 @@ def positive_int(argument: str, value: Any, error: type[ValueError] = ValueError
     return int(value)
 
 
+def boolean(argument: str, value: Any, error: type[ValueError] = ValueError) -> bool:
+    """Return the value, if it is True or False. Arguments: see :func:`finite`.
+
+    Examples:
+        >>> boolean("coupled", "no")
+        Traceback (most recent call last):
+        ...
+        ValueError: coupled: expected True or False. Received: 'no'
+    """
+    if not isinstance(value, bool):
+        raise error(f"{argument}: expected True or False. Received: {value!r}")
+    return value
+
+
 def one_of(
     argument: str, value: T, allowed: Sequence[T], error: type[ValueError] = ValueError
 ) -> T:

@@ -25,8 +25,8 @@ PADDINGS = (
 class PrunableLayers:
     """The prunable layers of a model, with its graph and its channels.
 
-    Functions of this library that take a model take this value as well, and then do not read the
-    graph again. It does not depend on the values of the weights, so it stays valid in training.
+    Functions that take a ``ModelLike`` take this value in place of a model, and then do not read
+    the graph again. It does not depend on the values of the weights, so it stays valid in training.
 
     Attributes:
         model: The model.

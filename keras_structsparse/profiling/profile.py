@@ -19,7 +19,7 @@ from keras_structsparse.profiling.summaries import (
     LayerProfile,
     Profile,
 )
-from keras_structsparse.surgery import provenance
+from keras_structsparse.surgery import provenance, weight_origins
 
 __all__ = ["Comparison", "LayerComparison", "LayerProfile", "Profile", "compare", "profile"]
 
@@ -112,7 +112,7 @@ def _owners(
 ) -> Mapping[str, str]:
     """By name of the layers after surgery, the name of the layer before that they belong to."""
     try:
-        return provenance.between(model, pruned).layers
+        return weight_origins.between(model, pruned).layers
     except ValueError:  # another model, or one without a record
         names: dict[str, collections.deque[str]] = collections.defaultdict(collections.deque)
         for layer in before:

@@ -15,8 +15,8 @@ from keras_structsparse.graph.channels.rule import (
     unknown,
 )
 from keras_structsparse.graph.channels.weight_provenance import Taken
-from keras_structsparse.surgery.provenance import Origin, origins
 from keras_structsparse.surgery.pruning import prune
+from keras_structsparse.surgery.weight_origins import Origin, origins
 
 Reading = LinearRead
 """The former name of :class:`LinearRead`, for rules that use it."""

@@ -15,10 +15,9 @@ import keras
 import numpy as np
 
 from keras_structsparse.errors import PlanError
-from keras_structsparse.graph import functional_graph
-from keras_structsparse.graph.prunable_layers import kernel_layers
-from keras_structsparse.surgery import provenance
+from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.weight_origins import between
 
 FORMAT = "keras_structsparse.ancestry/1"
 
@@ -42,16 +41,16 @@ class Ancestry:
     widths: Mapping[str, int]
 
     @classmethod
-    def of(cls, model: keras.Model) -> Ancestry:
+    def of(cls, model: ModelLike) -> Ancestry:
         """The ancestry of a base architecture, whose kernels are its own.
 
         Args:
-            model: A functional or built Sequential model.
+            model: A functional or built Sequential model, or its prunable layers.
 
         Raises:
             ModelError: The model has no graph.
         """
-        layers = kernel_layers(functional_graph.read(model))
+        layers = PrunableLayers.of(model).layers
         widths = {name: int(layer.kernel.shape[-1]) for name, layer in layers.items()}
         return cls({name: (name, tuple(range(n))) for name, n in widths.items()}, widths)
 
@@ -70,10 +69,10 @@ class Ancestry:
             ModelError: ``model`` has no graph.
             ValueError: ``pruned`` was not made from ``model``.
         """
-        found = provenance.between(model, pruned)
-        old = kernel_layers(functional_graph.read(model))
+        found = between(model, pruned)
+        old = PrunableLayers.of(model).layers
         layers = {}
-        for name, layer in kernel_layers(functional_graph.read(pruned)).items():
+        for name, layer in PrunableLayers.of(pruned).layers.items():
             source = found.weights[name][_kernel_number(layer)]
             if source is None or source.layer not in old:
                 continue

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import keras
-
-from keras_structsparse.graph.functional_graph import read
-from keras_structsparse.graph.prunable_layers import kernel_layers
+from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 
 
 @dataclass(frozen=True)
@@ -40,15 +37,15 @@ class Point:
     sizes: Mapping[str, Sequence[int]]
 
 
-def widths_and_sizes(model: keras.Model) -> dict[str, tuple[int, int]]:
+def widths_and_sizes(model: ModelLike) -> dict[str, tuple[int, int]]:
     """The kernels of each layer of a network, and the longest side of one.
 
     Args:
-        model: The network.
+        model: The network, or its prunable layers.
     """
     return {
         name: (layer.kernel.shape[-1], max(layer.kernel.shape[:-2], default=1))
-        for name, layer in kernel_layers(read(model)).items()
+        for name, layer in PrunableLayers.of(model).layers.items()
     }
 
 

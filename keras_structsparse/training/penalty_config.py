@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from keras_structsparse._validation import NORMS, STEPS, WEIGHTS
+from keras_structsparse._validation import (
+    NORMS,
+    STEPS,
+    WEIGHTS,
+    boolean,
+    nonnegative,
+    one_of,
+)
 
 if TYPE_CHECKING:
     from keras_structsparse.regularizers import GroupSparsityRegularizer
@@ -65,7 +72,8 @@ class PenaltyConfig:
             that whole channels can be removed.
 
     Raises:
-        ValueError: ``kind`` is unknown, or ``reweight`` is given without a penalty.
+        ValueError: An argument is not one of its values, or ``reweight`` is given without a
+            penalty.
 
     Examples:
         >>> type(PenaltyConfig("kernel-count", reweight=0.1).regularizer(1e-3)).__name__
@@ -82,8 +90,12 @@ class PenaltyConfig:
     coupled: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in MAKE:
-            raise ValueError(f"kind: expected one of {tuple(MAKE)}. Received: {self.kind!r}")
+        one_of("kind", self.kind, tuple(MAKE))
+        one_of("norm", self.norm, NORMS)
+        one_of("groups", self.groups, STEPS)
+        one_of("weights", self.weights, WEIGHTS)
+        boolean("coupled", self.coupled)
+        object.__setattr__(self, "reweight", nonnegative("reweight", self.reweight))
         if self.reweight and self.kind == "none":
             raise ValueError(
                 f"reweight: expected 0 without a penalty to reweight. Received: {self.reweight!r} "

@@ -129,8 +129,8 @@ def fit_shrinking(
     positive_int("shrink_every", shrink_every)
     _check_compiled(model)
     _check_callbacks(callbacks)
-    whole = Ancestry.of(model)
     found = PrunableLayers.of(model)
+    whole = Ancestry.of(found)
     check_reattachable(regularizers_of(found), whole)
     sections = [TrainingSection(profile(found).multiply_adds, initial_epoch)]
     training = MultiFitCallbacks(callbacks, epochs, verbose)

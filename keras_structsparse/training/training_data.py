@@ -52,7 +52,7 @@ class TrainingData:
             return cls(data, None, _known(int(data.cardinality())))
         if isinstance(data, tuple | list) and len(data) == 2:
             x, y = data
-            return cls(x, y, -(-len(keras.tree.flatten(y)[0]) // batch_size))
+            return cls(x, y, -(-_examples(x, y) // batch_size))
         raise ValueError(
             "train: expected arrays (inputs, labels), a tf.data.Dataset or a "
             f"keras.utils.PyDataset. Received: {type(data).__name__}"
@@ -68,6 +68,26 @@ class TrainingData:
         if self.y is not None:
             return {"batch_size": batch_size, "shuffle": shuffle}
         return {"shuffle": shuffle and isinstance(self.x, keras.utils.PyDataset)}
+
+
+def _examples(x: Any, y: Any) -> int:
+    """How many examples there are: as many inputs as labels, and at least one."""
+    counts = []
+    for name, arrays in (("inputs", x), ("labels", y)):
+        flat = keras.tree.flatten(arrays)
+        if not flat or not all(getattr(array, "shape", ()) for array in flat):
+            raise ValueError(
+                f"train: expected {name} as an array of shape (examples, ...) or a structure of "
+                f"them. Received: {type(arrays).__name__}"
+            )
+        counts.append({int(array.shape[0]) for array in flat})
+    different = set.union(*counts)
+    if len(different) > 1 or 0 in different:
+        raise ValueError(
+            "train: expected as many inputs as labels, at least one. Received: "
+            f"{sorted(counts[0])} inputs and {sorted(counts[1])} labels"
+        )
+    return different.pop()
 
 
 def _known(steps: int | None) -> int:

@@ -28,12 +28,12 @@ from keras_structsparse.surgery.model_structure import Structure
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.provenance import (
     Provenance,
-    between,
     from_base,
     notes,
     record,
     recorded,
 )
+from keras_structsparse.surgery.weight_origins import between
 
 PLAN = Plan({"conv": (5, 0, 3, 1, 1, 0)})
 

@@ -224,6 +224,16 @@ def test_forms_are_checked() -> None:
         PenaltyConfig("kernels")
     with pytest.raises(ValueError, match="reweight: expected"):
         PenaltyConfig("none", reweight=0.1)
+    wrong: dict[str, Any] = {
+        "norm": "l3",
+        "groups": "rings",
+        "weights": "foo",
+        "coupled": "no",
+        "reweight": -1.0,
+    }
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=f"{name}: expected .* Received: '?{value}"):
+            PenaltyConfig(**{name: value})
     made = PenaltyConfig("kernel-size", "linf", "ring", 0.1).regularizer(0.5)
     assert isinstance(made, kss.KernelSize)
     assert (float(made.alpha), made.norm, made.groups, made.reweight) == (0.5, "linf", "ring", 0.1)

@@ -117,6 +117,10 @@ def test_the_batches_of_a_data_set_are_its_own() -> None:
         (lambda: Batches(count=None), "infinitely many batches"),
         (lambda: iter([(IMAGES, LABELS)]), "list_iterator"),
         (lambda: (IMAGES,), "tuple"),
+        (lambda: (IMAGES, None), "NoneType"),
+        (lambda: (IMAGES, LABELS.tolist()), "list"),
+        (lambda: (IMAGES[:0], LABELS[:0]), r"\[0\] inputs and \[0\] labels"),
+        (lambda: (IMAGES[:7], LABELS), r"\[7\] inputs and \[20\] labels"),
     ],
 )
 @pytest.mark.parametrize("shrink", [False, True])
