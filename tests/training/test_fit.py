@@ -185,5 +185,6 @@ def _states(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
 def test_a_fit_that_fails_before_it_begins_says_why() -> None:
     """And not that the ramp does not know what alpha was."""
     images, labels = data()
-    with pytest.raises(ValueError, match="cardinality"):
-        fit(plainly_compiled(KernelSize(0.5)), (images, labels[:3]), RECIPE)
+    model, four = plainly_compiled(KernelSize(0.5)), (images, labels, labels, labels)
+    with pytest.raises(ValueError, match="Data is expected to be in format"):
+        fit(model, (images, labels), RECIPE, validation=four)
