@@ -24,9 +24,6 @@ int64."""
 BUFFER = 10_000
 """Size of the shuffle buffer, in examples."""
 
-SMALL_IMAGE = 64
-"""Images of one size with sides up to this are cached in memory after the first epoch."""
-
 MARGIN = 256 / 224
 """For images of different sizes: the shorter side before the central crop, over the crop's side."""
 
@@ -132,23 +129,18 @@ class SplitStreams:
 
     def plain(self) -> Stream:
         """Batches in order, images unchanged or cropped to their center."""
-        images = self._records(shuffled=False)
+        images = self.records.open(False)
         return self._batches(_mapped(images, lambda x, y: (self._image(x), y)))
 
     def changed(self) -> Stream:
         """Batches in random order, images augmented."""
         import tensorflow as tf
 
-        images = self._records(shuffled=True)
+        images = self.records.open(True)
         images = images.shuffle(BUFFER, self.seed, reshuffle_each_iteration=True)
         numbers = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).batch(2)
         pairs = tf.data.Dataset.zip((images, numbers))
         return self._batches(_mapped(pairs, lambda xy, seed: (self._changed(xy[0], seed), xy[1])))
-
-    def _records(self, shuffled: bool) -> Stream:
-        found = self.records.open(shuffled)
-        small = not self.records.encoded and max(self.shape[:2]) <= SMALL_IMAGE
-        return found.cache() if small else found
 
     def _batches(self, images: Stream) -> Stream:
         import tensorflow as tf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,9 @@ from keras_structsparse.data.splits import Split
 from keras_structsparse.errors import DatasetError
 
 ARRAYS = ".npz"
+
+HELD_IN_MEMORY = 2**30
+"""The most bytes of a split of tensorflow-datasets that are read once and held in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +155,18 @@ def _of_tfds(source: Any, side: int | None, validation: float, seed: int) -> Rec
 
 def _of_split(source: Any, split: str, encoded: bool, seed: int) -> Records:
     """Images that will be resized are read as files, so that a part of one can be decoded."""
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
+    @functools.cache
+    def arrays() -> Any:
+        return tfds.as_numpy(source.as_dataset(split=split, batch_size=-1))
+
     def opened(shuffled: bool) -> Any:
+        if not encoded and 0 < examples * math.prod(shape) <= HELD_IN_MEMORY:
+            # Not tf.data's cache: an iterator that is dropped early may leave it cut short.
+            found = arrays()
+            return tf.data.Dataset.from_tensor_slices((found["image"], found["label"]))
         decoders = {"image": tfds.decode.SkipDecoding()} if encoded else None
         config = tfds.ReadConfig(shuffle_seed=seed, try_autocache=False)
         found = source.as_dataset(
@@ -162,6 +176,7 @@ def _of_split(source: Any, split: str, encoded: bool, seed: int) -> Records:
 
     levels = digits.LEVELS if source.name == "digits" else 255
     height, width, channels = source.info.features["image"].shape
+    shape = (height or 0, width or 0, channels)
     examples = source.info.splits[split].num_examples
     return Records(source.name, examples, (height, width, channels), levels, encoded, opened)
 
