@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from helpers_images import bright_and_dark
 from typer.testing import CliRunner
 
 import keras_structsparse as kss
@@ -90,7 +91,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepared() -> dict[str, Any]:
-    """What the README's reader has: a model in a file, images and labels."""
+    """What the README's reader has: a model in a file, images, labels, and a folder of photos."""
+    bright_and_dark(Path("photos"))
     kss.models.build("(6,5)x3", (8, 8, 1)).save("model.keras")
     data = datasets.load("digits")
     return {"__name__": "docs", "x": data.train.x[:256], "y": data.train.y[:256]}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import typer
 
 # Keras finds what a trained model holds only if it is imported; commands leave out __init__.
@@ -26,6 +27,7 @@ from keras_structsparse.models import REGISTRY, build, cards, find, is_spec, loa
 from keras_structsparse.surgery import Costs
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.training.classifier import classifier as fitting
+from keras_structsparse.training.training_data import Data
 
 Source = Callable[[Sequence[int] | None, int | None], Any]
 """From an input shape and a number of classes, which only networks to be built need, to a model."""
@@ -86,6 +88,16 @@ def classifier(
     """
     keras.utils.set_random_seed(seed)
     return fitting(source(tuple(images.shape[1:]), classes), images, classes, name, data)
+
+
+def some_images(data: Data) -> Array:
+    """Two images of a data set.
+
+    Args:
+        data: Arrays of images and labels, or a stream of batches.
+    """
+    images, _ = data if isinstance(data, tuple) else next(iter(data))
+    return np.asarray(images[:2])
 
 
 def _built(name: str, shape: Sequence[int] | None, classes: int | None) -> keras.Model:

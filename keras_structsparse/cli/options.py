@@ -39,7 +39,12 @@ AnyNetwork = Annotated[
     str, typer.Option(metavar=f"NAME|FILE{KERAS}", help="A name of `models`, or a file.")
 ]
 DataName = Annotated[
-    str, typer.Option(metavar="NAME", help="digits, or a TFDS image-classification set.")
+    str,
+    typer.Option(
+        metavar="NAME|DIR|FILE.npz",
+        help="digits, a TFDS image-classification set, a folder with one subfolder of images for "
+        "each class (with or without train, val, test above), or arrays.",
+    ),
 ]
 DataDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of prepared or raw TFDS data.")

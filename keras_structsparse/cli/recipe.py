@@ -54,7 +54,7 @@ def recipe(
     chosen = replace(RECIPES[name], epochs=epochs) if epochs else RECIPES[name]
     data = streams(chosen, data_dir, seed=seed)
     base = files.source(model or chosen.model)
-    images = next(iter(data.validation))[0][:2].numpy()
+    images = files.some_images(data.validation)
     network = files.classifier(base, images, data.classes, "model", name, seed)
     penalty = form.regularizer(alpha)
     compile_for(network, chosen, data.examples, penalty, form.weights, form.coupled)

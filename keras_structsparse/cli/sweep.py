@@ -14,12 +14,13 @@ from keras_structsparse.cli.generated_options import Fields, Values, with_genera
 from keras_structsparse.cli.options import AnyNetwork, DataDir, DataName, floating, integer, one_of
 from keras_structsparse.cli.report import write_and_print
 from keras_structsparse.cli.tables import console
+from keras_structsparse.data.augmentation import ImageOptions
 from keras_structsparse.sweeps.settings import STRATEGIES, Search, Settings
 from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe
 
 if TYPE_CHECKING:
-    from keras_structsparse.data.datasets import Dataset
+    from keras_structsparse.data.splits import Dataset
 
 EXAMPLE = (
     "Example:\n\nstructsparse sweep --model digits-residual --dataset digits \\\n"
@@ -68,6 +69,9 @@ def sweep(
     form: Annotated[PenaltyConfig, Fields(PenaltyConfig, panel="Penalty")],
     recipe: Annotated[Recipe, Fields(Recipe, panel="Training")],
     ranges: Annotated[Values, Fields(Search, panel="Bayesian search")],
+    images: Annotated[
+        ImageOptions, Fields(ImageOptions, only=("image_size", "preprocess"), panel="Images")
+    ],
     tuning_epochs: TuningEpochs = 0,
     tuning_rate: TuningRate = 0.02,
     path_epochs: PathEpochs = 0,
@@ -82,7 +86,7 @@ def sweep(
     bayesian = Search(len(settings["alphas"]), **ranges)
     asked = Settings(
         identity(model),
-        f"{dataset}, {validation:g} for validation",
+        f"{dataset}{images}, {validation:g} for validation",
         form=form,
         recipe=recipe,
         tuning=replace(later, epochs=tuning_epochs, learning_rate=tuning_rate)
@@ -92,10 +96,10 @@ def sweep(
         search=bayesian if search == "bayesian" else None,
         **settings,
     )
-    from keras_structsparse.data import datasets
+    from keras_structsparse.data.loading import load
 
     # Before Keras is imported: that files are missing is said at once.
-    data = datasets.load(dataset, data_dir, validation=validation, seed=0)
+    data = load(dataset, data_dir, validation, 0, images.image_size, images.preprocess)
     _run(model, asked, data, out, strategy)
 
 

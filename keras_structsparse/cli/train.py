@@ -21,6 +21,7 @@ from keras_structsparse.cli.options import (
     Seed,
 )
 from keras_structsparse.cli.tables import console, plan_table
+from keras_structsparse.data.augmentation import ImageOptions
 from keras_structsparse.sweeps.settings import Settings
 from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe, Shrinking
@@ -28,7 +29,7 @@ from keras_structsparse.training.recipes import Recipe, Shrinking
 if TYPE_CHECKING:
     import keras
 
-    from keras_structsparse.data.datasets import Dataset
+    from keras_structsparse.data.image_streams import Streams
     from keras_structsparse.surgery.kernel_provenance import Ancestry
     from keras_structsparse.surgery.plans import Plan
     from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
@@ -57,6 +58,7 @@ def train(
     form: Annotated[PenaltyConfig, Fields(PenaltyConfig, panel="Penalty")],
     recipe: Annotated[Recipe, Fields(Recipe, panel="Training")],
     shrinking: Annotated[Values, Fields(Settings, only=("shrink_every",), panel="Training")],
+    images: Annotated[ImageOptions, Fields(ImageOptions, panel="Images")],
     alpha: Alpha = None,
     target: Annotated[
         float | None,
@@ -83,23 +85,23 @@ def train(
     outputs.check_new_file(out, "--out", KERAS, force)
     if save_plan is not None:
         outputs.check_new_file(save_plan, "--save-plan", JSON, force)
-    from keras_structsparse.data import datasets
+    from keras_structsparse.data.loading import for_training
 
     # Before Keras is imported: that files are missing is said at once.
-    data = datasets.load(dataset, data_dir, seed=seed)
+    data = for_training(dataset, data_dir, images, recipe.batch_size, seed)
     from keras_structsparse.cli import files
     from keras_structsparse.training import fit as training
     from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
 
     name = f"--model {model}"
-    images = data.train.x[:2]
-    network = files.classifier(files.source(model), images, data.classes, name, dataset, seed)
+    some = files.some_images(data.validation)
+    network = files.classifier(files.source(model), some, data.classes, name, dataset, seed)
     steering = None if target is None else TargetMultiplyAdds(target, TAU)
-    examples, penalty = len(data.train), form.regularizer(alpha)
+    examples, penalty = data.examples, form.regularizer(alpha)
     training.compile_for(network, recipe, examples, penalty, form.weights, form.coupled)
     shrink = Shrinking(every) if every else None
-    arrays = data.train.arrays, data.validation.arrays
-    network, ancestry = fit(network, *arrays, recipe, steering, shrink)
+    parts = data.train, data.validation
+    network, ancestry = fit(network, *parts, recipe, steering, shrink)
     plan = report(network, ancestry, data, TAU, form.groups)
     if save_plan is not None:
         files.save_plan(plan, save_plan)
@@ -174,7 +176,7 @@ def _say_sections(shrunk: Shrunk) -> None:
         typer.echo(f"shrunk to {share:.1%} of the multiply-adds after {section.epoch} epochs")
 
 
-def report(model: keras.Model, ancestry: Ancestry, data: Dataset, tau: float, groups: str) -> Plan:
+def report(model: keras.Model, ancestry: Ancestry, data: Streams, tau: float, groups: str) -> Plan:
     """Print the accuracies and the kernels of a trained network.
 
     Args:
@@ -196,7 +198,7 @@ def report(model: keras.Model, ancestry: Ancestry, data: Dataset, tau: float, gr
 
     plan = ancestry.of_base(read_plan(model, tau, groups))
     for name, split in (("validation", data.validation), ("test", data.test)):
-        typer.echo(f"{name} accuracy {accuracy(model, split.arrays):.4f}")
+        typer.echo(f"{name} accuracy {accuracy(model, split):.4f}")
     if regularizers_of(model):
         typer.echo(f"penalty {sum(map(float, model.losses)):.6g}")
     console().print(plan_table(plan, f"kernels with a norm above {tau:g}"))

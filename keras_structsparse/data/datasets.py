@@ -13,63 +13,19 @@ import difflib
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_structsparse.data import digits, raw_files
+from keras_structsparse.data.splits import TEST_SHARE, Dataset, Split, check_memory, cut
 from keras_structsparse.errors import DatasetError
 
 __all__ = ["Dataset", "Split", "builder", "load"]
 
 OFFICIAL_TEST = {"imagenet2012": "validation"}  # its "test" split has no labels
-_TEST_SHARE = 0.2  # for data sets without an official test split
-_MEMORY_LIMIT = 8 * 2**30
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Images and labels.
-
-    Attributes:
-        x: float32 in [0, 1], shape (n, height, width, channels).
-        y: int64 class numbers, shape (n,).
-    """
-
-    x: NDArray[np.float32]
-    y: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    @property
-    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Images and labels as a pair, as ``model.fit`` takes them."""
-        return self.x, self.y
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set in memory.
-
-    Attributes:
-        name: The TFDS name it was loaded by.
-        train: The official training split without the validation split.
-        validation: The part that is held out of the official training split.
-        test: The official test split; never trained on, never selected on.
-        classes: Number of classes.
-        shape: (height, width, channels) of an image.
-    """
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    classes: int
-    shape: tuple[int, int, int]
+STREAM_INSTEAD = "stream it with keras_structsparse.data.datasets.builder"
 
 
 def load(
@@ -110,9 +66,10 @@ def load(
     files = _raw_folder(source)  # first: which files are missing matters more than their size
     shape = _image_shape(source)
     source = _prepare(source, files)
-    _check_memory(source, shape)
+    images = sum(split.num_examples for split in source.info.splits.values())
+    check_memory(source.name, images, shape, STREAM_INSTEAD)
     train, test = _official_splits(source)
-    train, held_out = _cut(train, validation, seed)
+    train, held_out = cut(train, validation, seed)
     classes = int(source.info.features["label"].num_classes)
     return Dataset(name, train, held_out, test, classes, shape)
 
@@ -251,17 +208,6 @@ def _image_shape(source: Any) -> tuple[int, int, int]:
     return shape
 
 
-def _check_memory(source: Any, shape: tuple[int, int, int]) -> None:
-    images = sum(split.num_examples for split in source.info.splits.values())
-    need = 4 * images * int(np.prod(shape))
-    if need > _MEMORY_LIMIT:
-        raise DatasetError(
-            f"data set {source.name!r}: expected at most {_MEMORY_LIMIT / 2**30:g} GiB in memory, "
-            f"received {need / 2**30:.1f} GiB: stream it with "
-            "keras_structsparse.data.datasets.builder"
-        )
-
-
 def _official_splits(source: Any) -> tuple[Split, Split]:
     splits = set(source.info.splits)
     if "train" not in splits:
@@ -272,7 +218,7 @@ def _official_splits(source: Any) -> tuple[Split, Split]:
     for test in (OFFICIAL_TEST.get(source.name, "test"), "test", "validation"):
         if test in splits:
             return train, _arrays(source, test)
-    return _cut(train, _TEST_SHARE, seed=0)
+    return cut(train, TEST_SHARE, seed=0)
 
 
 def _arrays(source: Any, split: str) -> Split:
@@ -285,15 +231,3 @@ def _arrays(source: Any, split: str) -> Split:
     levels = digits.LEVELS if source.name == "digits" else 255
     x = raw["image"].astype(np.float32) / np.float32(levels)
     return Split(x, raw["label"].astype(np.int64))
-
-
-def _cut(whole: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """The remaining part, and the stratified share that was drawn."""
-    count = round(share * len(whole))
-    if not 0 < count < len(whole):
-        raise DatasetError(
-            f"validation: expected a share that leaves images on both sides of {len(whole)}, "
-            f"received {share!r}"
-        )
-    out = digits.stratified(whole.y, count, seed)
-    return Split(whole.x[~out], whole.y[~out]), Split(whole.x[out], whole.y[out])

@@ -1,4 +1,4 @@
-"""Images from tensorflow-datasets as streams: read, cropped, augmented, in batches.
+"""Images as streams: read, cropped, augmented, preprocessed, in batches.
 
 Only data sets of small images are held in memory, so ImageNet can be streamed.
 """
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from keras_structsparse._typing import Tensor
-from keras_structsparse.data import datasets, digits
 from keras_structsparse.data.augmentation import Augmentation
-from keras_structsparse.errors import DatasetError
+from keras_structsparse.data.preprocessing import preprocessing
+from keras_structsparse.data.records import Records, records_of
 
 Stream = Any
-"""A ``tf.data.Dataset`` of images, float32 in [0, 1], and labels, int64, in batches."""
+"""A ``tf.data.Dataset`` of batches: images, float32 as the preprocessing makes them, and labels,
+int64."""
 
 BUFFER = 10_000
 """Size of the shuffle buffer, in examples."""
-
-SMALL_IMAGE = 64
-"""Images of one size with sides up to this are cached in memory after the first epoch."""
 
 MARGIN = 256 / 224
 """For images of different sizes: the shorter side before the central crop, over the crop's side."""
@@ -36,7 +36,7 @@ class StreamSettings(Protocol):
 
     @property
     def dataset(self) -> str:
-        """Name of the data set in tensorflow-datasets, or "digits"."""
+        """Name of the data set in tensorflow-datasets, "digits", or a folder or file of images."""
 
     @property
     def batch_size(self) -> int:
@@ -50,6 +50,10 @@ class StreamSettings(Protocol):
     def augmentation(self) -> Augmentation:
         """Random changes of training images."""
 
+    @property
+    def preprocess(self) -> str:
+        """What the network expects of its images, a name of :mod:`.preprocessing`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Streams:
@@ -62,6 +66,7 @@ class Streams:
         examples: Number of training images.
         shape: (height, width, channels) of an image.
         classes: Number of classes.
+        class_names: The name of each class; empty if they have none.
     """
 
     train: Stream
@@ -70,22 +75,24 @@ class Streams:
     examples: int
     shape: tuple[int, int, int]
     classes: int
+    class_names: tuple[str, ...] = ()
 
 
 def streams(
-    recipe: StreamSettings,
+    settings: StreamSettings,
     data_dir: str | Path | None = None,
     validation: float = 0.1,
     seed: int = 0,
 ) -> Streams:
     """Open a data set as streams.
 
-    The validation split is the beginning of the training split, in the order of its files, which
-    tensorflow-datasets shuffled when it wrote them.
+    The validation split of a set of tensorflow-datasets is the beginning of the training split, in
+    the order of its files, which tensorflow-datasets shuffled when it wrote them. Of a folder, see
+    :meth:`keras_structsparse.data.image_folders.ImageFolder.open`.
 
     Args:
-        recipe: The data set, batch size, image size and augmentation.
-        data_dir: As for :func:`keras_structsparse.data.datasets.load`.
+        settings: The data set, batch size, image size, preprocessing and augmentation.
+        data_dir: As for :func:`keras_structsparse.data.datasets.load`; not used for a folder.
         validation: Share of the training split to hold out, above 0 and below 1.
         seed: Seed of the order and the augmentation of training images.
 
@@ -93,9 +100,10 @@ def streams(
         The streams.
 
     Raises:
-        DatasetError: As for :func:`keras_structsparse.data.datasets.builder`; or the share leaves
+        DatasetError: As for :func:`keras_structsparse.data.datasets.builder` or
+            :meth:`keras_structsparse.data.image_folders.ImageFolder.open`; or the share leaves
             a split empty, a split does not exist, or images have different sizes and
-            ``recipe.side`` is None.
+            ``settings.side`` is None.
 
     Examples:
         >>> from keras_structsparse.training.recipes import RECIPES
@@ -103,105 +111,63 @@ def streams(
         >>> found.examples, found.shape
         (1167, (8, 8, 1))
     """
-    source = datasets.builder(recipe.dataset, data_dir)
-    held_out = _held_out(source, validation)
-    parts = (f"train[{held_out}:]", f"train[:{held_out}]", _test_split(source))
-    train, held, test = (_Part(source, split, recipe, seed) for split in parts)
-    examples = source.info.splits["train"].num_examples - held_out
-    classes = int(source.info.features["label"].num_classes)
-    opened = train.changed(), held.plain(), test.plain()
-    return Streams(*opened, examples, train.shape, classes)
+    opened = records_of(settings.dataset, data_dir, settings.side, validation, seed)
+    train, held, test = (SplitStreams(records, settings, seed) for records in opened.splits)
+    batches = train.changed(), held.plain(), test.plain()
+    examples, names = train.records.examples, opened.class_names
+    return Streams(*batches, examples, train.shape, opened.classes, names)
 
 
-def _held_out(source: Any, share: float) -> int:
-    total = source.info.splits["train"].num_examples
-    count = round(share * total) if 0 < share < 1 else 0
-    if not 0 < count < total:
-        raise DatasetError(
-            f"validation: expected a share that leaves images on both sides of {total}, "
-            f"received {share!r}"
-        )
-    return count
-
-
-def _test_split(source: Any) -> str:
-    wanted = (datasets.OFFICIAL_TEST.get(source.name, "test"), "test", "validation")
-    found = [split for split in wanted if split in source.info.splits]
-    if not found:
-        raise DatasetError(
-            f"data set {source.name!r}: expected a split to test on, received "
-            f"{sorted(source.info.splits)}"
-        )
-    return found[0]
-
-
-class _Part:
+class SplitStreams:
     """A split of a data set, not yet opened as a stream."""
 
-    def __init__(self, source: Any, split: str, recipe: StreamSettings, seed: int) -> None:
-        self.source, self.split, self.recipe, self.seed = source, split, recipe, seed
-        self.levels = digits.LEVELS if source.name == "digits" else 255
-        self.shape = self._shape()
-
-    def _shape(self) -> tuple[int, int, int]:
-        height, width, channels = self.source.info.features["image"].shape
-        if self.recipe.side is not None:
-            return self.recipe.side, self.recipe.side, channels
-        if None in (height, width):
-            raise DatasetError(
-                f"data set {self.source.name!r}: expected images of one size for a recipe without "
-                f"a side, received {(height, width, channels)} (height, width, channels)"
-            )
-        return height, width, channels
+    def __init__(self, records: Records, settings: StreamSettings, seed: int) -> None:
+        self.records, self.settings, self.seed = records, settings, seed
+        self.shape = records.shape_at(settings.side)
+        self.preprocess = preprocessing(settings.preprocess)
+        self.preprocess(np.zeros((1, *self.shape), np.float32))  # Its errors come now.
 
     def plain(self) -> Stream:
         """Batches in order, images unchanged or cropped to their center."""
-        images = self._records(shuffled=False)
+        images = self.records.open(False)
         return self._batches(_mapped(images, lambda x, y: (self._image(x), y)))
 
     def changed(self) -> Stream:
         """Batches in random order, images augmented."""
         import tensorflow as tf
 
-        images = self._records(shuffled=True)
+        images = self.records.open(True)
         images = images.shuffle(BUFFER, self.seed, reshuffle_each_iteration=True)
         numbers = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).batch(2)
         pairs = tf.data.Dataset.zip((images, numbers))
         return self._batches(_mapped(pairs, lambda xy, seed: (self._changed(xy[0], seed), xy[1])))
 
-    def _records(self, shuffled: bool) -> Stream:
-        """Images and labels; images of different sizes are still encoded."""
-        import tensorflow_datasets as tfds
-
-        encoded = self.recipe.side is not None
-        decoders = {"image": tfds.decode.SkipDecoding()} if encoded else None
-        config = tfds.ReadConfig(shuffle_seed=self.seed, try_autocache=False)
-        found = self.source.as_dataset(
-            self.split, shuffle_files=shuffled, decoders=decoders, read_config=config
-        )
-        found = _mapped(found, lambda example: (example["image"], example["label"]))
-        return found if encoded or max(self.shape[:2]) > SMALL_IMAGE else found.cache()
-
     def _batches(self, images: Stream) -> Stream:
         import tensorflow as tf
 
-        return images.batch(self.recipe.batch_size).prefetch(tf.data.AUTOTUNE)
+        return images.batch(self.settings.batch_size).prefetch(tf.data.AUTOTUNE)
 
     def _scaled(self, image: Tensor) -> Tensor:
         import tensorflow as tf
 
-        return tf.ensure_shape(tf.cast(image, tf.float32) / self.levels, self.shape)
+        unit = tf.cast(image, tf.float32) / self.records.levels
+        return tf.ensure_shape(self.preprocess(unit), self.shape)
 
     def _image(self, image: Tensor) -> Tensor:
-        side = self.recipe.side
-        return self._scaled(image if side is None else middle(image, side))
+        return self._scaled(self._centered(image))
+
+    def _centered(self, image: Tensor) -> Tensor:
+        if not self.records.encoded:
+            return image
+        side, channels = self.settings.side, self.shape[-1]
+        return decoded(image, channels) if side is None else middle(image, side, channels)
 
     def _changed(self, image: Tensor, seed: Tensor) -> Tensor:
-        augmentation = self.recipe.augmentation
-        if self.recipe.side is not None and augmentation.area is not None:
-            image = random_area(image, self.recipe.side, augmentation.area, seed)
-        elif self.recipe.side is not None:
-            image = middle(image, self.recipe.side)
+        augmentation, side = self.settings.augmentation, self.settings.side
+        if self.records.encoded and side is not None and augmentation.area is not None:
+            image = random_area(image, side, augmentation.area, seed)
+        else:
+            image = self._centered(image)
         return self._scaled(shifted_and_flipped(image, augmentation, seed))
 
 
@@ -230,44 +196,64 @@ def shifted_and_flipped(image: Tensor, augmentation: Augmentation, seed: Tensor)
     return image
 
 
-def random_area(jpeg: Tensor, side: int, area: tuple[float, float], seed: Tensor) -> Tensor:
+def random_area(encoded: Tensor, side: int, area: tuple[float, float], seed: Tensor) -> Tensor:
     """Decode a random part of an image and resize it.
 
     Args:
-        jpeg: The encoded image.
+        encoded: The encoded image.
         side: Height and width of the result.
         area: Smallest and largest share of the image's area.
         seed: Two integers.
     """
     import tensorflow as tf
 
-    start, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.io.extract_jpeg_shape(jpeg),
-        tf.zeros((1, 0, 4)),
-        seed,
-        min_object_covered=0.0,
-        aspect_ratio_range=(3 / 4, 4 / 3),
-        area_range=area,
-        use_image_if_no_bounding_boxes=True,
-    )
-    window = tf.concat((start[:2], size[:2]), axis=0)
-    return _resized(tf.image.decode_and_crop_jpeg(jpeg, window, channels=3), (side, side))
+    def window(shape: Tensor) -> Tensor:
+        start, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            tf.zeros((1, 0, 4)),
+            seed,
+            min_object_covered=0.0,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=area,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return tf.concat((start[:2], size[:2]), axis=0)
+
+    def of_jpeg() -> Tensor:
+        # A part of a JPEG can be decoded alone, which takes less time.
+        part = window(tf.io.extract_jpeg_shape(encoded))
+        return tf.image.decode_and_crop_jpeg(encoded, part, channels=3)
+
+    def of_any() -> Tensor:
+        image = decoded(encoded, 3)
+        top, left, height, width = tf.unstack(window(tf.shape(image)))
+        return image[top : top + height, left : left + width]
+
+    return _resized(tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_any), (side, side))
 
 
-def middle(encoded: Tensor, side: int) -> Tensor:
+def middle(encoded: Tensor, side: int, channels: int = 3) -> Tensor:
     """Decode an image, resize it, and crop its center.
 
     Args:
         encoded: The encoded image.
         side: Height and width of the result.
+        channels: Number of channels of the result, 1 or 3.
     """
     import tensorflow as tf
 
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = decoded(encoded, channels)
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     wide = tf.cast(tf.round(sides * (side * MARGIN / tf.reduce_min(sides))), tf.int32)
     top, left = tf.unstack((wide - side) // 2)
     return tf.image.crop_to_bounding_box(_resized(image, wide), top, left, side, side)
+
+
+def decoded(encoded: Tensor, channels: int) -> Tensor:
+    """An image (height, width, channels), uint8."""
+    import tensorflow as tf
+
+    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 
 def _resized(image: Tensor, size: Any) -> Tensor:

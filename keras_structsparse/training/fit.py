@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._typing import Array
 from keras_structsparse.regularizers import GroupSparsityRegularizer
 from keras_structsparse.regularizers.alpha import distinct_alphas
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
@@ -19,7 +20,7 @@ from keras_structsparse.training.optimizer.proximal import Proximal
 from keras_structsparse.training.recipes import Recipe, Shrinking
 from keras_structsparse.training.shrinking import Shrunk, fit_shrinking
 from keras_structsparse.training.tf_input import build_for_training
-from keras_structsparse.training.training_data import Arrays, Data, TrainingData
+from keras_structsparse.training.training_data import Data, TrainingData
 
 CLASSIFIER: Mapping[str, Any] = {
     "loss": "sparse_categorical_crossentropy",
@@ -182,21 +183,29 @@ def _arguments(
             ramp.on_train_end()
 
 
-def accuracy(model: keras.Model, data: Arrays, batch_size: int = 512) -> float:
+def accuracy(model: keras.Model, data: Data, batch_size: int = 512) -> float:
     """Share of examples whose most probable class is the label.
 
     Args:
         model: A classifier; it need not be compiled.
-        data: Inputs and labels.
-        batch_size: Examples at a time.
+        data: Arrays of inputs and labels, or batches of them.
+        batch_size: Examples at a time, for arrays.
 
     Returns:
         A number in [0, 1].
     """
-    inputs, labels = data
     right = [
-        np.argmax(keras.ops.convert_to_numpy(model(inputs[i : i + batch_size])), axis=-1)
-        == labels[i : i + batch_size]
-        for i in range(0, len(labels), batch_size)
+        np.argmax(keras.ops.convert_to_numpy(model(inputs)), axis=-1)
+        == keras.ops.convert_to_numpy(labels)
+        for inputs, labels in _batches(data, batch_size)
     ]
     return float(np.mean(np.concatenate(right)))
+
+
+def _batches(data: Data, batch_size: int) -> Iterator[tuple[Array, Array]]:
+    if not isinstance(data, tuple):
+        yield from data
+        return
+    inputs, labels = data
+    for i in range(0, len(labels), batch_size):
+        yield inputs[i : i + batch_size], labels[i : i + batch_size]

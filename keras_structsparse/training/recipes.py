@@ -115,6 +115,8 @@ class DataRecipe(Recipe):
         augmentation: Random changes of training images.
         decay_beside_penalty: Whether weight decay stays on where a structured penalty is trained.
         side: Side that images of different sizes are cropped to; None for images of one size.
+        preprocess: What the network expects of its images, see
+            :func:`keras_structsparse.data.preprocessing.preprocessing`.
         source: Where the numbers are from.
 
     Raises:
@@ -127,6 +129,7 @@ class DataRecipe(Recipe):
     augmentation: Augmentation = field(default_factory=Augmentation)
     decay_beside_penalty: bool = True
     side: int | None = None
+    preprocess: str = "0..1"
     source: str = ""
 
     def __post_init__(self) -> None:

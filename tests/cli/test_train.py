@@ -7,10 +7,12 @@ from typing import Any
 
 import keras
 import pytest
+from helpers_images import bright_and_dark
 from helpers_sweeps import build, dataset
 from typer.testing import CliRunner, Result
 
 from keras_structsparse.cli import app, train
+from keras_structsparse.data.image_streams import Streams
 from keras_structsparse.export.formats import load_model
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.surgery.plans import Plan
@@ -72,6 +74,12 @@ def trained(
     return train.fit(model, data.train.arrays, data.validation.arrays, recipe, None, shrinking)
 
 
+def as_streams() -> Streams:
+    data = dataset()
+    parts = data.train.arrays, data.validation.arrays, data.test.arrays
+    return Streams(*parts, len(data.train), data.shape, data.classes)
+
+
 def test_it_says_when_it_has_shrunk(capsys: Any) -> None:
     """The control: without shrinking it says nothing, and the network is the same."""
     recipe = Recipe(epochs=5, batch_size=16)
@@ -79,7 +87,7 @@ def test_it_says_when_it_has_shrunk(capsys: Any) -> None:
     model, ancestry = trained(base, recipe, 0.01, Shrinking(1, True))
     assert "of the multiply-adds after" in capsys.readouterr().out
     assert model.count_params() < base.count_params()
-    report = train.report(model, ancestry, dataset(), 1e-3, "half_ring")
+    report = train.report(model, ancestry, as_streams(), 1e-3, "half_ring")
     assert len(report.sizes["conv1"]) == 6
     assert min(*report.sizes["conv1"], *report.sizes["conv2"]) == 0
     capsys.readouterr()
@@ -94,3 +102,35 @@ def test_it_says_when_no_cut_was_worth_it(capsys: Any) -> None:
     model, _ = trained(base, Recipe(epochs=2, batch_size=16), 1e-9, Shrinking(1))
     assert "not shrunk" in capsys.readouterr().out
     assert model.count_params() == base.count_params()
+
+
+def test_a_folder_of_images_is_trained_on_and_swept(tmp_path: Path) -> None:
+    from keras_structsparse import models
+
+    bright_and_dark(tmp_path / "photos", each=20)
+    models.build("(4,3)x2", (8, 8, 3), 2).save("base.keras")
+    images = ("--image-size", "8", "--preprocess", "-1..1")
+    words = ("train", "--model", "base.keras", "--dataset", "photos", "--out", "out.keras")
+    cli = CliRunner(env={"COLUMNS": "100"})
+    result = cli.invoke(app.app, [*words, *images, "--epochs", "8", "--augment", "flip"])
+    assert result.exit_code == 0, result.output
+    assert "test accuracy 1.0" in result.output
+    assert load_model(Path("out.keras")).input_shape == (None, 8, 8, 3)
+    words = ("sweep", "--model", "base.keras", "--dataset", "photos", "--out", "run")
+    sweep = [*words, *images, "--epochs", "4", "--alphas", "1e-3", "--validation", "0.2"]
+    result = cli.invoke(app.app, sweep)
+    assert result.exit_code == 0, result.output
+    settings = Path("run", "settings.json").read_text(encoding="utf-8")
+    assert "photos, 8 pixels, preprocessed as -1..1, 0.2 for validation" in settings
+
+
+def test_images_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
+    bright_and_dark(tmp_path / "photos")
+    (tmp_path / "photos" / "dark" / "000.jpg").write_bytes(b"")
+    words = ("train", "--model", "base.keras", "--dataset", "photos", "--out", "out.keras")
+    result = CliRunner().invoke(app.app, [*words, "--preprocess", "tf"])
+    assert (result.exit_code, "none" in result.output) == (2, True)
+    result = CliRunner().invoke(app.app, [*words])
+    assert result.exit_code == 2
+    assert "dark/000.jpg" in result.output
+    assert not Path("out.keras").exists()

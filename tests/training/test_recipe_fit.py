@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,12 +61,8 @@ def test_recipes_are_listed() -> None:
 def test_the_command_trains_and_saves(tmp_path: Path) -> None:
     out = tmp_path / "trained.keras"
     words = ("digits", "--epochs", "1", "--model", "(6,3)x3", "--data-dir", str(tmp_path))
-    # A process of its own: what other tests leave in this one, warnings as errors included, is
-    # no part of the command.
-    command = [sys.executable, "-m", "structsparse", "recipe", *words, "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    said = done.stdout
+    code, said, error = run(*words, "--out", str(out))
+    assert code == 0, error
     assert "epoch 1/1" in said
     assert "test accuracy 0." in said
     assert out.is_file()

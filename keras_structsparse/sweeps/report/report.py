@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from keras_structsparse.sweeps.run_directory import Found, Run
 from keras_structsparse.sweeps.run_summary import Contents, Shape, read_contents
 
 TEMPLATES = Path(__file__).parent
+
+LINE = 40
+"""Characters in a line of a figure's title."""
 
 COLUMNS = {
     "alpha": ("alpha", "{:g}"),
@@ -55,13 +59,28 @@ def write_report(run: Run, references: Sequence[ReferenceNetwork] = ()) -> Path:
     write_text(
         run.folder / "points.csv", _csv([*map(_values, (*contents.dense, *contents.sparse))])
     )
-    title = f"{run.settings['model']} on {run.settings['dataset']}"
+    title = heading(run.settings)
     found = [*drawings(contents, references, title), *kernel_drawings(contents)]
     for each in found:
         save(each.figure, run.folder / f"{each.name}.png")
         save(each.figure, run.folder / f"{each.name}.svg")
         write_text(run.folder / f"{each.name}.csv", _csv(each.rows))
     return write_text(run.folder / "report.html", _page(run, contents, found, title))
+
+
+def heading(settings: Mapping[str, Any]) -> str:
+    """The names of the network and the data set, in lines that fit into a figure.
+
+    Args:
+        settings: The settings of a run. Its table has the rest of both: the hash of a file, the
+            size of the images.
+
+    Examples:
+        >>> heading({"model": "base.keras, SHA-256 12ab", "dataset": "digits, 0.1 for validation"})
+        'base.keras on digits'
+    """
+    model, dataset = (settings[key].partition(", ")[0] for key in ("model", "dataset"))
+    return textwrap.fill(f"{model} on {Path(dataset).name}", LINE)
 
 
 def _values(found: Found) -> dict[str, Any]:
