@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ import keras
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Shape, Tensor
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.mask_terms import CLEARS, are_its_own
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Graph:
         outputs: Indices of the model's output tensors.
         shapes: Shape of every tensor, batch dimension first.
         dtypes: dtype of every tensor.
+        tensors: The symbolic tensor that each number stands for.
     """
 
     model: keras.Model
@@ -73,6 +75,7 @@ class Graph:
     outputs: tuple[int, ...]
     shapes: tuple[Shape, ...]
     dtypes: tuple[str, ...]
+    tensors: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[Call, ...]]:
@@ -165,8 +168,10 @@ def read(model: keras.Model) -> Graph:
     model = functional(model)
     shapes: list[Shape] = []
     dtypes: list[str] = []
+    symbols: list[Tensor] = []
 
     def number(tensor: Tensor) -> int:
+        symbols.append(tensor)
         shapes.append(tuple(tensor.shape))
         dtypes.append(str(tensor.dtype))
         return len(shapes) - 1
@@ -174,7 +179,7 @@ def read(model: keras.Model) -> Graph:
     inputs = [number(t) for t in model.inputs]
     calls: list[Call] = []
     outputs = _walk(model, inputs, "", calls, number)
-    tensors = tuple(shapes), tuple(dtypes)
+    tensors = tuple(shapes), tuple(dtypes), tuple(symbols)
     return Graph(model, tuple(calls), tuple(inputs), tuple(outputs), *tensors)
 
 
@@ -187,18 +192,38 @@ def _walk(
 ) -> list[int]:
     """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs."""
     index = {id(t): i for t, i in zip(model.inputs, inputs, strict=True)}
-    for node in _keras_compat.nodes(model):
+    nodes = list(_keras_compat.nodes(model))
+    cleared = {id(t) for node in nodes if type(node.operation) in CLEARS for t in node.inputs}
+    for node in nodes:
         operation, sources = node.operation, [index[id(t)] for t in node.inputs]
-        options = _keras_compat.keyword_arguments(node.arguments)
-        if is_opened(operation) and not options.get("training"):
+        if is_opened(operation) and _may_open(node, cleared):
             inner = functional(operation)
-            results = _walk(inner, sources, f"{prefix}{operation.name}/", calls, number)
+            given = sources[: len(inner.inputs)]  # without masks, which are their own
+            results = _walk(inner, given, f"{prefix}{operation.name}/", calls, number)
         else:
             results = [number(t) for t in node.outputs]
             name = prefix + operation.name
             calls.append(Call(name, operation, tuple(sources), tuple(results), node.arguments))
         index.update({id(t): i for t, i in zip(node.outputs, results, strict=True)})
     return [index[id(t)] for t in model.outputs]
+
+
+def _may_open(node: _keras_compat.Node, cleared: Collection[int]) -> bool:
+    """Whether the calls inside a nested model, in place of it, compute what this call of it does.
+
+    Args:
+        node: The call of the model.
+        cleared: The tensors, by ``id``, from which another layer takes their masks.
+    """
+    options = _keras_compat.keyword_arguments(node.arguments)
+    mask = options.get("mask")
+    if options.get("training"):
+        return False
+    if mask is None:
+        return True
+    masks = [t for t in keras.tree.flatten(mask) if isinstance(t, keras.KerasTensor)]
+    tensors = node.inputs[: len(node.inputs) - len(masks)]
+    return not any(id(t) in cleared for t in tensors) and are_its_own(mask, tensors)
 
 
 def is_opened(operation: keras.Operation) -> bool:
