@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ import keras
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Shape, Tensor
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph.mask_terms import CLEARS, are_its_own
+from keras_structsparse.graph.mask_terms import CLEARS, has_its_own_masks
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,8 @@ def _walk(
     cleared = {id(t) for node in nodes if type(node.operation) in CLEARS for t in node.inputs}
     for node in nodes:
         operation, sources = node.operation, [index[id(t)] for t in node.inputs]
-        if is_opened(operation) and _may_open(node, cleared):
+        training = _keras_compat.keyword_arguments(node.arguments).get("training")
+        if is_opened(operation) and not training and has_its_own_masks(node, cleared):
             inner = functional(operation)
             given = sources[: len(inner.inputs)]  # without masks, which are their own
             results = _walk(inner, given, f"{prefix}{operation.name}/", calls, number)
@@ -206,24 +207,6 @@ def _walk(
             calls.append(Call(name, operation, tuple(sources), tuple(results), node.arguments))
         index.update({id(t): i for t, i in zip(node.outputs, results, strict=True)})
     return [index[id(t)] for t in model.outputs]
-
-
-def _may_open(node: _keras_compat.Node, cleared: Collection[int]) -> bool:
-    """Whether the calls inside a nested model, in place of it, compute what this call of it does.
-
-    Args:
-        node: The call of the model.
-        cleared: The tensors, by ``id``, from which another layer takes their masks.
-    """
-    options = _keras_compat.keyword_arguments(node.arguments)
-    mask = options.get("mask")
-    if options.get("training"):
-        return False
-    if mask is None:
-        return True
-    masks = [t for t in keras.tree.flatten(mask) if isinstance(t, keras.KerasTensor)]
-    tensors = node.inputs[: len(node.inputs) - len(masks)]
-    return not any(id(t) in cleared for t in tensors) and are_its_own(mask, tensors)
 
 
 def is_opened(operation: keras.Operation) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from numbers import Number
 from typing import Any
 
@@ -133,7 +133,7 @@ def _is_term(part: Any) -> bool:
 
 def _settings(operation: keras.Operation) -> Hashable:
     """The options that a bare operation was made with."""
-    plain = Number | str | tuple | list | None
+    plain = (Number, str, tuple, list, type(None))
     return tuple(
         sorted(
             (name, repr(value))
@@ -143,21 +143,28 @@ def _settings(operation: keras.Operation) -> Hashable:
     )
 
 
-def are_its_own(masks: Any, tensors: Any) -> bool:
-    """Whether masks given to a call are those that symbolic tensors have beside them.
+def has_its_own_masks(node: _keras_compat.Node, cleared: Collection[int]) -> bool:
+    """Whether the masks given to a call are those that its tensors have beside them anyway.
+
+    Keras writes them into the graph as arguments. A layer in its place, or those inside a nested
+    model, then need not be given them.
 
     Args:
-        masks: Symbolic masks or None, in any structure.
-        tensors: Symbolic tensors in the same structure.
+        node: The call of a nested model.
+        cleared: The tensors, by ``id``, from which another layer takes their masks.
     """
-    terms = Terms()
-    given, own = keras.tree.flatten(masks), keras.tree.flatten(tensors)
-    beside = [_keras_compat.mask_of(tensor) for tensor in own]
-    if len(given) != len(beside):
+    mask = _keras_compat.keyword_arguments(node.arguments).get("mask")
+    if mask is None:
+        return True
+    given = keras.tree.flatten(mask)
+    if not all(value is None or isinstance(value, keras.KerasTensor) for value in given):
         return False
+    tensors = node.inputs[: len(node.inputs) - sum(value is not None for value in given)]
+    if any(id(tensor) in cleared for tensor in tensors):
+        return False
+    terms = Terms()
 
-    def term(mask: Any) -> Term | None:
-        return terms.expression(mask, {}) if isinstance(mask, keras.KerasTensor) else None
+    def term(value: Tensor | None) -> Term | None:
+        return None if value is None else terms.expression(value, {})
 
-    symbolic = [mask is None or isinstance(mask, keras.KerasTensor) for mask in given]
-    return all(symbolic) and list(map(term, given)) == list(map(term, beside))
+    return list(map(term, given)) == [term(_keras_compat.mask_of(tensor)) for tensor in tensors]

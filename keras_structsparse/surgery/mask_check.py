@@ -102,7 +102,8 @@ def changed_masks(
     if not before.beside and not before.received:
         return []
     pair = _Pair.of(graph, model, new)
-    changes, wrong = [], set()
+    changes: list[Change] = []
+    wrong: set[int] = set()
     for call in graph.calls:
         tensors = [index for index in call.outputs if index in pair.places]
         if wrong.intersection(call.inputs):

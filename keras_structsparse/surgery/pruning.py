@@ -21,6 +21,7 @@ from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery.channel_selection import ChannelSelection, select_channels
 from keras_structsparse.surgery.mask_check import Settled, changed_masks, without_mask
 from keras_structsparse.surgery.model_structure import Structure
+from keras_structsparse.surgery.notes import collect_notes, filling_notes
 from keras_structsparse.surgery.plans import Masks, Plan, masks
 from keras_structsparse.surgery.plans import plan as read_plan
 from keras_structsparse.surgery.provenance import Provenance, Source, record, recorded
@@ -77,7 +78,7 @@ def prune(
         >>> tuple(pruned.get_layer("conv").kernel.shape)
         (3, 3, 1, 2)
     """
-    _check_options(constants, realize, costs)
+    check_options(constants, realize, costs)
     block = positive_int("round_to", round_to)
     found, chosen = _chosen_plan(model, plan, tau, block)
     realization = realizations(costs or Costs(), block)[realize]
@@ -90,7 +91,7 @@ def prune(
     return pruned
 
 
-def _check_options(constants: str, realize: str, costs: Costs | None) -> None:
+def check_options(constants: str, realize: str, costs: Costs | None) -> None:
     """Check these arguments of :func:`prune`, which raises the errors."""
     if constants not in CONSTANTS:
         raise ValueError(f"constants: expected one of {CONSTANTS}. Received: {constants!r}")
@@ -169,7 +170,7 @@ def _prepared(
     changes = masks(found, plan)
     walked = walk(found.graph, changes, constants, realization, settled.kept)
     selection = select_channels(found.graph, walked, round_to)
-    notes = _collect_notes(walked) + _filling_notes(walked, selection, round_to)
+    notes = collect_notes(walked) + filling_notes(walked, selection, round_to)
     return _Builder(walked, selection, changes, settled), notes
 
 
@@ -289,21 +290,3 @@ class _Builder:
             ]
             weight_provenance.assign(self.copies[key], taken)
         return outputs
-
-
-def _collect_notes(walked: Walk) -> tuple[str, ...]:
-    """One sentence for each layer whose channels surgery could not remove."""
-    sentences = []
-    for step in walked.steps:
-        for note in step.flow.notes:
-            kind = type(step.call.operation).__name__
-            sentences.append(f"layer '{step.call.name}' ({kind}): {note}")
-    return tuple(dict.fromkeys(sentences))
-
-
-def _filling_notes(walked: Walk, selection: ChannelSelection, round_to: int) -> tuple[str, ...]:
-    """How many kernels of which layers are kept only to fill a block."""
-    outputs = {step.call.name: step.flow.output for step in walked.steps if step.flow.blocks}
-    counts = {name: int(selection.filling[found.ids].sum()) for name, found in outputs.items()}
-    filling = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    return (f"kernels kept only to make widths multiples of {round_to}: {filling}",) * bool(filling)
