@@ -177,7 +177,7 @@ def _step(
     calls = network.calls_of[id(call.operation)] if shared else (call,)
     if shared:
         site = shared_layers.common_site(site, network, calls, known)
-    reason = next((kept[id(c)] for c in calls if id(c) in kept), None) or _reason(rule, site, calls)
+    reason = _reason(rule, site, calls) or next((kept[id(c)] for c in calls if id(c) in kept), None)
     if rule is None or reason is not None:
         outputs = tuple(_fresh(network, i, site.fresh) for i in call.outputs)
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
