@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ import keras
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Shape, Tensor
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph.mask_terms import CLEARS, has_its_own_masks
+from keras_structsparse.graph.mask_terms import has_its_own_masks, has_mask, may_differ
 
 
 @dataclass(frozen=True)
@@ -189,18 +189,23 @@ def _walk(
     prefix: str,
     calls: list[Call],
     number: Callable[[Tensor], int],
+    given: Collection[int] = (),
 ) -> list[int]:
-    """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs."""
+    """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs.
+
+    Those of its inputs that may be given masks are ``given``.
+    """
     index = {id(t): i for t, i in zip(model.inputs, inputs, strict=True)}
     nodes = list(_keras_compat.nodes(model))
-    cleared = {id(t) for node in nodes if type(node.operation) in CLEARS for t in node.inputs}
+    hidden = may_differ(nodes, {key for key, i in index.items() if i in given})
     for node in nodes:
         operation, sources = node.operation, [index[id(t)] for t in node.inputs]
         training = _keras_compat.keyword_arguments(node.arguments).get("training")
-        if is_opened(operation) and not training and has_its_own_masks(node, cleared):
+        if is_opened(operation) and not training and has_its_own_masks(node, hidden):
             inner = functional(operation)
-            given = sources[: len(inner.inputs)]  # without masks, which are their own
-            results = _walk(inner, given, f"{prefix}{operation.name}/", calls, number)
+            sources = sources[: len(inner.inputs)]  # without masks, which are their own
+            maybe = {index[id(t)] for t in node.inputs if id(t) in hidden or has_mask(t)}
+            results = _walk(inner, sources, f"{prefix}{operation.name}/", calls, number, maybe)
         else:
             results = [number(t) for t in node.outputs]
             name = prefix + operation.name

@@ -16,6 +16,9 @@ Term = int
 
 NO_POSITION = ("zeros",)
 
+OWN = frozenset(kind for kind in vars(keras.layers).values() if isinstance(kind, type))
+"""Keras' own layers: nothing in their calls hands on a mask beside what they say of it."""
+
 CLEARS = (keras.layers.MultiHeadAttention,)
 """Layers that take the masks off the tensors that they read, for all who read them later."""
 
@@ -143,15 +146,54 @@ def _settings(operation: keras.Operation) -> Hashable:
     )
 
 
-def has_its_own_masks(node: _keras_compat.Node, cleared: Collection[int]) -> bool:
+def has_mask(tensor: Tensor) -> bool:
+    """Whether a symbolic tensor has a mask beside it."""
+    return _keras_compat.mask_of(tensor) is not None
+
+
+def makes_masks(operation: keras.Operation) -> bool:
+    """Whether a layer that is not Keras' own contains one that makes a mask of values."""
+    if type(operation) in OWN or not isinstance(operation, keras.Layer):
+        return False
+    return any(
+        isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
+        for layer in _keras_compat.inner_layers(operation)
+    )
+
+
+def may_differ(nodes: Sequence[_keras_compat.Node], inputs: Collection[int]) -> set[int]:
+    """The tensors that may have other masks, when a model runs, than in its symbolic graph.
+
+    There, a nested model or a layer of a user hands on no masks, since its own graph has none.
+
+    Args:
+        nodes: The calls of the model.
+        inputs: Those of its inputs, by ``id``, that may be given masks.
+
+    Returns:
+        The tensors, by ``id``.
+    """
+    found = set(inputs)
+    for node in nodes:
+        layer = isinstance(node.operation, keras.Layer) and type(node.operation) not in OWN
+        given = layer and any(map(has_mask, node.inputs))
+        taken = type(node.operation) in CLEARS
+        if taken:
+            found.update(id(tensor) for tensor in node.inputs)
+        if given or any(id(t) in found for t in node.inputs) or makes_masks(node.operation):
+            found.update(id(tensor) for tensor in node.outputs)
+    return found
+
+
+def has_its_own_masks(node: _keras_compat.Node, others: Collection[int]) -> bool:
     """Whether the masks given to a call are those that its tensors have beside them anyway.
 
-    Keras writes them into the graph as arguments. A layer in its place, or those inside a nested
-    model, then need not be given them.
+    Keras writes them into the graph as arguments. The layers inside a nested model then need not be
+    given them.
 
     Args:
         node: The call of a nested model.
-        cleared: The tensors, by ``id``, from which another layer takes their masks.
+        others: The tensors of :func:`may_differ`.
     """
     mask = _keras_compat.keyword_arguments(node.arguments).get("mask")
     if mask is None:
@@ -160,7 +202,7 @@ def has_its_own_masks(node: _keras_compat.Node, cleared: Collection[int]) -> boo
     if not all(value is None or isinstance(value, keras.KerasTensor) for value in given):
         return False
     tensors = node.inputs[: len(node.inputs) - sum(value is not None for value in given)]
-    if any(id(tensor) in cleared for tensor in tensors):
+    if any(id(tensor) in others for tensor in tensors):
         return False
     terms = Terms()
 

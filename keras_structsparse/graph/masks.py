@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 from keras import layers
 
-from keras_structsparse import _keras_compat
 from keras_structsparse.graph.functional_graph import Call, Graph
-from keras_structsparse.graph.mask_terms import CLEARS, Term, Terms, frozen
-
-OWN = frozenset(kind for kind in vars(layers).values() if isinstance(kind, type))
-"""Keras' own layers: nothing in their calls hands on a mask beside what they say of it."""
+from keras_structsparse.graph.mask_terms import CLEARS, OWN, Term, Terms, frozen, makes_masks
 
 INDIFFERENT = (layers.Add, layers.Subtract, layers.Average, layers.Concatenate)
 """Layers of several tensors whose output, without its mask, does not depend on masks."""
@@ -34,10 +30,13 @@ class Masks:
     Attributes:
         beside: The mask that each tensor has when it is computed, as a term; others have none.
         received: The masks that each call receives, by ``id``, if its layer may read them.
+        finally_: The masks that the outputs of the graph have at the end: a call may take a mask
+            off a tensor that it reads, or give it another one.
     """
 
     beside: Mapping[int, Term]
     received: Mapping[int, tuple[Term | None, ...]]
+    finally_: Mapping[int, Term | None] = field(default_factory=dict)
 
     def reads(self, call: Call) -> bool:
         """Whether the values that a call computes may depend on a mask."""
@@ -66,7 +65,7 @@ def follow(graph: Graph, terms: Terms | None = None, label: Label = lambda index
     follower = _Follower(graph, Terms() if terms is None else terms, label)
     for call in graph.calls:
         follower.run(call)
-    return Masks(follower.made, follower.received)
+    return Masks(follower.made, follower.received, {i: follower.mask(i) for i in graph.outputs})
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,16 @@ class _Follower:
             self._value(call)
             self._alias(call)
             return
-        masked = any(self._mask(i) is not None for i in call.inputs)
+        masked = any(self.mask(i) is not None for i in call.inputs)
         masks: Sequence[Term | None] = [None] * len(call.outputs)
         arguments = _Arguments.of(call)
         previous = self._previous(arguments)
+        if isinstance(operation, keras.Model) and arguments.mask is not None:
+            self._give(call, arguments.first, previous)
         self._receive(call, arguments, previous)
         if operation.supports_masking:
             masks = self._computed(call, arguments, previous)
-        elif (masked and type(operation) not in OWN) or _makes_masks(operation):
+        elif (masked and type(operation) not in OWN) or makes_masks(operation):
             masks = self._unknown(call, previous)
         elif masked:
             self._alias(call)
@@ -118,7 +119,8 @@ class _Follower:
         """The tensor that is the same object in memory."""
         return self.same.get(index, index)
 
-    def _mask(self, index: int) -> Term | None:
+    def mask(self, index: int) -> Term | None:
+        """The mask that a tensor has now."""
         return self.beside.get(self._object(index))
 
     def _value(self, call: Call) -> None:
@@ -132,11 +134,11 @@ class _Follower:
 
     def _alias(self, call: Call) -> None:
         """An operation that does nothing may return its input, with the mask beside it."""
-        source = next((i for i in call.inputs if self._mask(i) is not None), None)
+        source = next((i for i in call.inputs if self.mask(i) is not None), None)
         if source is None or not self._returns_its_input(call):
             return
         self.same[call.outputs[0]] = self._object(source)
-        mask = self._mask(source)
+        mask = self.mask(source)
         if mask is not None:
             self.made[call.outputs[0]] = mask
 
@@ -165,7 +167,7 @@ class _Follower:
 
         def beside(value: Any) -> Term | None:
             return (
-                self._mask(arguments.call.inputs[value.index]) if isinstance(value, _Slot) else None
+                self.mask(arguments.call.inputs[value.index]) if isinstance(value, _Slot) else None
             )
 
         if arguments.mask is not None:
@@ -175,17 +177,21 @@ class _Follower:
     def _receive(self, call: Call, arguments: _Arguments, previous: Any) -> None:
         """Write down the masks that a call may read."""
         kind = type(call.operation)
-        if kind in INDIFFERENT:
+        alone = len(call.inputs) == 1 and not arguments.takes_masks
+        if not may_read(call) or (alone and kind not in OWN and not makes_masks(call.operation)):
             return
-        if arguments.takes_masks or len(call.inputs) > 1 or kind not in OWN:
-            given = [self.values[call.inputs[slot.index]] for slot in arguments.masks]
-            own = [self._mask(i) for i in call.inputs] if arguments.mask is None else []
-            found = (*keras.tree.flatten(previous), *given, *own)
-            is_custom = kind not in OWN and not arguments.takes_masks
-            if any(mask is not None for mask in found) and not (
-                is_custom and len(call.inputs) == 1 and not _makes_masks(call.operation)
-            ):
-                self.received[id(call)] = found
+        given = [self.values[call.inputs[slot.index]] for slot in arguments.masks]
+        own = [self.mask(i) for i in call.inputs] if arguments.mask is None else []
+        found = (*keras.tree.flatten(previous), *given, *own)
+        if any(mask is not None for mask in found):
+            self.received[id(call)] = found
+
+    def _give(self, call: Call, tensors: Any, masks: Any) -> None:
+        """A model puts the masks that it is given beside its inputs, for all who read them."""
+        pairs = zip(keras.tree.flatten(tensors), keras.tree.flatten(masks), strict=False)
+        for slot, mask in pairs:
+            if isinstance(slot, _Slot) and mask is not None:
+                self.beside[self._object(call.inputs[slot.index])] = mask
 
     def _computed(self, call: Call, arguments: _Arguments, previous: Any) -> list[Term | None]:
         """What the layer itself says that it computes of the masks of its first argument."""
@@ -258,20 +264,26 @@ class _Arguments:
         first = args[0] if args else next(iter(found.values()), None)
         given = [value for name, value in found.items() if name.endswith("_mask")]
         slots = [v for v in keras.tree.flatten(given) if isinstance(v, _Slot)]
-        takes = any(name == "mask" or name.endswith("_mask") for name in signature.parameters)
-        return cls(call, first, found.get("mask"), tuple(slots), takes)
+        return cls(call, first, found.get("mask"), tuple(slots), _takes_masks(call))
+
+
+def may_read(call: Call) -> bool:
+    """Whether the values that a call computes, or its own masks, may depend on those it is given.
+
+    Args:
+        call: The call.
+    """
+    kind = type(call.operation)
+    if not isinstance(call.operation, keras.Layer) or kind in INDIFFERENT:
+        return False
+    return _takes_masks(call) or len(call.inputs) > 1 or kind not in OWN
+
+
+def _takes_masks(call: Call) -> bool:
+    names = inspect.signature(call.operation.call).parameters
+    return any(name == "mask" or name.endswith("_mask") for name in names)
 
 
 def _overrides(layer: keras.Layer) -> bool:
     """Whether a layer computes masks in a way of its own."""
     return type(layer).compute_mask is not keras.Layer.compute_mask
-
-
-def _makes_masks(operation: keras.Operation) -> bool:
-    """Whether a layer contains one that makes a mask of values."""
-    if type(operation) in OWN or not isinstance(operation, keras.Layer):
-        return False
-    return any(
-        isinstance(layer, layers.Masking) or getattr(layer, "mask_zero", False)
-        for layer in _keras_compat.inner_layers(operation)
-    )

@@ -28,8 +28,8 @@ def traced(model: keras.Model, example: Any) -> keras.Model:
     Args:
         model: The model; its ``call`` may use Keras layers and ``keras.ops`` only.
         example: Inputs as the model takes them, arrays (batch, ...) in any structure: their shapes
-            become those of the inputs, with a free batch size. If the model makes masks, both models are
-            compared on the example with masked steps as well.
+            become those of the inputs, with a free batch size. If the model makes masks, both
+            models are compared on the example with masked steps as well.
 
     Returns:
         A functional model that computes the same at inference.

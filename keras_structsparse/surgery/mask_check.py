@@ -12,7 +12,7 @@ from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.functional_graph import Call, Graph, operation_type, read
 from keras_structsparse.graph.mask_terms import Term, Terms
-from keras_structsparse.graph.masks import Masks, follow
+from keras_structsparse.graph.masks import Masks, follow, may_read
 
 Product = operation_type(keras.ops.multiply, 2)
 
@@ -102,16 +102,20 @@ def changed_masks(
     if not before.beside and not before.received:
         return []
     pair = _Pair.of(graph, model, new)
+    read = pair.tensors_with_read_masks(graph)
     changes: list[Change] = []
     wrong: set[int] = set()
     for call in graph.calls:
         tensors = [index for index in call.outputs if index in pair.places]
+        differ = any(pair.differs(index) for index in tensors if index in read)
         if wrong.intersection(call.inputs):
             wrong.update(call.outputs)
-        elif any(pair.differs(index) for index in tensors) or pair.reads_other(call, tensors):
+        elif differ or pair.reads_other(call, tensors):
             wrong.update(call.outputs)
             lost = not any(index in pair.before.beside for index in tensors)
             changes.append(Change(call, lost, id(call) in copied))
+    if not changes and pair.ends_otherwise(graph):
+        changes.append(Change(graph.calls[-1], False, True))
     return changes
 
 
@@ -157,6 +161,23 @@ class _Pair:
             return False
         maker = self.makers[self.places[tensors[0]]]
         return self._read(self.before, call) != self._read(self.after, maker)
+
+    def tensors_with_read_masks(self, graph: Graph) -> set[int]:
+        """The tensors of the original graph whose masks any layer reads, now or later."""
+        found = set(graph.outputs)
+        for call in reversed(graph.calls):
+            hands_on = any(i in found and self._has_mask(i) for i in call.outputs)
+            if may_read(call) or hands_on:
+                found.update(call.inputs)
+        return found
+
+    def _has_mask(self, index: int) -> bool:
+        return index in self.before.beside or self.places.get(index) in self.after.beside
+
+    def ends_otherwise(self, graph: Graph) -> bool:
+        """Whether an output has another mask at the end, which a loss would read."""
+        before, after = self.before.finally_, self.after.finally_
+        return any(before[i] != after[self.places[i]] for i in graph.outputs)
 
     def _read(self, masks: Masks, call: Call) -> tuple[Term | None, ...]:
         return masks.received.get(id(call), ()) if masks.reads(call) else ()
