@@ -92,6 +92,11 @@ def _node(node: Any) -> Node:
     return Node(node.operation, tuple(node.input_tensors), tuple(node.outputs), node.arguments)
 
 
+def mask_of(tensor: Tensor) -> Tensor | None:
+    """The mask that travels beside a symbolic tensor; None if there is none."""
+    return getattr(tensor, "_keras_mask", None)
+
+
 def keyword_arguments(arguments: Any) -> Mapping[str, Any]:
     """The keyword arguments of a call."""
     return _private(arguments, "kwargs")

@@ -163,7 +163,19 @@ def unset(layer: keras.Layer) -> Iterator[None]:
 
 
 def set_weights(layer: keras.Layer, weights: Sequence[Any]) -> None:
-    """Set the weights of a layer, and the state that preprocessing layers derive from them."""
-    layer.set_weights(weights)
+    """Set the weights of a layer, and the state that preprocessing layers derive from them.
+
+    Raises:
+        ModelError: The layer has other weights, as the copy of a quantised layer may have.
+    """
+    try:
+        layer.set_weights(weights)
+    except ValueError as error:
+        mode = getattr(layer, "quantization_mode", None)
+        raise ModelError(
+            f"Layer '{layer.name}' of type {type(layer).__name__}"
+            f"{f' is quantised ({mode}) and' * bool(mode)} cannot be copied: expected its copy to "
+            f"have the same weights. Received: {error}"
+        ) from error
     if hasattr(layer, "finalize_state"):
         layer.finalize_state()

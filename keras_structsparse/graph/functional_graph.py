@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ import keras
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Shape, Tensor
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.mask_terms import has_its_own_masks, has_mask, may_differ
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Graph:
         outputs: Indices of the model's output tensors.
         shapes: Shape of every tensor, batch dimension first.
         dtypes: dtype of every tensor.
+        tensors: The symbolic tensor that each number stands for.
     """
 
     model: keras.Model
@@ -73,6 +75,7 @@ class Graph:
     outputs: tuple[int, ...]
     shapes: tuple[Shape, ...]
     dtypes: tuple[str, ...]
+    tensors: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[Call, ...]]:
@@ -165,8 +168,10 @@ def read(model: keras.Model) -> Graph:
     model = functional(model)
     shapes: list[Shape] = []
     dtypes: list[str] = []
+    symbols: list[Tensor] = []
 
     def number(tensor: Tensor) -> int:
+        symbols.append(tensor)
         shapes.append(tuple(tensor.shape))
         dtypes.append(str(tensor.dtype))
         return len(shapes) - 1
@@ -174,7 +179,7 @@ def read(model: keras.Model) -> Graph:
     inputs = [number(t) for t in model.inputs]
     calls: list[Call] = []
     outputs = _walk(model, inputs, "", calls, number)
-    tensors = tuple(shapes), tuple(dtypes)
+    tensors = tuple(shapes), tuple(dtypes), tuple(symbols)
     return Graph(model, tuple(calls), tuple(inputs), tuple(outputs), *tensors)
 
 
@@ -184,15 +189,23 @@ def _walk(
     prefix: str,
     calls: list[Call],
     number: Callable[[Tensor], int],
+    given: Collection[int] = (),
 ) -> list[int]:
-    """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs."""
+    """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs.
+
+    Those of its inputs that may be given masks are ``given``.
+    """
     index = {id(t): i for t, i in zip(model.inputs, inputs, strict=True)}
-    for node in _keras_compat.nodes(model):
+    nodes = list(_keras_compat.nodes(model))
+    hidden = may_differ(nodes, {key for key, i in index.items() if i in given})
+    for node in nodes:
         operation, sources = node.operation, [index[id(t)] for t in node.inputs]
-        options = _keras_compat.keyword_arguments(node.arguments)
-        if is_opened(operation) and not options.get("training"):
+        training = _keras_compat.keyword_arguments(node.arguments).get("training")
+        if is_opened(operation) and not training and has_its_own_masks(node, hidden):
             inner = functional(operation)
-            results = _walk(inner, sources, f"{prefix}{operation.name}/", calls, number)
+            sources = sources[: len(inner.inputs)]  # without masks, which are their own
+            maybe = {index[id(t)] for t in node.inputs if id(t) in hidden or has_mask(t)}
+            results = _walk(inner, sources, f"{prefix}{operation.name}/", calls, number, maybe)
         else:
             results = [number(t) for t in node.outputs]
             name = prefix + operation.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from numbers import Number
 from types import EllipsisType
 from typing import Any
@@ -15,6 +15,7 @@ from keras_structsparse._typing import Tensor
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.cloning import clone
+from keras_structsparse.graph.masks import follow
 from keras_structsparse.graph.tracing import check_outputs
 
 PLAIN = (keras.KerasTensor, Number, str, slice, EllipsisType, type(None))
@@ -28,7 +29,8 @@ def opened(model: keras.Model) -> keras.Model:
     Then regularizers, plans and surgery can use the convolutions inside. Layers and weights are
     those of the model, not copies. A layer is opened if the nested model is equivalent: the layer's
     call runs on symbolic tensors, does the same in training, and uses no weights or arrays except
-    those of the layers that it calls. Other layers, and layers called more than once, are kept.
+    those of the layers that it calls. Other layers, layers called more than once, and layers that
+    receive or make masks, are kept.
 
     Args:
         model: A functional or built Sequential model.
@@ -50,14 +52,27 @@ def opened(model: keras.Model) -> keras.Model:
         >>> [call.name for call in functional_graph.read(opened(model)).layers()]
         ['block/conv']
     """
+    network = functional_graph.read(model)
+    masks = follow(network)
+    # A nested model hands on the masks that the layers inside hand on, a layer what it says itself.
+    masked = {
+        id(call.operation)
+        for call in network.calls
+        if any(index in masks.beside for index in (*call.inputs, *call.outputs))
+    }
+    return _opened(model, masked)
+
+
+def _opened(model: keras.Model, kept: Collection[int]) -> keras.Model:
+    """The model with opened layers, except those to keep, by ``id``."""
     source, network = functional_graph.functional(model), functional_graph.read(model)
     shared = {key for key, calls in network.calls_of.items() if len(calls) > 1}
 
     def same(operation: keras.Operation) -> keras.Operation:
-        return opened(operation) if functional_graph.is_opened(operation) else operation
+        return _opened(operation, kept) if functional_graph.is_opened(operation) else operation
 
     def called(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
-        if _may_open(operation, kwargs) and id(operation) not in shared:
+        if _may_open(operation, kwargs) and id(operation) not in {*shared, *kept}:
             tensors = _tensors((args, kwargs))
             inner = _inside(operation, tensors, args, kwargs)
             if inner is not None:

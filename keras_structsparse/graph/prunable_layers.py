@@ -110,14 +110,33 @@ def kernel_layers(graph: Graph) -> dict[str, keras.Layer]:
 
     Returns:
         By name, the ungrouped convolutions and dense layers in topological order. Subclasses are
-        left out, as they may use their kernel in any way, and so are layers with low-rank adapters.
+        left out, as they may use their kernel in any way, and so are layers with low-rank adapters
+        and quantised ones.
     """
     return {
         call.name: call.operation
         for call in graph.layers()
         if is_convolution(call.operation) or type(call.operation) is keras.layers.Dense
         if not getattr(call.operation, "lora_enabled", False)
+        if not getattr(call.operation, "quantization_mode", None)
     }
+
+
+def quantized_layers(graph: Graph) -> str:
+    """Which layers of a graph are quantised, in words; empty if none is.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        The first three of them, and how they are quantised.
+    """
+    modes = {
+        call.name: getattr(call.operation, "quantization_mode", None) for call in graph.layers()
+    }
+    found = [f"'{name}' ({mode})" for name, mode in modes.items() if mode]
+    more = f" and {len(found) - 3} others" * (len(found) > 3)
+    return f"quantised layers {', '.join(found[:3])}{more}" * bool(found)
 
 
 def batch_norm_pairs(graph: Graph) -> dict[str, keras.Layer]:

@@ -9,6 +9,9 @@ import numpy as np
 
 from keras_structsparse._typing import Tensor
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.functional_graph import read
+from keras_structsparse.graph.masked_steps import with_masked_steps
+from keras_structsparse.graph.masks import follow
 from keras_structsparse.graph.numerics import relative_difference
 
 TOLERANCE = 1e-4
@@ -25,7 +28,8 @@ def traced(model: keras.Model, example: Any) -> keras.Model:
     Args:
         model: The model; its ``call`` may use Keras layers and ``keras.ops`` only.
         example: Inputs as the model takes them, arrays (batch, ...) in any structure: their shapes
-            become those of the inputs, with a free batch size.
+            become those of the inputs, with a free batch size. If the model makes masks, both
+            models are compared on the example with masked steps as well.
 
     Returns:
         A functional model that computes the same at inference.
@@ -59,7 +63,17 @@ def traced(model: keras.Model, example: Any) -> keras.Model:
         ) from error
     _check_weights(model, functional)
     check_outputs(model.name, expected, functional(example))
+    if follow(read(functional)).beside:
+        masked = _with_masked_steps(functional, example)
+        check_outputs(model.name, model(masked), functional(masked))
     return functional
+
+
+def _with_masked_steps(model: keras.Model, example: Any) -> Any:
+    """The example with masked steps, since it may have none."""
+    arrays = [keras.ops.convert_to_numpy(array) for array in keras.tree.flatten(example)]
+    arrays = [np.concatenate([array, array]) for array in arrays]  # a sample is left as it is
+    return keras.tree.pack_sequence_as(example, with_masked_steps(model, arrays, seed=0))
 
 
 def _placeholder(array: Any) -> Tensor:

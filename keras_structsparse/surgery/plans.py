@@ -195,7 +195,7 @@ def masks(found: PrunableLayers, plan: Plan) -> Masks:
     """
     result: Masks = {}
     for name, sizes in plan.sizes.items():
-        layer = _planned_layer(found.layers, name)
+        layer = _planned_layer(found, name)
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         _check_fit(name, sizes, kernel.shape)
         result[id(layer)] = {"kernel": masked_kernel(kernel, sizes)}
@@ -224,8 +224,15 @@ def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
     return np.where(inside[..., None, :], kernel, np.zeros((), kernel.dtype))
 
 
-def _planned_layer(layers: Mapping[str, keras.Layer], name: str) -> keras.Layer:
+def _planned_layer(found: PrunableLayers, name: str) -> keras.Layer:
+    layers = found.layers
     if name not in layers:
+        calls = {call.name: call.operation for call in found.graph.layers()}
+        if mode := getattr(calls.get(name), "quantization_mode", None):
+            raise PlanError(
+                f"Plan: layer '{name}' is quantised ({mode}), so its kernels cannot be removed. "
+                "Prune the model before it is quantised."
+            )
         near = difflib.get_close_matches(name, layers, n=3, cutoff=0.4)
         hint = f" Did you mean: {', '.join(near)}?" if near else f" It has: {', '.join(layers)}"
         raise PlanError(

@@ -19,7 +19,9 @@ from keras_structsparse.graph.channels.splitting import Realization, check_reali
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery.channel_selection import ChannelSelection, select_channels
+from keras_structsparse.surgery.mask_check import Settled, changed_masks, without_mask
 from keras_structsparse.surgery.model_structure import Structure
+from keras_structsparse.surgery.notes import collect_notes, filling_notes
 from keras_structsparse.surgery.plans import Masks, Plan, masks
 from keras_structsparse.surgery.plans import plan as read_plan
 from keras_structsparse.surgery.provenance import Provenance, Source, record, recorded
@@ -76,12 +78,11 @@ def prune(
         >>> tuple(pruned.get_layer("conv").kernel.shape)
         (3, 3, 1, 2)
     """
-    _check_options(constants, realize, costs)
+    check_options(constants, realize, costs)
     block = positive_int("round_to", round_to)
     found, chosen = _chosen_plan(model, plan, tau, block)
     realization = realizations(costs or Costs(), block)[realize]
-    builder, notes = _prepared(found, chosen, constants, realization, block)
-    pruned = functional_graph.rebuild(found.graph, builder)
+    pruned, builder, notes = _rebuilt(found, chosen, constants, realization, block)
     weights = _sources(found.graph, pruned)
     layers = {name: builder.made.get(name) or _of_weights(own) for name, own in weights.items()}
     owners = {name: old for name, old in layers.items() if old}
@@ -90,7 +91,7 @@ def prune(
     return pruned
 
 
-def _check_options(constants: str, realize: str, costs: Costs | None) -> None:
+def check_options(constants: str, realize: str, costs: Costs | None) -> None:
     """Check these arguments of :func:`prune`, which raises the errors."""
     if constants not in CONSTANTS:
         raise ValueError(f"constants: expected one of {CONSTANTS}. Received: {constants!r}")
@@ -138,25 +139,47 @@ def _sources(
     return {layer.name: tuple(map(source, weight_provenance.collect(layer))) for layer in layers}
 
 
+def _rebuilt(
+    found: PrunableLayers, plan: Plan, constants: str, realization: Realization, round_to: int
+) -> tuple[keras.Model, _Builder, tuple[str, ...]]:
+    """The pruned model, with the masks of the original beside its tensors; builder and notes.
+
+    Where a mask would be another one, the network is rebuilt once more without what changed it.
+    """
+    settled = Settled()
+    while True:
+        options = constants, realization, round_to
+        builder, notes = _prepared(found, plan, *options, settled)
+        pruned = functional_graph.rebuild(found.graph, builder)
+        new = {index: (tensor, builder.order(index)) for index, tensor in builder.made_of.items()}
+        changed = changed_masks(found.graph, pruned, new, builder.copied)
+        if not changed:
+            return pruned, builder, notes
+        settled = settled.after(found.graph, changed)
+
+
 def _prepared(
     found: PrunableLayers,
     plan: Plan,
     constants: str,
     realization: Realization,
     round_to: int,
+    settled: Settled,
 ) -> tuple[_Builder, tuple[str, ...]]:
     """The builder of the new layers, and the notes. Only the builder holds masked weights."""
     changes = masks(found, plan)
-    walked = walk(found.graph, changes, constants, realization)
+    walked = walk(found.graph, changes, constants, realization, settled.kept)
     selection = select_channels(found.graph, walked, round_to)
-    notes = _collect_notes(walked) + _filling_notes(walked, selection, round_to)
-    return _Builder(walked, selection, changes), notes
+    notes = collect_notes(walked) + filling_notes(walked, selection, round_to)
+    return _Builder(walked, selection, changes, settled), notes
 
 
 class _Builder:
     """Builds the new outputs of each call, once; reuses the new layers of shared ones."""
 
-    def __init__(self, walked: Walk, selection: ChannelSelection, changes: Masks) -> None:
+    def __init__(
+        self, walked: Walk, selection: ChannelSelection, changes: Masks, settled: Settled
+    ) -> None:
         self.steps = {id(step.call): step for step in walked.steps}
         self.selection = selection
         unchanged = {id(step.call.operation) for step in walked.steps if step.rule is None}
@@ -166,14 +189,33 @@ class _Builder:
         self.given: dict[frozenset[int], Array] = {}
         self.shared: dict[int, tuple[list[Piece], Piece]] = {}
         self.made: dict[str, str] = {}
+        self.unmasked = settled.unmasked
+        self.made_of: dict[int, Tensor] = {}
+        self.copied: set[int] = set()
 
     def __call__(
+        self, call: functional_graph.Call, tensors: list[Tensor | None]
+    ) -> list[Tensor | None]:
+        derive = partial(self._derived, self.steps[id(call)])
+        results = self._built(call, tensors)
+        if id(call) in self.unmasked:
+            results = [None if t is None else without_mask(t, derive("unmasked")) for t in results]
+        made = zip(call.outputs, results, strict=True)
+        self.made_of |= {index: tensor for index, tensor in made if tensor is not None}
+        return results
+
+    def order(self, index: int) -> Array | None:
+        """The original channels that a new tensor holds; None for all of them in their order."""
+        return self.orders.get(index)
+
+    def _built(
         self, call: functional_graph.Call, tensors: list[Tensor | None]
     ) -> list[Tensor | None]:
         # Popped, since its masked weights need as much memory as those of the layer.
         step = self.steps.pop(id(call))
         self.made[step.site.layer_name] = call.name
         if step.rule is None:
+            self.copied.add(id(call))
             return self._unchanged(step, tensors)
         wanted = self._wanted(step.flow.output)
         if not len(wanted):
@@ -248,21 +290,3 @@ class _Builder:
             ]
             weight_provenance.assign(self.copies[key], taken)
         return outputs
-
-
-def _collect_notes(walked: Walk) -> tuple[str, ...]:
-    """One sentence for each layer whose channels surgery could not remove."""
-    sentences = []
-    for step in walked.steps:
-        for note in step.flow.notes:
-            kind = type(step.call.operation).__name__
-            sentences.append(f"layer '{step.call.name}' ({kind}): {note}")
-    return tuple(dict.fromkeys(sentences))
-
-
-def _filling_notes(walked: Walk, selection: ChannelSelection, round_to: int) -> tuple[str, ...]:
-    """How many kernels of which layers are kept only to fill a block."""
-    outputs = {step.call.name: step.flow.output for step in walked.steps if step.flow.blocks}
-    counts = {name: int(selection.filling[found.ids].sum()) for name, found in outputs.items()}
-    filling = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    return (f"kernels kept only to make widths multiples of {round_to}: {filling}",) * bool(filling)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
+from keras_structsparse._validation import positive_int
+from keras_structsparse.errors import StructSparseError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.numerics import relative_difference
-from keras_structsparse.graph.prunable_layers import kernel_layers
+from keras_structsparse.graph.prunable_layers import kernel_layers, quantized_layers
 from keras_structsparse.surgery import Costs, prune
 from keras_structsparse.surgery.plans import Plan, masked
+from keras_structsparse.surgery.pruning import check_options
+from keras_structsparse.surgery.verification_inputs import Trial, random_inputs, trials
+
+__all__ = ["Verification", "in_float64", "random_inputs", "verify", "verify_folding"]
 
 TOLERANCE = 1e-10
 
@@ -29,25 +35,40 @@ class Verification:
         control: The same after one more kernel is set to zero, to show what the check can detect.
         tolerance: The largest error that passes; a control must exceed it a thousandfold.
         subject: What was compared.
+        tried: The kinds of inputs on which both were compared.
+        skipped: The kinds of inputs on which the reference itself fails, with the reason.
+        problem: What could not be checked, and why; empty if everything could.
     """
 
     error: float
     control: float
     tolerance: float = TOLERANCE
     subject: str = "pruned against masked"
+    tried: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    problem: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether the outputs are equal, and the control shows that a difference is detected."""
-        return self.error <= self.tolerance and self.control > 1e3 * self.tolerance
+        equal = self.error <= self.tolerance and self.control > 1e3 * self.tolerance
+        return equal and not self.problem
+
+    def __bool__(self) -> bool:
+        return self.passed
 
     def __str__(self) -> str:
+        if self.problem:
+            return f"{self.subject} in float64: NOT checked: {self.problem}"
+        tried = f"; tried: {', '.join(self.tried)}" * bool(self.tried)
+        skipped = f"; not tried: {', '.join(self.skipped)}" * bool(self.skipped)
         verdict = "equal" if self.passed else "NOT equal"
         if self.error <= self.tolerance and not self.passed:
             verdict = "undecided: no kernel makes a difference"
         return (
             f"{self.subject} in float64: {verdict} (relative difference {self.error:.1e}, "
             f"allowed {self.tolerance:.0e}; with one living kernel removed {self.control:.1e})"
+            f"{tried}{skipped}"
         )
 
 
@@ -63,34 +84,42 @@ def verify(
 ) -> Verification:
     """Compare ``prune(model, plan)`` with ``masked(model, plan)`` in float64 on random inputs.
 
-    Both are made of a float64 copy of the model, so that rounding cannot hide an error.
+    Both are made of a float64 copy of the model, so that rounding cannot hide an error. The inputs
+    are random values; if tensors of the model have masks, also with masked steps; if it has open
+    axes, in several sizes. The result says what was tried: other inputs may show other differences.
 
     Args:
         model: A functional or built Sequential model.
         plan: The plan.
         constants: As for :func:`keras_structsparse.prune`.
         realize: Likewise.
-        samples: Number of random inputs. Five is a size that few layers have: see "Traps" in
-            docs/design-notes.md.
+        samples: Number of random inputs of each kind. Five is a size that few layers have: see
+            "Traps" in docs/design-notes.md.
         seed: Seed of the inputs.
         costs: As for :func:`keras_structsparse.prune`.
         round_to: Likewise.
 
     Returns:
-        The differences; ``.passed`` says whether the outputs are equal.
+        The differences; ``.passed``, and the truth value, say whether the outputs are equal. Where
+        the model cannot be checked, as one with quantised layers, ``.problem`` says why.
 
     Raises:
         DeadNetworkError: With the plan, no output depends on the input.
         ModelError: The model has no graph.
         PlanError: The plan does not fit the model.
         RuntimeError: The backend computes in float32 only.
+        TypeError: As for :func:`keras_structsparse.prune`.
+        ValueError: Likewise.
     """
-    double = in_float64(model)
-    inputs = random_inputs(double, samples, seed)
-    expected = _outputs(masked(double, plan), inputs)
-    pruned = prune(double, plan, constants, realize=realize, costs=costs, round_to=round_to)
-    error = _difference(expected, _outputs(pruned, inputs))
-    return Verification(error, _control(double, plan, inputs, expected))
+    check_options(constants, realize, costs)
+    block = positive_int("round_to", round_to)
+    if not isinstance(plan, Plan):
+        raise TypeError(f"plan: expected a keras_structsparse.Plan. Received: {plan!r}")
+
+    def rebuilt(double: keras.Model) -> keras.Model:
+        return prune(double, plan, constants, realize=realize, costs=costs, round_to=block)
+
+    return _compared(model, plan, rebuilt, Verification(0.0, 0.0), samples, seed)
 
 
 def verify_folding(model: keras.Model, samples: int = 5, seed: int = 0) -> Verification:
@@ -98,7 +127,7 @@ def verify_folding(model: keras.Model, samples: int = 5, seed: int = 0) -> Verif
 
     Args:
         model: A functional or built Sequential model.
-        samples: Number of random inputs.
+        samples: Number of random inputs of each kind.
         seed: Seed of the inputs.
 
     Returns:
@@ -113,12 +142,78 @@ def verify_folding(model: keras.Model, samples: int = 5, seed: int = 0) -> Verif
         >>> verify_folding(keras.Sequential([keras.Input((8, 8, 1)), *stack])).passed
         True
     """
-    double = in_float64(model)
-    inputs = random_inputs(double, samples, seed)
-    expected = _outputs(double, inputs)
-    error = _difference(expected, _outputs(folded(double), inputs))
-    control = _control(double, Plan({}), inputs, expected)
-    return Verification(error, control, subject="folded against the model")
+    empty = Verification(0.0, 0.0, subject="folded against the model")
+    # By its name in this module, so that a test can put a wrong one in its place.
+    return _compared(model, Plan({}), lambda double: folded(double), empty, samples, seed)
+
+
+def _compared(
+    model: keras.Model,
+    plan: Plan,
+    rebuild: Callable[[keras.Model], keras.Model],
+    empty: Verification,
+    samples: int,
+    seed: int,
+) -> Verification:
+    """Compare the masked model with a rebuilt one on all trials.
+
+    Args:
+        model: The model.
+        plan: What the reference masks.
+        rebuild: From the float64 copy to the network that is checked.
+        empty: The result, but for the numbers.
+        samples: Number of samples of each trial.
+        seed: Seed of the inputs.
+    """
+    _check_backend()
+    if layers := quantized_layers(functional_graph.read(model)):
+        return _unchecked(empty, f"{layers}; quantised weights have no float64 copy")
+    stage = "its copy in float64"
+    result = empty
+    try:
+        double = in_float64(model)
+        stage = "the masked model"
+        reference = masked(double, plan)
+        stage = "the rebuilt network"
+        made = rebuild(double)
+        for number, trial in enumerate(trials(double, samples, seed)):
+            stage = f"the masked model on {trial.what}"
+            try:
+                expected = _outputs(reference, trial.inputs)
+            except Exception as error:  # Keras and its backends raise anything
+                if not number:
+                    raise
+                result = _skipped(result, trial, _first_line(error))
+                continue
+            if number and not all(np.isfinite(array).all() for array in expected):
+                result = _skipped(result, trial, "its outputs are not finite")
+                continue
+            stage = f"the rebuilt network on {trial.what}"
+            worst = max(result.error, _difference(expected, _outputs(made, trial.inputs)))
+            result = replace(result, error=worst, tried=(*result.tried, trial.what))
+            if not number:
+                stage = "the control"
+                control = _control(double, plan, trial.inputs, expected)
+                result = replace(result, control=control)
+    except StructSparseError:
+        raise
+    except Exception as error:
+        return _unchecked(result, f"{stage}: {type(error).__name__}: {_first_line(error)}")
+    return result
+
+
+def _unchecked(result: Verification, problem: str) -> Verification:
+    return replace(result, error=float("inf"), problem=problem)
+
+
+def _skipped(result: Verification, trial: Trial, reason: str) -> Verification:
+    return replace(result, skipped=(*result.skipped, f"{trial.what} ({reason})"))
+
+
+def _first_line(error: Exception) -> str:
+    """The first sentence of an error of Keras, which may go on for pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def _control(model: keras.Model, plan: Plan, inputs: list[Array], expected: list[Array]) -> float:
@@ -137,45 +232,22 @@ def in_float64(model: keras.Model) -> keras.Model:
     Raises:
         RuntimeError: The backend computes in float32 only.
     """
+    _check_backend()
+    return copy_model(model, _double)
+
+
+def _check_backend() -> None:
     probe = keras.ops.ones((), dtype="float64")
     if keras.backend.standardize_dtype(probe.dtype) != "float64":
         raise RuntimeError(
             "verify: the backend computes in float32 only. With JAX, set JAX_ENABLE_X64=1."
         )
-    return copy_model(model, _double)
 
 
 def _double(layer: keras.Layer) -> dict[str, str]:
     """The dtype to change; integer inputs keep theirs, since they may be indices."""
     whole = isinstance(layer, keras.layers.InputLayer) and "float" not in str(layer.dtype)
     return {} if whole else {"dtype": "float64"}
-
-
-def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:
-    """Random arrays of the shapes of a model's inputs, with 32 for unknown sizes.
-
-    Args:
-        model: The model.
-        samples: Number of samples.
-        seed: Seed.
-
-    Returns:
-        One array per input. The samples are standard normal, uniform between 0 and 1, and uniform
-        between 0 and 255 in turn, so that some are in the range that the network expects, whether
-        it rescales its inputs or not. Integer inputs get integers 0 and 1.
-    """
-    rng = np.random.default_rng(seed)
-    arrays = []
-    for tensor in model.inputs:
-        shape = (samples, *(size or 32 for size in tensor.shape[1:]))
-        floating = "float" in str(tensor.dtype)
-        arrays.append(_mixed(rng, shape) if floating else rng.integers(0, 2, shape))
-    return arrays
-
-
-def _mixed(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    kinds = [rng.normal(size=shape), rng.uniform(size=shape), rng.uniform(0, 255, size=shape)]
-    return np.stack([kinds[sample % 3][sample] for sample in range(shape[0])])
 
 
 def _outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:

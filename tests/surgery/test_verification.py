@@ -212,3 +212,118 @@ def test_folding_that_nobody_can_see_does_not_pass() -> None:
     head.kernel.assign(head.kernel * 0.0 + 1e-20)
     head.bias.assign([1.0, 1.0])
     assert not module.verify_folding(model).passed
+
+
+# --- what is tried ---
+
+
+def around(inputs: Any, body: Callable[[Any], Any]) -> keras.Model:
+    return randomize(keras.Model(inputs, L.Dense(2, name="last")(body(inputs))))
+
+
+def sequence(x: Any) -> Any:
+    return L.GlobalAveragePooling1D()(L.Conv1D(4, 3, padding="same", name="conv")(x))
+
+
+def cut_at_32(model: keras.Model, plan: Plan, *args: Any, **options: Any) -> keras.Model:
+    """Equal as long as the open axis is not longer."""
+    inputs = keras.Input(model.inputs[0].shape[1:], dtype="float64")
+    return keras.Model(inputs, prune(model, plan)(inputs[:, :32]))
+
+
+def test_open_axes_are_tried_in_several_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plan = around(keras.Input((None, 3)), sequence), Plan({"conv": [3, 0, 3, 0]})
+    result = verify(model, plan)
+    assert result.passed
+    assert result.tried == ("open sizes 32", "open sizes 37", "open sizes 64", "open sizes 9")
+    monkeypatch.setattr(module, "prune", cut_at_32)
+    assert not verify(model, plan).passed
+
+
+def test_sizes_that_the_model_itself_does_not_take_are_left_out() -> None:
+    def body(x: Any) -> Any:
+        return L.Flatten()(L.GlobalAveragePooling1D()(L.Conv1D(4, 11, name="conv")(x)))
+
+    result = verify(around(keras.Input((None, 3)), body), Plan({"conv": [11, 0, 5, 0]}))
+    assert result.passed
+    assert len(result.skipped) == 1
+    assert "not tried: open sizes 9" in str(result)
+
+
+def with_all_steps(model: keras.Model, plan: Plan, *args: Any, **options: Any) -> keras.Model:
+    """Equal as long as no step is masked."""
+    pruned = prune(model, plan)
+    inputs = keras.Input((6, 3), dtype="float64")
+    x = pruned.get_layer("a")(inputs)
+    return keras.Model(inputs, pruned.get_layer("last")(L.GlobalAveragePooling1D()(x)))
+
+
+@pytest.mark.parametrize("value", [0.0, 7.5])
+def test_masked_steps_are_tried(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(x: Any) -> Any:
+        return L.GlobalAveragePooling1D()(L.Dense(4, name="a")(L.Masking(value)(x)))
+
+    model, plan = around(keras.Input((6, 3)), body), Plan({"a": [1, 0, 1, 0]})
+    result = verify(model, plan)
+    assert result.passed
+    assert result.tried == ("random values", "masked steps")
+    monkeypatch.setattr(module, "prune", with_all_steps)
+    assert not verify(model, plan)
+
+
+def test_whole_numbers_cover_what_their_reader_takes() -> None:
+    word, image = keras.Input((9,), dtype="int32"), keras.Input((4, 4, 3), dtype="uint8")
+    flag = keras.Input((3,), dtype="int32")
+    parts = [L.Flatten()(L.Embedding(40, 2)(word)), L.Flatten()(L.Rescaling(0.1)(image))]
+    model = keras.Model([word, image, flag], L.Concatenate()([*parts, L.Rescaling(1.0)(flag)]))
+    words, pixels, flags = module.random_inputs(model, 50, 0)
+    assert (words.min(), words.max()) == (0, 39)
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert (flags.min(), flags.max()) == (0, 1)
+
+
+# --- what cannot be checked ---
+
+
+def raises(model: keras.Model, plan: Plan, *args: Any, **options: Any) -> keras.Model:
+    raise KeyError("a fault of surgery")
+
+
+def takes_other_shapes(model: keras.Model, *args: Any, **options: Any) -> keras.Model:
+    return keras.Sequential([keras.Input((7, 7, 5)), L.Flatten()])
+
+
+@pytest.mark.parametrize("wrong", [raises, takes_other_shapes])
+def test_an_error_is_a_result_that_says_where(wrong: Wrong, monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "prune", wrong)
+    result = verify(network(), PLAN)
+    assert not result.passed
+    assert "the rebuilt network" in result.problem
+    assert "NOT checked" in str(result)
+
+
+def test_wrong_arguments_are_errors() -> None:
+    for options in ({"constants": "some"}, {"realize": "some"}, {"round_to": 0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            verify(network(), PLAN, **options)
+    with pytest.raises(TypeError, match="plan"):
+        verify(network(), {"first": (1, 2, 3, 4)})  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a .quantize")
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_quantised_models_are_named_as_such(mode: str) -> None:
+    stack = [L.Conv2D(4, 3, name="first"), L.Flatten(), L.Dense(3, name="dense")]
+    model = randomize(keras.Sequential([keras.Input((6, 6, 2)), *stack]))
+    model.quantize(mode)
+    result = verify(model, Plan({"first": [3, 0, 3, 3]}))
+    assert not result
+    assert f"'dense' ({mode})" in result.problem
+    with pytest.raises(PlanError, match=f"'dense' is quantised .{mode}"):
+        prune(model, Plan({"dense": [0, 1, 1]}))
+
+
+def test_the_truth_value_is_the_verdict() -> None:
+    assert Verification(0.0, 1.0)
+    assert not Verification(1.0, 1.0)
+    assert not Verification(0.0, 1.0, problem="no float64")

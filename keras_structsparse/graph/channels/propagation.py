@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 import keras
 import numpy as np
@@ -25,6 +26,7 @@ from keras_structsparse.graph.channels.rule import (
 from keras_structsparse.graph.channels.splitting import Realization
 from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.masks import follow
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,11 @@ class _Numbers:
 
 
 def walk(
-    network: Graph, changes: Mapping[int, Mapping[str, Array]], constants: str, realize: Realization
+    network: Graph,
+    changes: Mapping[int, Mapping[str, Array]],
+    constants: str,
+    realize: Realization,
+    kept: Mapping[int, str] = MappingProxyType({}),
 ) -> Walk:
     """Find the live and the constant channels of every tensor.
 
@@ -84,6 +90,7 @@ def walk(
         changes: Weights that replace the model's, by ``id`` of the layer and name.
         constants: "exact", "interior" or "drop", as for :func:`keras_structsparse.prune`.
         realize: How kernels of several sizes become convolutions, with the cost model.
+        kept: Why some calls, by their ``id``, are copied unchanged whatever their rules say.
 
     Returns:
         The calls and the channels of all tensors.
@@ -92,9 +99,12 @@ def walk(
         DeadNetworkError: No output depends on an input.
     """
     known: shared_layers.Known = {}
+    masks = follow(network)
+    reading = {id(call): "it reads a mask" for call in network.calls if masks.reads(call)}
+    reasons = {**reading, **kept}
     while True:
         # Constants that were found for shared layers may reveal more: repeat to the fixpoint.
-        found = _walk(network, changes, constants, realize, known)
+        found = _walk(network, changes, constants, realize, known, reasons)
         learned = _known(found)
         if shared_layers.constants(learned) == shared_layers.constants(known):
             return found
@@ -117,6 +127,7 @@ def _walk(
     constants: str,
     realize: Realization,
     known: shared_layers.Known,
+    kept: Mapping[int, str],
 ) -> Walk:
     numbers = _Numbers()
     channels = {i: _fresh(network, i, numbers) for i in network.inputs}
@@ -129,7 +140,7 @@ def _walk(
     for call in network.calls:
         key = id(call.operation)
         site = _site(network, call, changes.get(key, {}), channels, make, names)
-        step = _step(network, call, site, known.get(key), firsts.get(key))
+        step = _step(network, call, site, known.get(key), firsts.get(key), kept)
         firsts.setdefault(key, step)
         channels.update(zip(call.outputs, step.outputs, strict=True))
         steps.append(step)
@@ -149,6 +160,7 @@ def _step(
     site: Site,
     known: Sequence[Channels] | None,
     first: Step | None,
+    kept: Mapping[int, str],
 ) -> Step:
     """The step of a call.
 
@@ -158,13 +170,14 @@ def _step(
         site: The call site.
         known: What holds for the inputs at all calls of its layer, if it is shared and known.
         first: The first call of its layer, if this is not it.
+        kept: Why some calls are copied unchanged, by ``id``.
     """
     rule = rule_for(call.operation)
     shared = network.is_shared(call) and bool(site.weights)
     calls = network.calls_of[id(call.operation)] if shared else (call,)
     if shared:
         site = shared_layers.common_site(site, network, calls, known)
-    reason = _reason(rule, site, calls)
+    reason = _reason(rule, site, calls) or next((kept[id(c)] for c in calls if id(c) in kept), None)
     if rule is None or reason is not None:
         outputs = tuple(_fresh(network, i, site.fresh) for i in call.outputs)
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))

@@ -18,7 +18,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_structsparse._typing import Array
+from keras_structsparse import _keras_compat
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site
@@ -82,7 +83,15 @@ def _build_sum(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Pie
         whole[0] = layers.Rescaling(1.0, offset, dtype=policy(site), name=name)(whole[0])
     if len(whole) == 1:
         return Piece(whole[0], order)
+    if len(whole) == 2 and _drops_masks(site, whole):
+        return Piece(clone(site.operation, name=site.layer_name)(*whole), order)
     return Piece(layers.Add(dtype=policy(site), name=site.layer_name)(whole), order)
+
+
+def _drops_masks(site: Site, tensors: Sequence[Tensor]) -> bool:
+    """Whether a bare addition drops masks, which a layer would hand on."""
+    bare = not isinstance(site.operation, keras.Layer)
+    return bare and any(_keras_compat.mask_of(tensor) is not None for tensor in tensors)
 
 
 def _build_broadcast(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
