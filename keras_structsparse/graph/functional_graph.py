@@ -17,6 +17,7 @@ import keras
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Shape, Tensor
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph import nested_calls
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     _arguments: Any = field(repr=False, compare=False)
+    _handed_on: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The keyword arguments of the call."""
-        return _keras_compat.keyword_arguments(self._arguments)
+        """The keyword arguments of the call, with what models around it hand on."""
+        return {**_keras_compat.keyword_arguments(self._arguments), **self._handed_on}
 
     @property
     def is_training(self) -> bool:
@@ -50,7 +52,8 @@ class Call:
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments with ``tensors`` in the places of its inputs."""
-        return _keras_compat.filled(self._arguments, tensors)
+        args, kwargs = _keras_compat.filled(self._arguments, tensors)
+        return args, {**kwargs, **self._handed_on}
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,12 @@ class Graph:
     def is_shared(self, call: Call) -> bool:
         """Whether the operation of ``call`` is called more than once."""
         return len(self.calls_of[id(call.operation)]) > 1
+
+    @cached_property
+    def hidden(self) -> frozenset[int]:
+        """The ``id`` of all layers inside other layers, such as the one that a wrapper holds."""
+        layers = (c.operation for c in self.calls if isinstance(c.operation, keras.Layer))
+        return frozenset(id(i) for layer in layers for i in _keras_compat.inner_layers(layer))
 
     def layers(self) -> Iterator[Call]:
         """The first call of every layer, in topological order."""
@@ -184,21 +193,70 @@ def _walk(
     prefix: str,
     calls: list[Call],
     number: Callable[[Tensor], int],
+    training: bool | None = None,
 ) -> list[int]:
-    """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs."""
+    """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs.
+
+    Args:
+        model: A functional model.
+        inputs: The numbers of its inputs.
+        prefix: What the names of its calls begin with.
+        calls: The calls so far.
+        number: Gives a tensor its number.
+        training: The ``training`` that the call of the model hands on; None if it has none.
+    """
     index = {id(t): i for t, i in zip(model.inputs, inputs, strict=True)}
     for node in _keras_compat.nodes(model):
-        operation, sources = node.operation, [index[id(t)] for t in node.inputs]
-        options = _keras_compat.keyword_arguments(node.arguments)
-        if is_opened(operation) and not options.get("training"):
-            inner = functional(operation)
-            results = _walk(inner, sources, f"{prefix}{operation.name}/", calls, number)
+        operation, path = node.operation, f"{prefix}{node.operation.name}"
+        given = _given(node, training)
+        if given is not None:
+            inner, mode = functional(operation), nested_calls.given_training(node, training)
+            pairs = zip(given, inner.inputs, strict=True)
+            sources = [_fitted(index[id(t)], t, own, path, calls, number) for t, own in pairs]
+            results = _walk(inner, sources, f"{path}/", calls, number, mode)
         else:
+            sources = [index[id(t)] for t in node.inputs]
             results = [number(t) for t in node.outputs]
-            name = prefix + operation.name
-            calls.append(Call(name, operation, tuple(sources), tuple(results), node.arguments))
+            known = training is not None and nested_calls.takes_training(operation)
+            handed = {"training": training} if known else {}
+            call = Call(path, operation, tuple(sources), tuple(results), node.arguments, handed)
+            calls.append(call)
         index.update({id(t): i for t, i in zip(node.outputs, results, strict=True)})
     return [index[id(t)] for t in model.outputs]
+
+
+def _given(node: _keras_compat.Node, outer: bool | None) -> list[Tensor] | None:
+    """What a call gives to the inputs of a nested model; None if it remains one call."""
+    if not is_opened(node.operation):
+        return None
+    inner = functional(node.operation)
+    training = nested_calls.given_training(node, outer)
+    if training and not all(map(nested_calls.hands_on_training, _operations(inner))):
+        return None
+    return nested_calls.given_inputs(node, inner)
+
+
+def _operations(model: keras.Model) -> Iterator[keras.Operation]:
+    """The operations of a functional model, with those inside nested models."""
+    for node in _keras_compat.nodes(model):
+        yield node.operation
+        if is_opened(node.operation):
+            yield from _operations(functional(node.operation))
+
+
+def _fitted(
+    index: int,
+    tensor: Tensor,
+    expected: Tensor,
+    path: str,
+    calls: list[Call],
+    number: Callable[[Tensor], int],
+) -> int:
+    """The number of a tensor with the dtype and rank of the input of a nested model."""
+    for name, _, result in nested_calls.conversions(tensor, expected):
+        node, source, index = _keras_compat.producer(result), index, number(result)
+        calls.append(Call(f"{path}/{name}", node.operation, (source,), (index,), node.arguments))
+    return index
 
 
 def is_opened(operation: keras.Operation) -> bool:
@@ -239,46 +297,3 @@ def rebuild(
         _keras_compat.output_structure(graph.model), [values[i] for i in graph.outputs]
     )
     return _new_model(new_inputs, outputs, graph.model.name)
-
-
-def again(inputs: Sequence[Tensor], output: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Call the operations between ``inputs`` and ``output`` once more, on other tensors.
-
-    Args:
-        inputs: Symbolic tensors that ``output`` was computed from.
-        output: A symbolic tensor.
-        tensors: New values of ``inputs``.
-
-    Returns:
-        The new value of ``output``.
-    """
-    values = {id(old): new for old, new in zip(inputs, tensors, strict=True)}
-
-    def value(tensor: Tensor) -> Tensor:
-        if id(tensor) not in values:
-            node = _keras_compat.producer(tensor)
-            new_inputs = [value(t) for t in node.inputs]
-            args, kwargs = _keras_compat.filled(node.arguments, new_inputs)
-            results = keras.tree.flatten(node.operation(*args, **kwargs))
-            values.update(zip(map(id, node.outputs), results, strict=True))
-        return values[id(tensor)]
-
-    return value(output)
-
-
-def operation_type(function: Callable[..., Tensor], inputs: int = 1) -> type[keras.Operation]:
-    """The type of bare operation that a function of ``keras.ops`` adds to a graph.
-
-    Args:
-        function: The function. It is called on symbolic tensors of shape (1, 1).
-        inputs: Its number of tensor arguments.
-
-    Returns:
-        The type.
-
-    Examples:
-        >>> operation_type(keras.ops.add, 2).__name__
-        'Add'
-    """
-    output = function(*[keras.KerasTensor((1, 1)) for _ in range(inputs)])
-    return type(_keras_compat.producer(output).operation)

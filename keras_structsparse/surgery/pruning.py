@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array, Tensor
 from keras_structsparse._validation import CONSTANTS, positive_int
-from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph import bare_operations, functional_graph
 from keras_structsparse.graph.channels import weight_provenance
 from keras_structsparse.graph.channels.costs import Costs
 from keras_structsparse.graph.channels.propagation import Step, Walk, walk
@@ -222,7 +222,7 @@ class _Builder:
             assert np.array_equal(old.order, new.order), "select_channels gives all calls one order"
         tensors = [piece.tensor for piece in now]
         return Piece(
-            functional_graph.again([p.tensor for p in before], made.tensor, tensors), made.order
+            bare_operations.again([p.tensor for p in before], made.tensor, tensors), made.order
         )
 
     def _piece(self, index: int, tensor: Tensor | None, side: Channels) -> Piece | None:

@@ -13,7 +13,7 @@ from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.channels import shared_layers
 from keras_structsparse.graph.channels.layer_names import LayerNames
-from keras_structsparse.graph.channels.registry import rule_for
+from keras_structsparse.graph.channels.registry import not_understood, rule_for
 from keras_structsparse.graph.channels.rule import (
     Channels,
     Flow,
@@ -120,7 +120,7 @@ def _walk(
 ) -> Walk:
     numbers = _Numbers()
     channels = {i: _fresh(network, i, numbers) for i in network.inputs}
-    names = LayerNames(network.calls)
+    names = LayerNames(network.calls, [tensor.name for tensor in network.model.inputs])
     make = partial(Site, constants=constants, realize=realize, fresh=numbers)
     steps: list[Step] = []
     firsts: dict[int, Step] = {}
@@ -192,7 +192,7 @@ def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
     axes = {channels.axis for channels in site.inputs}
     if len(axes) > 1 or (site.axis != -1 and not rule.channels_first):
         return "the channels of its inputs are not on the last axis"
-    return rule.refuses(site)
+    return not_understood(site) or rule.refuses(site)
 
 
 def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:

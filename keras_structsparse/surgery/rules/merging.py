@@ -19,11 +19,11 @@ import numpy as np
 from keras import layers
 
 from keras_structsparse._typing import Array
+from keras_structsparse.graph.bare_operations import operation_type
 from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site
 from keras_structsparse.graph.cloning import clone
-from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules import arithmetic
 from keras_structsparse.surgery.rules.arithmetic import arranged, policy
 
@@ -190,6 +190,7 @@ register(
     Rule(flow_add, build_add, arithmetic.refuses, channels_first=True),
     layers.Add,
     operation_type(keras.ops.add, 2),
+    understands=arithmetic.BOTH,
 )
 register(
     Rule(flow_concatenate, build_concatenate, refuses_concatenate, channels_first=True),
@@ -203,4 +204,5 @@ register(
 register(
     Rule(flow_concatenate, build_concatenate, refuses_concatenate),
     operation_type(lambda *tensors: keras.ops.concatenate(tensors, axis=-1), 2),
+    understands=("axis",),
 )
