@@ -12,13 +12,19 @@ import numpy as np
 from keras_structsparse import _keras_compat
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.embedded_text import plain_policy, without_text
-from keras_structsparse.graph.functional_graph import functional, input_structure, is_opened, read
+from keras_structsparse.graph.functional_graph import (
+    functional,
+    input_structure,
+    is_opened,
+    read,
+    renamed,
+)
 
 OUR_PACKAGE = "keras_structsparse>"
 KNOWN = tuple(function for function in vars(keras.activations).values() if callable(function))
 """The functions that a configuration says by name."""
 
-REFUSALS = (NotImplementedError, TypeError, ValueError)
+REFUSALS = (NotImplementedError, OSError, TypeError, ValueError)
 """What Keras raises where a layer cannot be made from a configuration."""
 
 
@@ -41,8 +47,11 @@ def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
     Raises:
         ModelError: The layer has weights and cannot be made from its configuration.
     """
+    if is_opened(operation):
+        twin = _same_structure(functional(operation), lambda layer: {}, {})
+        return renamed(twin, changes.get("name", operation.name))
     try:
-        return _made(operation, operation.get_config(), changes)
+        return _made(operation, _config(operation), changes)
     except REFUSALS as error:
         if not getattr(operation, "weights", None):
             twin = _keras_compat.without_calls(operation, changes.get("name", operation.name))
@@ -86,6 +95,23 @@ def _made(
         return type(operation).from_config(entries)
 
 
+def _config(operation: keras.Operation) -> dict[str, Any]:
+    """The configuration of an operation, where Keras has names for what it holds.
+
+    Keras would look for the source of functions that it has no name for, to warn of them.
+    """
+    nameless = [n for n, v in vars(operation).items() if _is_activation(n, v) and v not in KNOWN]
+    if not nameless:
+        return dict(operation.get_config())
+    twin = _keras_compat.without_calls(operation, operation.name)
+    vars(twin).update(dict.fromkeys(nameless, keras.activations.linear))
+    return dict(twin.get_config())
+
+
+def _is_activation(name: str, value: Any) -> bool:
+    return "activation" in name and callable(value)
+
+
 def _activations(
     operation: keras.Operation, config: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -93,13 +119,21 @@ def _activations(
 
     A configuration holds the name of a function alone, which may be that of another function.
     """
-    values = {name: getattr(operation, name, None) for name in config if "activation" in name}
+    values = {name: getattr(operation, name, None) for name in config}
     dtype = {"dtype": changes["dtype"]} if "dtype" in changes else {}
     return {
-        name: clone(value, **dtype) if isinstance(value, keras.Operation) else value
+        name: _layer_again(value, dtype) if isinstance(value, keras.Layer) else value
         for name, value in values.items()
-        if callable(value) and value not in KNOWN
+        if _is_activation(name, value) and value not in KNOWN
     }
+
+
+def _layer_again(layer: keras.Layer, dtype: Mapping[str, Any]) -> keras.Operation:
+    """A copy of a layer that is an activation, with weights if it has some."""
+    twin = clone(layer, **dtype)
+    if layer.weights and layer.built:
+        twin.build_from_config(layer.get_build_config())
+    return twin
 
 
 @contextmanager

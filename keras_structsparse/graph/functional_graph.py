@@ -140,8 +140,13 @@ def functional(model: keras.Model) -> keras.Model:
             "graph of layers to read. Expected a functional or Sequential model. kss.traced makes "
             "a functional model of a call that uses only Keras layers and keras.ops."
         )
+    return renamed(model, model.name)
+
+
+def renamed(model: keras.Model, name: str) -> keras.Model:
+    """A functional model over the layers of another one, with another name."""
     inputs, outputs = _keras_compat.input_structure(model), _keras_compat.output_structure(model)
-    return _new_model(inputs, outputs, model.name)
+    return _new_model(inputs, outputs, name)
 
 
 def _new_model(inputs: Any, outputs: Any, name: str) -> keras.Model:
@@ -197,13 +202,7 @@ def _walk(
 ) -> list[int]:
     """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs.
 
-    Args:
-        model: A functional model.
-        inputs: The numbers of its inputs.
-        prefix: What the names of its calls begin with.
-        calls: The calls so far.
-        number: Gives a tensor its number.
-        training: The ``training`` that the call of the model hands on; None if it has none.
+    The call of the model hands on ``training``; None if it has no such argument.
     """
     index = {id(t): i for t, i in zip(model.inputs, inputs, strict=True)}
     for node in _keras_compat.nodes(model):

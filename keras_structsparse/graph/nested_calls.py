@@ -44,7 +44,8 @@ def given_inputs(node: Node, model: keras.Model) -> list[Tensor] | None:
         call has further arguments, such as masks.
     """
     arguments = _arguments(node)
-    if {n for n, value in arguments.items() if value is not None} - {"inputs", "training"}:
+    others = [value for name, value in arguments.items() if name not in ("inputs", "training")]
+    if any(value is not None for value in keras.tree.flatten(others)):
         return None
     found = _in_order(arguments["inputs"], _keras_compat.input_structure(model), model)
     tensors = all(isinstance(tensor, keras.KerasTensor) for tensor in found)

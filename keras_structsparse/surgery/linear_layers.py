@@ -65,7 +65,7 @@ def flow(site: Site, padded: bool) -> Flow:
     output = Channels(
         ids=site.fresh(len(bias)),
         live=live,
-        value=np.where(live, 0.0, activated(site, np.where(live, 0.0, bias))),
+        value=np.zeros_like(bias) if live.all() else _constants(site, live, bias),
         cost=np.full(len(bias), positions(site) * math.prod(kernel.shape[:2]) * share),
     )
 
@@ -239,6 +239,11 @@ def activated(site: Site, values: Array) -> Array:
     """The activation function of the layer at values (channels,), in float64."""
     tensor = keras.ops.convert_to_tensor(values, dtype="float64")
     return np.asarray(keras.ops.convert_to_numpy(site.operation.activation(tensor)), np.float64)
+
+
+def _constants(site: Site, live: Array, bias: Array) -> Array:
+    """The values of the constant outputs (out,), 0 where an output is live."""
+    return np.where(live, 0.0, activated(site, np.where(live, 0.0, bias)))
 
 
 def positions(site: Site) -> int:

@@ -25,6 +25,7 @@ from keras_structsparse.graph.channels.rule import (
 from keras_structsparse.graph.channels.splitting import Realization
 from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.open_sizes import same_shape
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,7 @@ def _site(
         output_shape=channels_last(network.shapes[call.outputs[0]], axes[0] if axes else -1),
         dtype=network.dtypes[call.outputs[0]],
         fill=call.arguments,
+        same_shape=partial(same_shape, network, call.inputs),
     )
 
 

@@ -41,8 +41,11 @@ def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piec
 
 
 def _is_sum(site: Site) -> bool:
-    """Whether tensors of one shape are added: without broadcasting, and no number is added."""
-    return len(site.shapes) > 1 and len(set(site.shapes)) == 1
+    """Whether tensors of one shape are added: without broadcasting, and no number is added.
+
+    A summand of size 1 at an open axis would be broadcast too, and lose its shape with the others.
+    """
+    return len(site.shapes) > 1 and len(set(site.shapes)) == 1 and site.same_shape()
 
 
 def _flow_sum(site: Site) -> Flow:
