@@ -195,7 +195,7 @@ def masks(found: PrunableLayers, plan: Plan) -> Masks:
     """
     result: Masks = {}
     for name, sizes in plan.sizes.items():
-        layer = _planned_layer(found.layers, name)
+        layer = _planned_layer(found, name)
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         _check_fit(name, sizes, kernel.shape)
         result[id(layer)] = {"kernel": masked_kernel(kernel, sizes)}
@@ -224,7 +224,15 @@ def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
     return np.where(inside[..., None, :], kernel, np.zeros((), kernel.dtype))
 
 
-def _planned_layer(layers: Mapping[str, keras.Layer], name: str) -> keras.Layer:
+def _planned_layer(found: PrunableLayers, name: str) -> keras.Layer:
+    layers = found.layers
+    if name in {
+        call.name for call in found.graph.layers() if id(call.operation) in found.graph.hidden
+    }:
+        raise PlanError(
+            f"Plan: expected layers whose kernels can be removed at all their calls. Received layer "
+            f"'{name}', which is also called inside of another layer, such as a wrapper."
+        )
     if name not in layers:
         near = difflib.get_close_matches(name, layers, n=3, cutoff=0.4)
         hint = f" Did you mean: {', '.join(near)}?" if near else f" It has: {', '.join(layers)}"

@@ -24,7 +24,7 @@ from keras_structsparse.graph.channels.rule import (
 )
 from keras_structsparse.graph.channels.splitting import Realization
 from keras_structsparse.graph.data_format import channel_axis
-from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.functional_graph import Call, Graph, is_opened
 from keras_structsparse.graph.open_sizes import same_shape
 
 
@@ -187,7 +187,8 @@ def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
     if any(call.is_training for call in calls):
         return "it is called with training=True"
     if rule is None:
-        return "no rule for its type"
+        nested = is_opened(site.operation)
+        return "it cannot be opened as it is called" if nested else "no rule for its type"
     if len(calls[0].outputs) != 1 and not rule.splits:
         return "it has several outputs"
     axes = {channels.axis for channels in site.inputs}
