@@ -225,13 +225,11 @@ def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
 
 
 def _planned_layer(found: PrunableLayers, name: str) -> keras.Layer:
-    layers = found.layers
-    if name in {
-        call.name for call in found.graph.layers() if id(call.operation) in found.graph.hidden
-    }:
+    layers, graph = found.layers, found.graph
+    if name in {call.name for call in graph.layers() if id(call.operation) in graph.hidden}:
         raise PlanError(
-            f"Plan: expected layers whose kernels can be removed at all their calls. Received layer "
-            f"'{name}', which is also called inside of another layer, such as a wrapper."
+            "Plan: expected layers whose kernels can be removed at all their calls. Received "
+            f"layer '{name}', which is also called inside of another layer, such as a wrapper."
         )
     if name not in layers:
         near = difflib.get_close_matches(name, layers, n=3, cutoff=0.4)
