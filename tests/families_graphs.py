@@ -311,6 +311,142 @@ def mixing(sketch: Sketch) -> str:
     return str(sketch.one_of(*forms))
 
 
+def places(sketch: Sketch) -> str:
+    """Slices of positions, single positions, and positions that move into the batch."""
+    x = sketch.map()
+    shape = sketch.shapes[x]
+    first, last = sketch.one_of(0, 1, 2), sketch.one_of(1, 2, 3)
+    width, rest = shape[-1], ", ".join(map(str, shape[1:]))
+    forms = [f"{x}[:, {first}:]", f"{x}[:, -{last}:]", f"{x}[:, :{last}]", f"{x}[:, :-{last}]"]
+    forms += [f"{x}[:, {first}:{last + 2}:2]", f"{x}[:, ::-1]", f"{x}[..., -{last}:, :]"]
+    forms += [f"{x}[:, -{last}:, ..., :{width}]", f"{x}[:, :{last}, ..., 1:]"]
+    forms += [f"{x}[:, {place}, None]" for place in (first, -last)]
+    forms += [f"ops.expand_dims({x}[:, {place}], 1)" for place in (first, -last)]
+    forms += [f"ops.take({x}, [0, -1], axis=1)", f"ops.split({x}, [{last}], axis=1)[0]"]
+    forms += [f"ops.reshape(ops.reshape({x}, (-1, {rest})), (-1, {shape[0]}, {rest}))"]
+    forms += [f"ops.reshape({x}, (-1, {shape[0]}, {rest})) * 2.0"]
+    forms += [f"L.Reshape((-1, {rest}))({x})", f"L.Reshape(({shape[0]}, *{shape[1:-1]}, -1))({x})"]
+    turned = (1, 0, *range(2, len(shape) + 1))
+    forms += [f"ops.transpose(ops.transpose({x}, {turned}), {turned})"]
+    return str(sketch.one_of(*forms))
+
+
+def options(sketch: Sketch) -> str:
+    """Bare operations with arguments of all kinds; rules know some of them."""
+    x, rank = sketch.map(), sketch.rank
+    width, axis = sketch.channels(x), sketch.one_of(1, -2, -1, 0)
+    kind, number = sketch.one_of("max", "min"), sketch.one_of(-0.5, 0.0, 0.5)
+    all_axes = tuple(range(1, rank + sketch.one_of(1, 2)))
+    numbers = [sketch.one_of(-0.5, 0.0, 0.5) for _ in range(width)]
+    around = ((0, 0), *[(1, sketch.one_of(0, 1))] * rank, (0, sketch.one_of(0, 0, 1)))
+    array = f"ops.convert_to_tensor({numbers}, 'float64')"
+    forms = [f"{x} + ops.{kind}({x}, {axis}, keepdims=True, initial={number})"]
+    forms += [f"{x} + ops.{sketch.one_of('sum', 'mean', 'var', 'max')}({x}, {all_axes}, True)"]
+    forms += [f"{x} * ops.{sketch.one_of('mean', 'min')}({x}, {axis}, keepdims=True)"]
+    forms += [f"ops.pad({x}, {around}, 'constant', {number})", f"ops.pad({x}, {around}, 'reflect')"]
+    forms += [f"ops.leaky_relu({x}, {number})", f"ops.elu({x}, 0.3)", f"ops.gelu({x}, False)"]
+    forms += [
+        f"ops.leaky_relu({x}, {array})",
+        f"ops.clip({x}, {array}, 0.7)",
+        f"ops.clip({x}, {number}, 0.7)",
+    ]
+    forms += [f"ops.where({x} > {number}, {x}, -{x})", f"ops.where({x} > 0.0, {x}, {array})"]
+    forms += [
+        f"ops.{sketch.one_of('roll', 'repeat')}({x}, 2, {axis or None})" if axis else f"{x} + 0"
+    ]
+    forms += [f"ops.flip({x}, {axis})", f"ops.cumsum({x}, {axis})", f"ops.sort({x}, {axis})"]
+    forms += [f"{x} * {array}", f"{x} + {array}", f"ops.maximum({x}, {array})"]
+    forms += [f"ops.average({x}, axis=-1, weights={array})[..., None]"]
+    forms += [f"ops.round({x} * 100.0, 1)", f"ops.cast(ops.cast({x} * 9.0, 'int32'), 'float64')"]
+    return str(sketch.one_of(*forms))
+
+
+def named_inputs(sketch: Sketch) -> str:
+    """A nested model of two inputs, called by name, by order, or with other dtypes and ranks."""
+    x, rank = sketch.map(), sketch.rank
+    y = sketch.one_of(*sketch.alike(x))
+    shape = sketch.shapes[x]
+    number = len(sketch.lines)
+    names = sketch.one_of(("zeta", "alpha"), ("alpha", "zeta"))
+    dtype = sketch.one_of("float64", "float64", "float32")
+    inputs = [
+        sketch.add(f"keras.Input({shape}, dtype={dtype!r}, name='{n}{number}')", "input")
+        for n in names
+    ]
+    convolution = f"L.Conv{rank}D({shape[-1]}, 2, padding='same')"
+    body = f"{convolution}({inputs[0]}) - L.BatchNormalization()({convolution}({inputs[1]}))"
+    keys = [f"'{n}{number}'" for n in names]
+    structure = sketch.one_of("[{}, {}]", "({}, {})", "{{{2}: {0}, {3}: {1}}}").format(
+        *inputs, *keys
+    )
+    model = sketch.add(f"keras.Model({structure}, {body})", "inner")
+    ordered = not structure.startswith("{")  # Keras warns of a list where it expects names
+    given = sketch.one_of(
+        "{{{3}: {1}, {2}: {0}}}", "[{0}, {1}]" if ordered else "{{{2}: {0}, {3}: {1}}}"
+    )
+    call = given.format(x, y, *keys)
+    training = sketch.one_of("", "", ", training=False", ", training=True")
+    again = f" - {model}({call})" if sketch.one_of(True, False) else ""
+    return f"{model}({call}{training}){again}"
+
+
+def ranks(sketch: Sketch) -> str:
+    """A nested model whose input has one axis more or less than the tensor that it gets."""
+    x, rank = sketch.map(), sketch.rank
+    shape = sketch.shapes[x]
+    if sketch.one_of(True, False):
+        inner = sketch.add(f"keras.Input(({', '.join(map(str, shape))}, 1))", "input")
+        model = sketch.add(f"keras.Model({inner}, {inner}[..., 0] * 2.0)", "inner")
+        return f"{model}({x})"
+    inner = sketch.add(f"keras.Input({shape[:-1]})", "input")
+    model = sketch.add(f"keras.Model({inner}, L.Dense(3)({inner}[..., None]))", "inner")
+    return f"{model}(L.Conv{rank}D(1, 1)({x}))"
+
+
+def wrapped(sketch: Sketch) -> str:
+    """A layer that is called directly and by wrappers or by nested models."""
+    x = sketch.map()
+    width, shape = sketch.channels(x), sketch.shapes[x]
+    layer = sketch.add(f"L.Dense({width}, {sketch.one_of(None, 'relu')!r})", "layer")
+    wrapper = sketch.add(f"L.TimeDistributed({layer})", "layer")
+    forms = [f"{layer}({wrapper}({x}))", f"{wrapper}({layer}({x}))"]
+    forms += [f"L.TimeDistributed({layer})({wrapper}({x}))"]
+    inner = sketch.add(f"keras.Input({shape})", "input")
+    model = sketch.add(f"keras.Model({inner}, L.ReLU()({layer}({inner})))", "inner")
+    forms += [f"{model}({x}) + {layer}({x})", f"{model}({wrapper}({x}))"]
+    other = sketch.add(f"keras.Model({inner}, {layer}({inner}) * 2.0)", "inner")
+    forms += [f"{model}({x}) + {other}({x})", f"{other}({model}({x}))"]
+    pool = f"L.GlobalAveragePooling{sketch.rank}D()({x})"
+    forms += [f"{layer}({x}) + ops.reshape({layer}({pool}), {(-1, *[1] * sketch.rank, width)})"]
+    return str(sketch.one_of(*forms))
+
+
+def given_activation(sketch: Sketch) -> str:
+    """Activations that are layers or functions."""
+    x, rank = sketch.map(), sketch.rank
+    kinds = ("L.ReLU()", "L.LeakyReLU(0.3)", "L.ELU()", "L.Activation('swish')", "L.PReLU()")
+    functions = (
+        "ops.relu",
+        "ops.silu",
+        "ops.sin",
+        "ops.hard_swish",
+        "lambda t: t * ops.sigmoid(t)",
+    )
+    others = [f"lambda t: t - ops.mean(t, axis={axis}, keepdims=True)" for axis in (-1, 1)]
+    mixing = ("ops.softmax", "L.Softmax()", "L.UnitNormalization()", *others)
+    chosen = sketch.one_of(*kinds, *functions, *mixing)
+    return f"L.Conv{rank}D({sketch.one_of(2, 3, 4)}, 2, padding='same', activation={chosen})({x})"
+
+
+def arrays(sketch: Sketch) -> str:
+    """Initializers that hold as many numbers as the layer has channels."""
+    x, rank = sketch.map(), sketch.rank
+    numbers = [sketch.one_of(0.5, 1.0) for _ in range(sketch.one_of(3, 4))]
+    initializer = f"keras.initializers.Constant({numbers})"
+    y = f"L.Conv{rank}D({len(numbers)}, 2, padding='same', bias_initializer={initializer})({x})"
+    return f"L.BatchNormalization(beta_initializer={initializer})({y})"
+
+
 FAMILIES: dict[str, Callable[[Sketch], str]] = {
     "convolution": convolution,
     "convolution again": convolution,
@@ -338,4 +474,11 @@ FAMILIES: dict[str, Callable[[Sketch], str]] = {
     "reduced": reduced,
     "rearranged": rearranged,
     "mixing": mixing,
+    "places": places,
+    "options": options,
+    "named inputs": named_inputs,
+    "ranks": ranks,
+    "wrapped": wrapped,
+    "given activation": given_activation,
+    "arrays": arrays,
 }

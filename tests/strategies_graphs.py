@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import families_graphs
@@ -56,6 +57,19 @@ class Case:
         space: dict[str, Any] = {"keras": keras, "L": L, "ops": ops}
         exec("\n".join(self.lines), space)
         return helpers_models.randomize(space["model"], self.seed)
+
+    def opened(self) -> Case:
+        """The network with inputs of which some sizes are not known; nested models too."""
+        rng = random.Random(self.seed)
+
+        def open_sizes(found: re.Match[str]) -> str:
+            sizes = [size for size in found[1].split(", ") if size]
+            chance = rng.choice([0.0, 0.5, 1.0])
+            kept = ["None" if rng.random() < chance else size for size in sizes[:-1]]
+            return f"keras.Input(({', '.join([*kept, sizes[-1]])}"
+
+        lines = [re.sub(r"keras\.Input\(\(([^)]*)", open_sizes, line) for line in self.lines]
+        return replace(self, lines=tuple(lines))
 
     def __repr__(self) -> str:
         check = f"assert_exact_surgery(model, random_plan(model, {self.seed}), {self.seed}, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from keras_structsparse.graph.batch_norm_affine import KERNELS, Affine, ahead, b
 from keras_structsparse.graph.cloning import clone, copy_model, set_weights
 from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.rebuilding import rebuild
 
 Into = Callable[[keras.Layer, Affine], Sequence[Array] | None]
 
@@ -67,9 +68,7 @@ def folded(model: keras.Model) -> keras.Model:
     if not folds and not idle:
         return copy_model(model)
     while folds or idle:  # each round folds one of several consecutive normalisations
-        network = functional_graph.read(
-            functional_graph.rebuild(network, _Builder(network.calls, folds, idle))
-        )
+        network = functional_graph.read(rebuild(network, _Builder(network, folds, idle)))
         folds, idle = find_folds(network), find_idle(network)
     return network.model
 
@@ -265,10 +264,10 @@ def _is_simple(call: Call) -> bool:
 class _Builder:
     """Builds the outputs of each call; calls of a shared layer use one copy."""
 
-    def __init__(self, calls: Sequence[Call], folds: Sequence[Fold], idle: Sequence[Any]) -> None:
+    def __init__(self, network: Graph, folds: Sequence[Fold], idle: Sequence[Any]) -> None:
         self.gone = {id(layer) for layer in (*(fold.norm for fold in folds), *idle)}
         self.weights = {id(fold.layer): fold.weights for fold in folds}
-        self.names = _names(call for call in calls if id(call.operation) not in self.gone)
+        self.names = _names(network)
         self.copies: dict[int, keras.Operation] = {}
 
     def __call__(self, call: Call, tensors: list[Tensor | None]) -> Sequence[Tensor | None]:
@@ -288,11 +287,11 @@ class _Builder:
         return outputs
 
 
-def _names(calls: Iterable[Call]) -> Mapping[int, str]:
-    """A name for each operation, by ``id``: its own, unless another one has it."""
-    names: dict[int, str] = {}
-    # Names without a slash first, so that the model's own layers keep theirs.
-    for call in sorted(calls, key=lambda call: "/" in call.name):
+def _names(network: Graph) -> Mapping[int, str]:
+    """A name for each operation, by ``id``: its own, unless an input or another one has it."""
+    names = {id(tensor): tensor.name for tensor in network.model.inputs}
+    # Names without a slash first: the model's own layers keep theirs.
+    for call in sorted(network.calls, key=lambda call: "/" in call.name):
         name = call.name.replace("/", "_")
         while id(call.operation) not in names and name in names.values():
             name += "_"

@@ -7,14 +7,24 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_structsparse import _keras_compat
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.embedded_text import plain_policy, without_text
-from keras_structsparse.graph.functional_graph import functional, input_structure, is_opened, read
+from keras_structsparse.graph.functional_graph import (
+    functional,
+    input_structure,
+    is_opened,
+    read,
+    renamed,
+)
 
 OUR_PACKAGE = "keras_structsparse>"
-REFUSALS = (NotImplementedError, TypeError, ValueError)
+KNOWN = tuple(function for function in vars(keras.activations).values() if callable(function))
+"""The functions that a configuration says by name."""
+
+REFUSALS = (NotImplementedError, OSError, TypeError, ValueError)
 """What Keras raises where a layer cannot be made from a configuration."""
 
 
@@ -37,8 +47,11 @@ def clone(operation: keras.Operation, **changes: Any) -> keras.Operation:
     Raises:
         ModelError: The layer has weights and cannot be made from its configuration.
     """
+    if is_opened(operation):
+        twin = _same_structure(functional(operation), lambda layer: {}, {})
+        return renamed(twin, changes.get("name", operation.name))
     try:
-        return _made(operation, operation.get_config(), changes)
+        return _made(operation, _config(operation), changes)
     except REFUSALS as error:
         if not getattr(operation, "weights", None):
             twin = _keras_compat.without_calls(operation, changes.get("name", operation.name))
@@ -77,8 +90,50 @@ def _made(
     operation: keras.Operation, config: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> keras.Operation:
     own = plain_policy(getattr(operation, "dtype_policy", None))
+    entries = {**_without_ours(config), **_activations(operation, config, changes), **changes}
     with _policy(changes.get("dtype", own)):
-        return type(operation).from_config({**_without_ours(config), **changes})
+        return type(operation).from_config(entries)
+
+
+def _config(operation: keras.Operation) -> dict[str, Any]:
+    """The configuration of an operation, where Keras has names for what it holds.
+
+    Keras would look for the source of functions that it has no name for, to warn of them.
+    """
+    nameless = [n for n, v in vars(operation).items() if _is_activation(n, v) and v not in KNOWN]
+    if not nameless:
+        return dict(operation.get_config())
+    twin = _keras_compat.without_calls(operation, operation.name)
+    vars(twin).update(dict.fromkeys(nameless, keras.activations.linear))
+    return dict(twin.get_config())
+
+
+def _is_activation(name: str, value: Any) -> bool:
+    return "activation" in name and callable(value)
+
+
+def _activations(
+    operation: keras.Operation, config: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The activations of a layer that are not functions of ``keras.activations``.
+
+    A configuration holds the name of a function alone, which may be that of another function.
+    """
+    values = {name: getattr(operation, name, None) for name in config}
+    dtype = {"dtype": changes["dtype"]} if "dtype" in changes else {}
+    return {
+        name: _layer_again(value, dtype) if isinstance(value, keras.Layer) else value
+        for name, value in values.items()
+        if _is_activation(name, value) and value not in KNOWN
+    }
+
+
+def _layer_again(layer: keras.Layer, dtype: Mapping[str, Any]) -> keras.Operation:
+    """A copy of a layer that is an activation, with weights if it has some."""
+    twin = clone(layer, **dtype)
+    if layer.weights and layer.built:
+        twin.build_from_config(layer.get_build_config())
+    return twin
 
 
 @contextmanager
@@ -127,6 +182,24 @@ def copy_model(
     Raises:
         ModelError: The model has no graph.
     """
+    twin = _same_structure(functional(model), config, {})
+    for old, new in zip(read(model).layers(), read(twin).layers(), strict=True):
+        set_weights(new.operation, weights(old.operation))
+    return twin
+
+
+def _same_structure(
+    source: keras.Model,
+    config: Callable[[keras.Layer], Mapping[str, Any]],
+    made: dict[int, keras.Operation],
+) -> keras.Model:
+    """A copy of a functional model with weights of no meaning.
+
+    Args:
+        source: The model.
+        config: As for :func:`copy_model`.
+        made: The copies so far, by ``id`` of the operation: nested models may share layers.
+    """
 
     def like(tensor: Any) -> Any:
         """An input of the copy's dtype; Keras would keep the old one and round its values."""
@@ -135,22 +208,24 @@ def copy_model(
         return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
 
     def copied(operation: keras.Operation) -> keras.Operation:
-        if is_opened(operation):
-            return copy_model(operation, config, weights)
-        changes = config(operation) if isinstance(operation, keras.Layer) else {}
-        return clone(operation, **changes)
+        if id(operation) not in made:
+            if is_opened(operation):
+                made[id(operation)] = _same_structure(functional(operation), config, made)
+            else:
+                changes = config(operation) if isinstance(operation, keras.Layer) else {}
+                made[id(operation)] = clone(operation, **changes)
+        return made[id(operation)]
 
-    source = functional(model)
-    inputs = keras.tree.map_structure(like, input_structure(model))
-    twin = keras.models.clone_model(source, input_tensors=inputs, clone_function=copied)
-    for old, new in zip(read(source).layers(), read(twin).layers(), strict=True):
-        set_weights(new.operation, weights(old.operation))
-    return twin
+    inputs = keras.tree.map_structure(like, input_structure(source))
+    return keras.models.clone_model(source, input_tensors=inputs, clone_function=copied)
 
 
 @contextmanager
 def unset(layer: keras.Layer) -> Iterator[None]:
-    """Let a layer be built with zeros as weights, since drawing random ones takes longer."""
+    """Let a layer be built with zeros as weights, since drawing random ones takes longer.
+
+    Initializers that hold arrays stay replaced: the layer may have another width than they have.
+    """
     zeros = keras.initializers.Zeros()
     own = {k: v for k, v in vars(layer).items() if isinstance(v, keras.initializers.Initializer)}
     for name in own:
@@ -159,7 +234,14 @@ def unset(layer: keras.Layer) -> Iterator[None]:
         yield
     finally:
         for name, initializer in own.items():
-            setattr(layer, name, initializer)
+            if not any(np.size(value) > 1 for value in _arrays(initializer)):
+                setattr(layer, name, initializer)
+
+
+def _arrays(initializer: keras.initializers.Initializer) -> Iterator[Any]:
+    for value in vars(initializer).values():
+        if isinstance(value, list | tuple | np.ndarray) or keras.ops.is_tensor(value):
+            yield keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value
 
 
 def set_weights(layer: keras.Layer, weights: Sequence[Any]) -> None:

@@ -17,6 +17,7 @@ import keras
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Shape, Tensor
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph import nested_calls
 from keras_structsparse.graph.mask_terms import has_its_own_masks, has_mask, may_differ
 
 
@@ -36,11 +37,12 @@ class Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     _arguments: Any = field(repr=False, compare=False)
+    _handed_on: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The keyword arguments of the call."""
-        return _keras_compat.keyword_arguments(self._arguments)
+        """The keyword arguments of the call, with what models around it hand on."""
+        return {**_keras_compat.keyword_arguments(self._arguments), **self._handed_on}
 
     @property
     def is_training(self) -> bool:
@@ -51,7 +53,8 @@ class Call:
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments with ``tensors`` in the places of its inputs."""
-        return _keras_compat.filled(self._arguments, tensors)
+        args, kwargs = _keras_compat.filled(self._arguments, tensors)
+        return args, {**kwargs, **self._handed_on}
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,12 @@ class Graph:
         """Whether the operation of ``call`` is called more than once."""
         return len(self.calls_of[id(call.operation)]) > 1
 
+    @cached_property
+    def hidden(self) -> frozenset[int]:
+        """The ``id`` of all layers inside other layers, such as the one that a wrapper holds."""
+        layers = (c.operation for c in self.calls if isinstance(c.operation, keras.Layer))
+        return frozenset(id(i) for layer in layers for i in _keras_compat.inner_layers(layer))
+
     def layers(self) -> Iterator[Call]:
         """The first call of every layer, in topological order."""
         seen: set[int] = set()
@@ -127,18 +136,24 @@ def functional(model: keras.Model) -> keras.Model:
                 f"Sequential model '{model.name}' is not built, so its shapes are unknown. "
                 "Give it a keras.Input as its first element, or call it once."
             )
-        return _new_model(model.inputs[0], model.outputs[0], model.name)
+        return new_model(model.inputs[0], model.outputs[0], model.name)
     if not _is_plain(model):
         raise ModelError(
             f"Model '{model.name}' is of the subclassed type {type(model).__name__}, which has no "
             "graph of layers to read. Expected a functional or Sequential model. kss.traced makes "
             "a functional model of a call that uses only Keras layers and keras.ops."
         )
+    return renamed(model, model.name)
+
+
+def renamed(model: keras.Model, name: str) -> keras.Model:
+    """A functional model over the layers of another one, with another name."""
     inputs, outputs = _keras_compat.input_structure(model), _keras_compat.output_structure(model)
-    return _new_model(inputs, outputs, model.name)
+    return new_model(inputs, outputs, name)
 
 
-def _new_model(inputs: Any, outputs: Any, name: str) -> keras.Model:
+def new_model(inputs: Any, outputs: Any, name: str) -> keras.Model:
+    """A functional model between symbolic tensors; both may be nested structures."""
     return _keras_compat.functional_class()(inputs, outputs, name=name)
 
 
@@ -189,29 +204,83 @@ def _walk(
     prefix: str,
     calls: list[Call],
     number: Callable[[Tensor], int],
-    given: Collection[int] = (),
+    training: bool | None = None,
+    masked: Collection[int] = (),
 ) -> list[int]:
     """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs.
 
-    Those of its inputs that may be given masks are ``given``.
+    The call of the model hands on ``training``; None if it has no such argument. Those of its
+    inputs that may be given masks are ``masked``.
     """
     index = {id(t): i for t, i in zip(model.inputs, inputs, strict=True)}
     nodes = list(_keras_compat.nodes(model))
-    hidden = may_differ(nodes, {key for key, i in index.items() if i in given})
+    hidden = may_differ(nodes, {key for key, i in index.items() if i in masked})
     for node in nodes:
-        operation, sources = node.operation, [index[id(t)] for t in node.inputs]
-        training = _keras_compat.keyword_arguments(node.arguments).get("training")
-        if is_opened(operation) and not training and has_its_own_masks(node, hidden):
-            inner = functional(operation)
-            sources = sources[: len(inner.inputs)]  # without masks, which are their own
-            maybe = {index[id(t)] for t in node.inputs if id(t) in hidden or has_mask(t)}
-            results = _walk(inner, sources, f"{prefix}{operation.name}/", calls, number, maybe)
+        operation, path = node.operation, f"{prefix}{node.operation.name}"
+        given = _given(node, training, hidden)
+        if given is not None:
+            inner, mode = functional(operation), nested_calls.given_training(node, training)
+            pairs = zip(given, inner.inputs, strict=True)
+            sources = [_fitted(index[id(t)], t, own, path, calls, number) for t, own in pairs]
+            maybe = {i for i, t in zip(sources, given, strict=True) if _may_be_masked(t, hidden)}
+            results = _walk(inner, sources, f"{path}/", calls, number, mode, maybe)
         else:
+            sources = [index[id(t)] for t in node.inputs]
             results = [number(t) for t in node.outputs]
-            name = prefix + operation.name
-            calls.append(Call(name, operation, tuple(sources), tuple(results), node.arguments))
+            known = training is not None and nested_calls.takes_training(operation)
+            handed = {"training": training} if known else {}
+            call = Call(path, operation, tuple(sources), tuple(results), node.arguments, handed)
+            calls.append(call)
         index.update({id(t): i for t, i in zip(node.outputs, results, strict=True)})
     return [index[id(t)] for t in model.outputs]
+
+
+def _given(
+    node: _keras_compat.Node, outer: bool | None, hidden: Collection[int]
+) -> list[Tensor] | None:
+    """What a call gives to the inputs of a nested model; None if it remains one call."""
+    if not is_opened(node.operation) or not has_its_own_masks(node, hidden):
+        return None
+    inner = functional(node.operation)
+    training = nested_calls.given_training(node, outer)
+    if training and not all(map(nested_calls.hands_on_training, _operations(inner))):
+        return None
+    given = nested_calls.given_inputs(node, inner)
+    if given is None:
+        return None
+    # Keras hands masks on through these conversions; bare operations would drop them.
+    changed = any(
+        any(nested_calls.conversions(t, own)) and _may_be_masked(t, hidden)
+        for t, own in zip(given, inner.inputs, strict=True)
+    )
+    return None if changed else given
+
+
+def _may_be_masked(tensor: Tensor, hidden: Collection[int]) -> bool:
+    return id(tensor) in hidden or has_mask(tensor)
+
+
+def _operations(model: keras.Model) -> Iterator[keras.Operation]:
+    """The operations of a functional model, with those inside nested models."""
+    for node in _keras_compat.nodes(model):
+        yield node.operation
+        if is_opened(node.operation):
+            yield from _operations(functional(node.operation))
+
+
+def _fitted(
+    index: int,
+    tensor: Tensor,
+    expected: Tensor,
+    path: str,
+    calls: list[Call],
+    number: Callable[[Tensor], int],
+) -> int:
+    """The number of a tensor with the dtype and rank of the input of a nested model."""
+    for name, _, result in nested_calls.conversions(tensor, expected):
+        node, source, index = _keras_compat.producer(result), index, number(result)
+        calls.append(Call(f"{path}/{name}", node.operation, (source,), (index,), node.arguments))
+    return index
 
 
 def is_opened(operation: keras.Operation) -> bool:
@@ -225,73 +294,3 @@ def _is_plain(operation: Any) -> bool:
         isinstance(operation, kind) and type(operation).call is kind.call
         for kind in (keras.Sequential, _keras_compat.functional_class())
     )
-
-
-def rebuild(
-    graph: Graph, replace: Callable[[Call, list[Tensor | None]], Sequence[Tensor | None]]
-) -> keras.Model:
-    """Build a new model by replacing every call of a graph.
-
-    Args:
-        graph: The graph.
-        replace: Receives a call and its new input tensors, None for a removed tensor. Returns the
-            new output tensors, None for a removed one.
-
-    Returns:
-        A functional model with the same input and output structure.
-    """
-    new_inputs = keras.tree.map_structure(
-        lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name),
-        _keras_compat.input_structure(graph.model),
-    )
-    values: dict[int, Tensor] = dict(zip(graph.inputs, keras.tree.flatten(new_inputs), strict=True))
-    for call in graph.calls:
-        results = replace(call, [values[i] for i in call.inputs])
-        values.update(zip(call.outputs, results, strict=True))
-    outputs = keras.tree.pack_sequence_as(
-        _keras_compat.output_structure(graph.model), [values[i] for i in graph.outputs]
-    )
-    return _new_model(new_inputs, outputs, graph.model.name)
-
-
-def again(inputs: Sequence[Tensor], output: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Call the operations between ``inputs`` and ``output`` once more, on other tensors.
-
-    Args:
-        inputs: Symbolic tensors that ``output`` was computed from.
-        output: A symbolic tensor.
-        tensors: New values of ``inputs``.
-
-    Returns:
-        The new value of ``output``.
-    """
-    values = {id(old): new for old, new in zip(inputs, tensors, strict=True)}
-
-    def value(tensor: Tensor) -> Tensor:
-        if id(tensor) not in values:
-            node = _keras_compat.producer(tensor)
-            new_inputs = [value(t) for t in node.inputs]
-            args, kwargs = _keras_compat.filled(node.arguments, new_inputs)
-            results = keras.tree.flatten(node.operation(*args, **kwargs))
-            values.update(zip(map(id, node.outputs), results, strict=True))
-        return values[id(tensor)]
-
-    return value(output)
-
-
-def operation_type(function: Callable[..., Tensor], inputs: int = 1) -> type[keras.Operation]:
-    """The type of bare operation that a function of ``keras.ops`` adds to a graph.
-
-    Args:
-        function: The function. It is called on symbolic tensors of shape (1, 1).
-        inputs: Its number of tensor arguments.
-
-    Returns:
-        The type.
-
-    Examples:
-        >>> operation_type(keras.ops.add, 2).__name__
-        'Add'
-    """
-    output = function(*[keras.KerasTensor((1, 1)) for _ in range(inputs)])
-    return type(_keras_compat.producer(output).operation)

@@ -10,6 +10,7 @@ import keras
 
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Shape, Tensor
+from keras_structsparse.graph.nested_calls import call_arguments
 
 Term = int
 """The number of an expression in :class:`Terms`. Equal expressions have equal numbers."""
@@ -195,7 +196,7 @@ def has_its_own_masks(node: _keras_compat.Node, others: Collection[int]) -> bool
         node: The call of a nested model.
         others: The tensors of :func:`may_differ`.
     """
-    mask = _keras_compat.keyword_arguments(node.arguments).get("mask")
+    mask = call_arguments(node).get("mask")
     if mask is None:
         return True
     given = keras.tree.flatten(mask)

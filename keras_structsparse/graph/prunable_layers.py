@@ -110,8 +110,8 @@ def kernel_layers(graph: Graph) -> dict[str, keras.Layer]:
 
     Returns:
         By name, the ungrouped convolutions and dense layers in topological order. Subclasses are
-        left out, as they may use their kernel in any way, and so are layers with low-rank adapters
-        and quantised ones.
+        left out, as they may use their kernel in any way, and so are layers with low-rank adapters,
+        quantised ones, and layers that a wrapper or another closed layer calls as well.
     """
     return {
         call.name: call.operation
@@ -119,6 +119,7 @@ def kernel_layers(graph: Graph) -> dict[str, keras.Layer]:
         if is_convolution(call.operation) or type(call.operation) is keras.layers.Dense
         if not getattr(call.operation, "lora_enabled", False)
         if not getattr(call.operation, "quantization_mode", None)
+        if id(call.operation) not in graph.hidden
     }
 
 
@@ -173,5 +174,7 @@ def _only_norm(graph: Graph, call: Call, axis: int) -> keras.Layer | None:
         return _only_norm(graph, reader, axis)
     rank = len(graph.shapes[call.outputs[0]])
     if type(reader.operation) is not keras.layers.BatchNormalization or graph.is_shared(reader):
+        return None
+    if id(reader.operation) in graph.hidden:
         return None
     return reader.operation if (reader.operation.axis - axis) % rank == 0 else None

@@ -11,61 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import keras
 import numpy as np
-from keras import activations
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels import weight_provenance
 from keras_structsparse.graph.channels.rule import Channels, Flow, LinearRead, Site
 from keras_structsparse.graph.channels.weight_provenance import Taken
+from keras_structsparse.surgery.activation_functions import is_elementwise, is_known
 
 Bias = Array | Taken | None
 """A new bias, one with recorded origin, or none."""
 
-ELEMENTWISE = frozenset(
-    {
-        activations.celu,
-        activations.elu,
-        activations.exponential,
-        activations.gelu,
-        activations.hard_shrink,
-        activations.hard_sigmoid,
-        activations.hard_silu,
-        activations.hard_tanh,
-        activations.leaky_relu,
-        activations.linear,
-        activations.log_sigmoid,
-        activations.mish,
-        activations.relu,
-        activations.relu6,
-        activations.selu,
-        activations.sigmoid,
-        activations.silu,
-        activations.soft_shrink,
-        activations.softplus,
-        activations.softsign,
-        activations.sparse_plus,
-        activations.squareplus,
-        activations.tanh,
-        activations.tanh_shrink,
-        activations.threshold,
-    }
-)
-
-
-def is_elementwise(activation: Any) -> bool:
-    """Whether an activation function is known to be applied entry by entry.
-
-    Args:
-        activation: A function of Keras, or of a user.
-    """
-    try:
-        return activation in ELEMENTWISE
-    except TypeError:
-        return False
+NOT_ELEMENTWISE = "its activation is not known to treat every channel by itself"
 
 
 def unknown_weights(site: Site, known: Collection[str] = ("kernel", "bias")) -> str | None:
@@ -100,13 +59,13 @@ def flow(site: Site, padded: bool) -> Flow:
     bias = _bias(site) + (_folded(site, ~inputs.live) if folds else 0.0)
     activation = site.operation.activation
     mixes = not is_elementwise(activation)
-    notes = ("its activation mixes channels",) if mixes and not live.all() else ()
-    live = live | (mixes and live.any())
+    notes = (NOT_ELEMENTWISE,) if mixes and not live.all() else ()
+    live = live | (mixes and (live.any() or not is_known(activation)))
     share = float(active.sum()) / len(active)
     output = Channels(
         ids=site.fresh(len(bias)),
         live=live,
-        value=np.where(live, 0.0, activated(site, np.where(live, 0.0, bias))),
+        value=np.zeros_like(bias) if live.all() else _constants(site, live, bias),
         cost=np.full(len(bias), positions(site) * math.prod(kernel.shape[:2]) * share),
     )
 
@@ -280,6 +239,11 @@ def activated(site: Site, values: Array) -> Array:
     """The activation function of the layer at values (channels,), in float64."""
     tensor = keras.ops.convert_to_tensor(values, dtype="float64")
     return np.asarray(keras.ops.convert_to_numpy(site.operation.activation(tensor)), np.float64)
+
+
+def _constants(site: Site, live: Array, bias: Array) -> Array:
+    """The values of the constant outputs (out,), 0 where an output is live."""
+    return np.where(live, 0.0, activated(site, np.where(live, 0.0, bias)))
 
 
 def positions(site: Site) -> int:

@@ -10,7 +10,8 @@ import numpy as np
 
 from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph.functional_graph import Call, Graph, operation_type, read
+from keras_structsparse.graph.bare_operations import operation_type
+from keras_structsparse.graph.functional_graph import Call, Graph, read
 from keras_structsparse.graph.mask_terms import Term, Terms
 from keras_structsparse.graph.masks import Masks, follow, may_read
 

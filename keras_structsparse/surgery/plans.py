@@ -225,7 +225,12 @@ def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
 
 
 def _planned_layer(found: PrunableLayers, name: str) -> keras.Layer:
-    layers = found.layers
+    layers, graph = found.layers, found.graph
+    if name in {call.name for call in graph.layers() if id(call.operation) in graph.hidden}:
+        raise PlanError(
+            "Plan: expected layers whose kernels can be removed at all their calls. Received "
+            f"layer '{name}', which is also called inside of another layer, such as a wrapper."
+        )
     if name not in layers:
         calls = {call.name: call.operation for call in found.graph.layers()}
         if mode := getattr(calls.get(name), "quantization_mode", None):

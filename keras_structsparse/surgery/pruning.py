@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array, Tensor
 from keras_structsparse._validation import CONSTANTS, positive_int
-from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph import bare_operations, functional_graph
 from keras_structsparse.graph.channels import weight_provenance
 from keras_structsparse.graph.channels.costs import Costs
 from keras_structsparse.graph.channels.propagation import Step, Walk, walk
@@ -18,6 +18,7 @@ from keras_structsparse.graph.channels.rule import Channels, Piece
 from keras_structsparse.graph.channels.splitting import Realization, check_realize, realizations
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
+from keras_structsparse.graph.rebuilding import rebuild
 from keras_structsparse.surgery.channel_selection import ChannelSelection, select_channels
 from keras_structsparse.surgery.mask_check import Settled, changed_masks, without_mask
 from keras_structsparse.surgery.model_structure import Structure
@@ -150,7 +151,7 @@ def _rebuilt(
     while True:
         options = constants, realization, round_to
         builder, notes = _prepared(found, plan, *options, settled)
-        pruned = functional_graph.rebuild(found.graph, builder)
+        pruned = rebuild(found.graph, builder)
         new = {index: (tensor, builder.order(index)) for index, tensor in builder.made_of.items()}
         changed = changed_masks(found.graph, pruned, new, builder.copied)
         if not changed:
@@ -264,7 +265,7 @@ class _Builder:
             assert np.array_equal(old.order, new.order), "select_channels gives all calls one order"
         tensors = [piece.tensor for piece in now]
         return Piece(
-            functional_graph.again([p.tensor for p in before], made.tensor, tensors), made.order
+            bare_operations.again([p.tensor for p in before], made.tensor, tensors), made.order
         )
 
     def _piece(self, index: int, tensor: Tensor | None, side: Channels) -> Piece | None:

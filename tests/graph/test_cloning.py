@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from helpers_models import assert_same_function, random_batch
 
 from keras_structsparse.graph.cloning import clone, unset
+from keras_structsparse.surgery import prune
+from keras_structsparse.surgery.plans import Plan
 
 
 class Composite(keras.layers.Layer):
@@ -46,3 +50,28 @@ def test_a_failure_leaves_the_initializers_too() -> None:
     with pytest.raises(ZeroDivisionError), unset(layer):
         raise ZeroDivisionError
     assert isinstance(layer.kernel_initializer, keras.initializers.HeUniform)
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, 3.0, 4.0], np.arange(4.0), 0.5, [0.5]])
+def test_initializers_that_hold_arrays_are_left_out_where_the_width_may_change(values: Any) -> None:
+    initializer = keras.initializers.Constant(values)
+    layer = keras.layers.Dense(3, bias_initializer=initializer, kernel_initializer="ones")
+    with unset(layer):
+        layer.build((None, 2))
+    assert isinstance(layer.kernel_initializer, keras.initializers.Ones)
+    assert (layer.bias_initializer is initializer) == (np.size(values) == 1)
+    keras.layers.Dense.from_config(layer.get_config()).build((None, 2))
+
+
+@pytest.mark.parametrize("realize", ["crop", "split"])
+def test_pruned_layers_with_such_initializers_load(realize: str, tmp_path: Path) -> None:
+    constant = keras.initializers.Constant([1.0, 2.0, 3.0, 4.0])
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="c", bias_initializer=constant)(inputs)
+    x = keras.layers.BatchNormalization(beta_initializer=constant)(x)
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(x))
+    pruned = prune(model, Plan({"c": (0, 3, 1, 3)}), realize=realize)
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same_function(pruned, loaded, random_batch(model), tolerance=0.0)
+    assert model.get_layer("c").bias_initializer is constant

@@ -20,6 +20,7 @@ from keras import layers as L
 
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import cloning, functional_graph
+from keras_structsparse.graph.rebuilding import rebuild
 from keras_structsparse.regularizers import KernelSize
 
 
@@ -171,7 +172,7 @@ def test_rebuilding_from_clones_computes_the_same(build: Callable[[], keras.Mode
         return outputs
 
     rebuilt, inputs = (
-        functional_graph.rebuild(functional_graph.read(model), replace),
+        rebuild(functional_graph.read(model), replace),
         random_batch(model),
     )
     assert_same_function(model, rebuilt, inputs)
@@ -188,7 +189,7 @@ def test_rebuilding_can_leave_a_layer_out() -> None:
         return tensors if call.name == "relu" else [call.operation(*tensors)]
 
     rebuilt, inputs = (
-        functional_graph.rebuild(functional_graph.read(model), replace),
+        rebuild(functional_graph.read(model), replace),
         random_batch(model),
     )
     assert [c.name for c in functional_graph.read(rebuilt).calls] == ["dense"]

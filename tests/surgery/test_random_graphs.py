@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import pytest
 from helpers_models import (
     TOLERANCE,
@@ -9,14 +10,18 @@ from helpers_models import (
     difference,
     random_batch,
     random_plan,
+    randomize,
     use_float64,
 )
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
+from keras import layers as L
+from keras import ops
 from strategies_graphs import FAMILIES, Case, cases
 
 from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.graph.channels import propagation
 from keras_structsparse.surgery import prune
-from keras_structsparse.surgery.plans import masked
+from keras_structsparse.surgery.plans import Plan, masked
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +84,64 @@ def test_thousands_of_networks(part: int) -> None:
     run()
 
 
+USERS = ("places", "options", "named inputs", "ranks", "wrapped", "given activation", "arrays")
+"""What users do beside stacking layers."""
+
+
+@quick(8)
+@given(cases(("convolution", "activation", *USERS), depth=5))
+def test_what_users_do_with_a_graph(case: Case) -> None:
+    check(case)
+
+
+def check_opened(case: Case) -> None:
+    """The same with inputs of which some sizes are not known, on inputs of the known sizes."""
+    inputs, opened = random_batch(case.build(), case.seed), case.opened()
+    try:
+        model = opened.build()
+        assert_same_function(model, model, inputs)
+    except Exception:  # what Keras refuses at open sizes, whatever it raises
+        assume(False)
+    plan = random_plan(model, case.seed)
+    reference = masked(model, plan)
+    assume(difference(model, reference, inputs) > 1e3 * TOLERANCE)
+    pruned = prune(model, plan, realize=case.realize, round_to=case.round_to)
+    assert_same_function(reference, pruned, inputs)
+
+
+OPEN = ("convolution", "activation", "merge", "reduced", "rearranged", *USERS)
+
+
+@quick(8)
+@given(cases(OPEN, depth=5))
+def test_sizes_that_are_not_known(case: Case) -> None:
+    check_opened(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(5))
+def test_thousands_of_sizes_that_are_not_known(part: int) -> None:
+    @seed(part)
+    @settings(quick(300), derandomize=False)
+    @given(cases(OPEN, depth=8))
+    def run(case: Case) -> None:
+        check_opened(case)
+
+    run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(5))
+def test_thousands_of_things_that_users_do(part: int) -> None:
+    @seed(part)
+    @settings(quick(300), derandomize=False)
+    @given(cases(("convolution", "activation", *USERS), depth=8))
+    def run(case: Case) -> None:
+        check(case)
+
+    run()
+
+
 @quick(4)
 @given(cases())
 def test_the_code_of_a_case_builds_the_same_network(case: Case) -> None:
@@ -102,3 +165,17 @@ def test_forgotten_constants_are_found() -> None:
 
     run()
     assert sum(found) >= 5
+
+
+def test_arguments_that_no_rule_knows_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: if every rule is said to know all arguments, some networks are wrong."""
+    monkeypatch.setattr(propagation, "not_understood", lambda site: None)
+    wrong = 0
+    for initial in (0.5, 2.0, 4.0):
+        inputs = keras.Input((5, 3))
+        x = L.Conv1D(4, 3, padding="same", name="first")(inputs)
+        x = ops.max(x, axis=1, keepdims=True, initial=initial)
+        model = randomize(keras.Model(inputs, L.Conv1D(2, 1)(x)))
+        plan = Plan({"first": [0, 0, 3, 3]})
+        wrong += difference(masked(model, plan), prune(model, plan), random_batch(model)) > 1e-3
+    assert wrong

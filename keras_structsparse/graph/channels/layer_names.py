@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from keras_structsparse.graph.functional_graph import Call
 
@@ -12,13 +12,14 @@ class LayerNames:
 
     Args:
         calls: All calls of the graph. In the name of a call of a nested model, "_" replaces "/".
+        taken: Names of the inputs of the graph, which keep them.
 
     Attributes:
         of_call: The name for the layer of each call, by ``id`` of the call.
     """
 
-    def __init__(self, calls: Sequence[Call]) -> None:
-        self._used: set[str] = set()
+    def __init__(self, calls: Sequence[Call], taken: Iterable[str] = ()) -> None:
+        self._used = set(taken)
         # Names without a slash first, so that the model's own layers always keep theirs.
         ordered = sorted(calls, key=lambda call: "/" in call.name)
         self.of_call = {id(call): self._unused(call.name.replace("/", "_")) for call in ordered}

@@ -14,7 +14,7 @@ from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.channels import shared_layers
 from keras_structsparse.graph.channels.layer_names import LayerNames
-from keras_structsparse.graph.channels.registry import rule_for
+from keras_structsparse.graph.channels.registry import not_understood, rule_for
 from keras_structsparse.graph.channels.rule import (
     Channels,
     Flow,
@@ -25,8 +25,9 @@ from keras_structsparse.graph.channels.rule import (
 )
 from keras_structsparse.graph.channels.splitting import Realization
 from keras_structsparse.graph.data_format import channel_axis
-from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.functional_graph import Call, Graph, is_opened
 from keras_structsparse.graph.masks import follow
+from keras_structsparse.graph.open_sizes import same_shape
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _walk(
 ) -> Walk:
     numbers = _Numbers()
     channels = {i: _fresh(network, i, numbers) for i in network.inputs}
-    names = LayerNames(network.calls)
+    names = LayerNames(network.calls, [tensor.name for tensor in network.model.inputs])
     make = partial(Site, constants=constants, realize=realize, fresh=numbers)
     steps: list[Step] = []
     firsts: dict[int, Step] = {}
@@ -145,10 +146,8 @@ def _walk(
         channels.update(zip(call.outputs, step.outputs, strict=True))
         steps.append(step)
         read = any(depends[i] for i in call.inputs)
-        depends.update(
-            (i, read and bool(output.live.any()))
-            for i, output in zip(call.outputs, step.outputs, strict=True)
-        )
+        for i, output in zip(call.outputs, step.outputs, strict=True):
+            depends[i] = read and bool(output.live.any())
     if not any(depends[i] for i in network.outputs):
         raise DeadNetworkError(_dead_message(network, depends))
     return Walk(tuple(steps), channels, numbers.count)
@@ -199,13 +198,14 @@ def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
     if any(call.is_training for call in calls):
         return "it is called with training=True"
     if rule is None:
-        return "no rule for its type"
+        nested = is_opened(site.operation)
+        return "it cannot be opened as it is called" if nested else "no rule for its type"
     if len(calls[0].outputs) != 1 and not rule.splits:
         return "it has several outputs"
     axes = {channels.axis for channels in site.inputs}
     if len(axes) > 1 or (site.axis != -1 and not rule.channels_first):
         return "the channels of its inputs are not on the last axis"
-    return rule.refuses(site)
+    return not_understood(site) or rule.refuses(site)
 
 
 def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:
@@ -246,6 +246,7 @@ def _site(
         output_shape=channels_last(network.shapes[call.outputs[0]], axes[0] if axes else -1),
         dtype=network.dtypes[call.outputs[0]],
         fill=call.arguments,
+        same_shape=partial(same_shape, network, call.inputs),
     )
 
 

@@ -100,6 +100,7 @@ class Site:
         realize: How kernels of several sizes become convolutions, with the cost model.
         fresh: From a count to so many new channel numbers.
         fill: From tensors to the arguments of the call, with the tensors in place of its inputs.
+        same_shape: Whether its inputs always have the same shape, whatever the open sizes are.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Site:
     realize: Realization
     fresh: Callable[[int], Array]
     fill: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
+    same_shape: Callable[[], bool] = lambda: False
 
     @property
     def axis(self) -> int:

@@ -49,7 +49,14 @@ def common_site(
 
 
 def _common_shape(shapes: Sequence[Shape], axis: int) -> Shape:
-    """The sizes that all shapes have in common, channels last; None for the others."""
+    """The sizes that all shapes have in common, channels last; None for the others.
+
+    Of tensors of several ranks only the last size can be common to all.
+    """
+    if len(set(map(len, shapes))) > 1:
+        widths = {shape[-1] for shape in shapes}
+        shortest = min(map(len, shapes))
+        return (None,) * (shortest - 1) + (widths.pop() if len(widths) == 1 else None,)
     sides = zip(*shapes, strict=True)
     return channels_last(tuple(s[0] if len(set(s)) == 1 else None for s in sides), axis)
 

@@ -16,10 +16,10 @@ import numpy as np
 from keras import layers
 
 from keras_structsparse._typing import Array, Tensor
-from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.bare_operations import operation_type
+from keras_structsparse.graph.channels.registry import Hole, register
 from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site, emit
 from keras_structsparse.graph.cloning import clone
-from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.constant_propagation import settled
 
 MIXERS: dict[int, type[keras.Layer]] = {
@@ -114,7 +114,7 @@ def policy(site: Site) -> Any:
 
 def refuses(site: Site) -> str | None:
     """Refuse arrays as arguments, inputs of different ranks, and channels that do not match."""
-    if not all(isinstance(value, _Hole | Number | str | None) for value in _arguments(site)):
+    if not all(isinstance(value, Hole | Number | str | None) for value in _arguments(site)):
         return "an array or a variable is among its arguments"
     ranks = {len(shape) for shape in site.shapes}
     if len(ranks) > 1 or not ranks <= set(MIXERS):
@@ -124,12 +124,8 @@ def refuses(site: Site) -> str | None:
     return None
 
 
-class _Hole:
-    """Marks the place of a tensor among the arguments of a call."""
-
-
 def _arguments(site: Site) -> Iterable[Any]:
-    args, kwargs = site.fill([_Hole() for _ in site.inputs])
+    args, kwargs = site.fill([Hole() for _ in site.inputs])
     return [*keras.tree.flatten(args), *keras.tree.flatten(kwargs)]
 
 
@@ -140,6 +136,8 @@ def _width(site: Site) -> int:
 def _wide(values: Array, width: int) -> Array:
     return np.broadcast_to(values, (width,))
 
+
+BOTH = ("x1", "x2")
 
 PRODUCTS = (layers.Multiply, operation_type(keras.ops.multiply, 2))
 OTHERS = (
@@ -155,5 +153,5 @@ OTHERS = (
     operation_type(keras.ops.minimum, 2),
 )
 
-register(Rule(flow_product, build, refuses, channels_first=True), *PRODUCTS)
-register(Rule(flow, build, refuses, channels_first=True), *OTHERS)
+register(Rule(flow_product, build, refuses, channels_first=True), *PRODUCTS, understands=BOTH)
+register(Rule(flow, build, refuses, channels_first=True), *OTHERS, understands=BOTH)

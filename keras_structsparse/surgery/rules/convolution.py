@@ -19,6 +19,7 @@ from keras_structsparse.graph.channels.splitting import Segmentation, SegmentCos
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
+from keras_structsparse.surgery.activation_functions import is_elementwise
 from keras_structsparse.surgery.linear_layers import Bias
 from keras_structsparse.surgery.onednn_workaround import overflows, picked
 from keras_structsparse.surgery.rules.slicing import pick
@@ -92,8 +93,12 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 
 def _segmentation(site: Site) -> Segmentation:
-    """How to split the kernels by size; the kernels of a group must stay side by side."""
-    return site.realize.segments if linear_layers.groups_of(site) == 1 else one_segment
+    """How to split the kernels by size.
+
+    The kernels of a group must stay side by side, and those that an activation may mix.
+    """
+    together = linear_layers.groups_of(site) > 1 or not is_elementwise(site.operation.activation)
+    return one_segment if together else site.realize.segments
 
 
 def _picked(site: Site, piece: Piece, rows: Array) -> Tensor:

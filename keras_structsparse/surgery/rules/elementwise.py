@@ -11,11 +11,12 @@ import numpy as np
 from keras import activations, layers, ops
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.bare_operations import operation_type
+from keras_structsparse.graph.channels.registry import Hole, arguments, register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, only
 from keras_structsparse.graph.cloning import clone
-from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery import linear_layers
+from keras_structsparse.surgery.activation_functions import OPERATIONS, is_elementwise
 from keras_structsparse.surgery.constant_propagation import settled
 
 
@@ -40,15 +41,17 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 def mixes(site: Site) -> str | None:
     """Refuse activations that mix channels, such as softmax, and unknown functions."""
-    if linear_layers.is_elementwise(site.operation.activation):
-        return None
-    return "its activation is not known to treat every channel by itself"
+    elementwise = is_elementwise(site.operation.activation)
+    return None if elementwise else linear_layers.NOT_ELEMENTWISE
 
 
 def has_arrays(site: Site) -> str | None:
-    """Refuse bounds that are arrays: they may differ between channels and positions."""
-    bounds = (site.operation.x_min, site.operation.x_max)
-    return None if all(isinstance(b, Number | None) for b in bounds) else "its bounds are arrays"
+    """Refuse arguments that are arrays: they may differ between channels and positions."""
+    if len(site.inputs) > 1:
+        return "tensors are among its arguments"
+    given = arguments(site).values()
+    numbers = all(isinstance(value, Hole | Number | str | None) for value in given)
+    return None if numbers else "arrays are among its arguments"
 
 
 def flow_prelu(site: Site) -> Flow:
@@ -72,14 +75,7 @@ def build_prelu(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Pi
 
 FUNCTIONS = (
     activations.relu,
-    *(ops.relu, ops.relu6, ops.leaky_relu, ops.elu, ops.selu, ops.celu, ops.gelu, ops.silu),
-    *(ops.sigmoid, ops.log_sigmoid, ops.hard_sigmoid, ops.hard_silu, ops.softplus, ops.softsign),
-    *(ops.hard_tanh, ops.hard_shrink, ops.soft_shrink, ops.tanh_shrink),
-    *(ops.sparse_plus, ops.sparse_sigmoid, ops.squareplus),
-    *(ops.tanh, ops.exp, ops.expm1, ops.log, ops.log1p, ops.log2, ops.log10, ops.erf),
-    *(ops.sqrt, ops.rsqrt, ops.square, ops.reciprocal, ops.abs, ops.absolute, ops.negative),
-    *(ops.sin, ops.cos, ops.sinh, ops.cosh, ops.arctan, ops.arctanh, ops.arcsinh),
-    *(ops.sign, ops.floor, ops.ceil, ops.round, ops.trunc),
+    *OPERATIONS,
     lambda x: ops.threshold(x, 0.0, 0.0),
     lambda x: ops.cast(x, "float16"),
 )
@@ -88,9 +84,21 @@ FUNCTIONS = (
 ACTIVATION = Rule(flow_activation, build, channels_first=True)
 
 register(ACTIVATION, layers.ReLU, layers.LeakyReLU, layers.ELU)
-register(ACTIVATION, *dict.fromkeys(map(operation_type, FUNCTIONS)))
+register(
+    replace(ACTIVATION, refuses=has_arrays),
+    *dict.fromkeys(map(operation_type, FUNCTIONS)),
+    # The operation itself is applied to constants, so numbers of any meaning are right.
+    understands=(
+        *("negative_slope", "max_value", "threshold", "default_value", "alpha", "approximate"),
+        *("b", "decimals", "dtype"),
+    ),
+)
 register(replace(ACTIVATION, refuses=mixes), layers.Activation)
-register(Rule(flow_activation, build, has_arrays), operation_type(lambda x: ops.clip(x, 0, 1)))
+register(
+    Rule(flow_activation, build, has_arrays),
+    operation_type(lambda x: ops.clip(x, 0, 1)),
+    understands=("x_min", "x_max"),
+)
 register(Rule(flow_prelu, build_prelu), layers.PReLU)
 register(
     Rule(flow_identity, build, borders=True, channels_first=True),

@@ -20,11 +20,11 @@ from keras import layers
 
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array, Tensor
+from keras_structsparse.graph.bare_operations import operation_type
 from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site
 from keras_structsparse.graph.cloning import clone
-from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules import arithmetic
 from keras_structsparse.surgery.rules.arithmetic import arranged, policy
 
@@ -42,8 +42,11 @@ def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piec
 
 
 def _is_sum(site: Site) -> bool:
-    """Whether tensors of one shape are added: without broadcasting, and no number is added."""
-    return len(site.shapes) > 1 and len(set(site.shapes)) == 1
+    """Whether tensors of one shape are added: without broadcasting, and no number is added.
+
+    A summand of size 1 at an open axis would be broadcast too, and lose its shape with the others.
+    """
+    return len(site.shapes) > 1 and len(set(site.shapes)) == 1 and site.same_shape()
 
 
 def _flow_sum(site: Site) -> Flow:
@@ -199,6 +202,7 @@ register(
     Rule(flow_add, build_add, arithmetic.refuses, channels_first=True),
     layers.Add,
     operation_type(keras.ops.add, 2),
+    understands=arithmetic.BOTH,
 )
 register(
     Rule(flow_concatenate, build_concatenate, refuses_concatenate, channels_first=True),
@@ -212,4 +216,5 @@ register(
 register(
     Rule(flow_concatenate, build_concatenate, refuses_concatenate),
     operation_type(lambda *tensors: keras.ops.concatenate(tensors, axis=-1), 2),
+    understands=("axis",),
 )

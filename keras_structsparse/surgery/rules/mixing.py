@@ -8,9 +8,9 @@ import keras
 from keras import layers, ops
 
 from keras_structsparse._typing import Array
+from keras_structsparse.graph.bare_operations import operation_type
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site
-from keras_structsparse.graph.functional_graph import operation_type
 
 CHANNELS = "it mixes channels: every output depends on all of them"
 
@@ -47,6 +47,7 @@ register(
         operation_type(lambda x, function=function: function(ops.repeat(x, 2, axis=-1)))
         for function in (ops.softmax, ops.log_softmax, ops.logsumexp, ops.normalize)
     ),
+    understands=None,
 )
 register(
     unchanged("attention mixes channels: every output depends on all of them"),
@@ -57,6 +58,7 @@ register(
     *_types("EinsumDense", "Dot"),
     *(operation_type(function, 2) for function in (ops.matmul, ops.dot)),
     operation_type(lambda *tensors: ops.einsum("ab,cb->ac", *tensors), 2),
+    understands=None,
 )
 register(
     unchanged("its states mix channels"),

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
+from keras_structsparse.graph.bare_operations import operation_type
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Rule, Site, misplaced
-from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules.elementwise import build
 
 
@@ -86,11 +86,35 @@ POOLS: tuple[Any, ...] = (
 )
 RESIZE = operation_type(lambda x: ops.image.resize(x[None, ..., None], (1, 1)))
 
-register(Rule(flow, build, refuses_reduction), *map(operation_type, (ops.mean, ops.max, ops.min)))
-register(Rule(flow_sum, build, refuses_sum), operation_type(ops.sum))
-register(Rule(flow_spread, build, refuses_reduction), *map(operation_type, (ops.var, ops.std)))
-register(Rule(flow, build, misplaced), *filter(None, ADAPTIVE), *map(operation_type, POOLS))
-register(Rule(flow_upsampling, build, refuses_resizing), layers.Resizing, RESIZE)
+REDUCES = ("axis", "keepdims")
+"""The arguments of reductions; that of an initial value is not known."""
+
+register(
+    Rule(flow, build, refuses_reduction),
+    *map(operation_type, (ops.mean, ops.max, ops.min)),
+    understands=REDUCES,
+)
+register(Rule(flow_sum, build, refuses_sum), operation_type(ops.sum), understands=REDUCES)
+register(
+    Rule(flow_spread, build, refuses_reduction),
+    *map(operation_type, (ops.var, ops.std)),
+    understands=REDUCES,
+)
+register(
+    Rule(flow, build, misplaced),
+    *filter(None, ADAPTIVE),
+    *map(operation_type, POOLS),
+    understands=("pool_size", "strides", "padding", "data_format"),
+)
+register(
+    Rule(flow_upsampling, build, refuses_resizing),
+    layers.Resizing,
+    RESIZE,
+    understands=(
+        *("size", "interpolation", "antialias", "data_format"),
+        *("crop_to_aspect_ratio", "pad_to_aspect_ratio", "fill_mode", "fill_value"),
+    ),
+)
 register(
     Rule(flow, build, misplaced, channels_first=True),
     layers.UpSampling3D,

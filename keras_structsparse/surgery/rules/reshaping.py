@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
 from keras_structsparse._typing import Array
+from keras_structsparse.graph.bare_operations import operation_type
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import (
     Channels,
@@ -20,9 +23,10 @@ from keras_structsparse.graph.channels.rule import (
     misplaced,
     only,
 )
-from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules.arithmetic import policy
 from keras_structsparse.surgery.rules.elementwise import build
+
+Reshape = operation_type(lambda x: keras.ops.reshape(x, (-1, 1)))
 
 Refuses = Callable[[Site], str | None]
 
@@ -74,28 +78,50 @@ def flow_reshape(site: Site) -> Flow:
 
 
 def build_reshape(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """A layer that reshapes to the new number of channels."""
+    """The same operation, to the new number of channels."""
     piece = only(pieces)
     width, kept = len(site.inputs[0]), piece.order
     if not _keeps_channels(site):
         kept = (np.arange(_positions(site))[:, None] * width + kept).ravel()
-    shape = (*(-1 if size is None else size for size in site.output_shape[1:-1]), len(kept))
-    layer = layers.Reshape(shape, dtype=policy(site), name=site.layer_name)
+    shape = (*_target(site)[:-1], len(kept))
+    if isinstance(site.operation, keras.Layer):
+        layer = layers.Reshape(shape[1:], dtype=policy(site), name=site.layer_name)
+    else:
+        layer = Reshape(shape, name=site.layer_name)
     return Piece(layer(piece.tensor), kept)
 
 
+def _target(site: Site) -> tuple[Any, ...]:
+    """The shape that is asked for, with the batch axis; one size may be -1."""
+    if isinstance(site.operation, keras.Layer):
+        return (-1, *site.operation.target_shape)
+    shape = site.operation.newshape
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
 def _keeps_channels(site: Site) -> bool:
-    return site.output_shape[-1] == site.shapes[0][-1]
+    """Whether the last axis stays as it is: then the others can be rearranged in any way.
+
+    That holds for axes of unknown size, and for positions that move into the batch.
+    """
+    width, last = site.shapes[0][-1], _target(site)[-1]
+    open_sizes = None in site.shapes[0][1:]
+    found = isinstance(site.operation, keras.Layer) and not open_sizes and last == -1
+    return bool((site.output_shape[-1] if found else last) == width)
 
 
 def refuses_reshape(site: Site) -> str | None:
-    """Refuse open sizes, and all shapes but those of flattening or with the same last axis."""
-    before, after = site.shapes[0], site.output_shape
+    """Refuse all shapes but those with the same last axis, and those of flattening a sample."""
+    before, after, target = site.shapes[0], site.output_shape, _target(site)
+    if not all(isinstance(size, Integral) for size in target):
+        return f"its new shape is not made of numbers: {target}"
+    if _keeps_channels(site):
+        return None
     if None in before[1:] or None in after[1:]:
         return f"the size of its input or output is not known: {before}, {after}"
-    if before[0] is not None or after[0] is not None:
+    if before[0] is not None or target[0] != -1:
         return "it gives the batch a fixed size"
-    if not _keeps_channels(site) and len(after) != 2:
+    if len(after) != 2 or math.prod(n or 1 for n in before[1:]) != after[1]:
         return f"it moves the channels to another axis: {before}, {after}"
     return None
 
@@ -111,19 +137,20 @@ def refuses_permute(site: Site) -> str | None:
     return None if site.operation.dims[-1] == last else "it moves the channels to another axis"
 
 
-def apart(axes: Callable[[Site], Iterable[int] | None], back: int = 0) -> Refuses:
+def apart(axes: Callable[[Site], Iterable[int] | None], adds: bool = False) -> Refuses:
     """Refuse operations that change the last axis.
 
     Args:
         axes: From a site to the axes that the operation changes; None for all.
-        back: How many axes the output has more than the input.
+        adds: Whether the operation adds these axes, so that the numbers are those of the output.
 
     Returns:
         A function for :attr:`Rule.refuses`.
     """
 
     def refuses_last(site: Site) -> str | None:
-        rank, touched = len(site.shapes[0]) + back, axes(site)
+        touched = axes(site)
+        rank = len(site.output_shape if adds else site.shapes[0])
         if touched is None or any(axis % rank == rank - 1 for axis in touched):
             return f"it moves the channels to another axis: {site.shapes[0]}, {site.output_shape}"
         return None
@@ -147,10 +174,15 @@ def _swapped(site: Site) -> Iterable[int]:
 
 
 register(Rule(flow_permute, build), layers.RepeatVector)
-register(Rule(flow_permute, build, apart(_moved)), operation_type(keras.ops.transpose))
+register(
+    Rule(flow_permute, build, apart(_moved)),
+    operation_type(keras.ops.transpose),
+    understands=("axes",),
+)
 register(
     Rule(flow_permute, build, apart(_swapped)),
     operation_type(lambda x: keras.ops.swapaxes(x, 0, 1)),
+    understands=("axis1", "axis2"),
 )
 register(
     Rule(flow_permute, build, apart(_axes)),
@@ -158,15 +190,18 @@ register(
     operation_type(lambda x: keras.ops.flip(x, 0)),
     operation_type(lambda x: keras.ops.roll(x, 1, 0)),
     operation_type(lambda x: keras.ops.repeat(x, 2, 0)),
+    understands=("axis", "shift", "repeats"),
 )
 register(
-    Rule(flow_permute, build, apart(_axes, back=1)),
+    Rule(flow_permute, build, apart(_axes, adds=True)),
     operation_type(lambda x: keras.ops.expand_dims(x, 1)),
+    understands=("axis",),
 )
 register(Rule(flow_flatten, build_flatten, refuses, channels_first=True), layers.Flatten)
 register(
     Rule(flow_reshape, build_reshape, refuses_reshape),
     layers.Reshape,
-    operation_type(lambda x: keras.ops.reshape(x, (-1, 1))),
+    Reshape,
+    understands=("newshape",),
 )
 register(Rule(flow_permute, build, refuses_permute), layers.Permute)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from types import EllipsisType
 from typing import Any
 
@@ -10,9 +11,9 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array, Tensor
-from keras_structsparse.graph.channels.registry import register
+from keras_structsparse.graph.bare_operations import operation_type
+from keras_structsparse.graph.channels.registry import arguments, register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, only
-from keras_structsparse.graph.functional_graph import operation_type
 from keras_structsparse.surgery.rules import elementwise
 
 Slice = operation_type(lambda x: x[..., :1])
@@ -54,30 +55,53 @@ def build_slice(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Pi
 
 def refuses_slice(site: Site) -> str | None:
     """Refuse indices that are tensors, and slices of positions and channels at once."""
-    if not all(isinstance(part, slice | int | EllipsisType | None) for part in _key(site)):
-        return "it is indexed by a tensor"
+    if not all(map(_is_plain, _key(site))):
+        return "it is indexed by a tensor or an array"
     all_positions, channels = _sliced(site)
-    if channels is None:
+    if channels is None or not len(channels):
         return "it removes the channel axis"
     all_channels = np.array_equal(channels, np.arange(len(site.inputs[0])))
     return None if all_positions or all_channels else "it slices positions and channels at once"
 
 
+def _is_plain(part: Any) -> bool:
+    if isinstance(part, slice):
+        return all(map(_is_number, (part.start, part.stop, part.step)))
+    return isinstance(part, EllipsisType) or _is_number(part)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, Integral) and not isinstance(value, bool))
+
+
 def _key(site: Site) -> tuple[Any, ...]:
-    args, kwargs = site.fill([None])
-    key = kwargs.get("key", args[1] if len(args) > 1 else None)
+    key = arguments(site)["key"]
     return tuple(key) if isinstance(key, tuple | list) else (key,)
 
 
 def _sliced(site: Site) -> tuple[bool, Array | None]:
-    """Whether a slice keeps all positions, and its channels; None without a channel axis."""
-    shape = tuple(size or 8 for size in site.shapes[0])
-    # Only the last axis of this view has a stride other than 0: it shows where the slice puts it.
-    before = np.broadcast_to(np.arange(1, shape[-1] + 1), shape)
-    after = before[_key(site)]
-    if not after.ndim or any(after.strides[:-1]) or not (after.strides[-1] or shape[-1] == 1):
+    """Whether a slice keeps all positions, and its channels; None without them on the last axis.
+
+    A slice of an axis of unknown size keeps all its positions only if it does at every size.
+    """
+    shape, key = site.shapes[0], list(_key(site))
+    if Ellipsis not in key:
+        key.append(Ellipsis)
+    place, used = key.index(Ellipsis), sum(part not in (None, Ellipsis) for part in key)
+    key[place : place + 1] = [slice(None)] * (len(shape) - used)
+    *positions, channels = key
+    if not isinstance(channels, slice):
         return False, None
-    return after.shape[:-1] == shape[:-1], after[(0,) * (after.ndim - 1)] - 1
+    whole = len(key) == len(shape) and all(map(_is_whole, positions, shape))
+    return whole, np.arange(len(site.inputs[0]))[channels]
+
+
+def _is_whole(part: Any, size: int | None) -> bool:
+    if not isinstance(part, slice):
+        return False
+    if size is None:
+        return (part.start or 0, part.stop, part.step or 1) == (0, None, 1)
+    return part.indices(size) == (0, size, 1)
 
 
 def flow_take(site: Site) -> Flow:
@@ -91,17 +115,18 @@ def build_take(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Pie
 
 
 def refuses_take(site: Site) -> str | None:
-    """Refuse indices that are tensors, and other axes than the last."""
-    if len(site.inputs) > 1 or np.ndim(_indices(site)) != 1:
-        return "its indices are not a list"
+    """Refuse indices that are tensors or that no channel has, and other axes than the last."""
+    indices, width = arguments(site)["indices"], len(site.inputs[0])
+    if len(site.inputs) > 1 or np.ndim(indices) != 1 or np.asarray(indices).dtype.kind not in "iu":
+        return "its indices are not a list of whole numbers"
+    if not np.all((-width <= np.asarray(indices)) & (np.asarray(indices) < width)):
+        return f"its indices are not all from {-width} to {width - 1}"
     last = len(site.shapes[0]) - 1
     return None if site.operation.axis in (-1, last) else "it does not select along the last axis"
 
 
 def _indices(site: Site) -> Array:
-    args, kwargs = site.fill([None] * len(site.inputs))
-    indices = np.asarray(kwargs.get("indices", args[1] if len(args) > 1 else None))
-    return indices % len(site.inputs[0]) if indices.ndim == 1 else indices
+    return np.asarray(arguments(site)["indices"]) % len(site.inputs[0])
 
 
 def _picked(site: Site, channels: Array, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
@@ -139,6 +164,10 @@ def _sections(site: Site) -> list[Array]:
     return np.split(np.arange(len(site.inputs[0])), site.operation.indices_or_sections)
 
 
-register(Rule(flow_slice, build_slice, refuses_slice), Slice)
-register(Rule(flow_take, build_take, refuses_take), Take)
-register(Rule(flow_split, build_split, refuses_split, splits=True), Split)
+register(Rule(flow_slice, build_slice, refuses_slice), Slice, understands=("key",))
+register(Rule(flow_take, build_take, refuses_take), Take, understands=("axis", "indices"))
+register(
+    Rule(flow_split, build_split, refuses_split, splits=True),
+    Split,
+    understands=("indices_or_sections", "axis"),
+)
