@@ -47,8 +47,7 @@ MAX_BRACKETINGS = 80
 """Limit on the iterations of `prox_squared`; ordinary steps need about 6."""
 
 NEWTON_STEPS = 12
-"""Of `joint_shrinkage`: converges quadratically and from below, like the secular equation of trust
-region methods."""
+"""Of `joint_shrinkage`: they converge quadratically and from below."""
 
 
 def proximal_operator(
@@ -290,8 +289,7 @@ def joint_shrinkage(lengths: Sequence[Tensor], thresholds: Sequence[Tensor]) -> 
         rho = rho + _newton(squares, rho + b)
     tiny = constant(1e-18, like=u)
     removed = ops.sum(ops.square(u / ops.maximum(b, tiny)), axis=0) <= 1.0
-    total = rho + b
-    factors = ops.where(removed, 0.0, rho / ops.where(total > 0, total, 1.0))
+    factors = ops.where(removed, 0.0, rho / zeros_to_ones(rho + b))
     return [factors[w] for w in range(len(lengths))]
 
 
@@ -300,5 +298,4 @@ def _newton(squares: Tensor, total: Tensor) -> Tensor:
     total = ops.where(total > 0, total, 1.0)
     ratios = squares / ops.square(total)
     value, slope = ops.sum(ratios, axis=0), ops.sum(ratios / total, axis=0)
-    step = value * (ops.sqrt(value) - 1.0) / ops.where(slope > 0, slope, 1.0)
-    return ops.relu(step)
+    return ops.relu(value * (ops.sqrt(value) - 1.0) / zeros_to_ones(slope))
