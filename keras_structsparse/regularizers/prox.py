@@ -281,8 +281,7 @@ def joint_shrinkage(lengths: Sequence[Tensor], thresholds: Sequence[Tensor]) -> 
     u, b = ops.stack(list(lengths)), ops.stack(list(thresholds))
     # The factors do not change with the unit; squares of small or large numbers would be 0 or inf.
     unit = largest(u, axis=0)
-    u, b = u / unit, b / unit
-    squares = ops.square(u)
+    u, b, squares = u / unit, b / unit, ops.square(u / unit)
     # Newton starts below the root: this would be rho if all thresholds were the largest.
     rho = ops.relu(safe_sqrt(ops.sum(squares, axis=0)) - ops.max(b, axis=0))
     for _ in range(NEWTON_STEPS):

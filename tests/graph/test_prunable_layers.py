@@ -71,10 +71,12 @@ def test_a_normalisation_that_alone_reads_a_layer_is_its_pair(
 )
 def test_what_treats_channels_one_by_one_may_be_between(between: Chain) -> None:
     for activation in (None, "relu", "gelu"):
-        body = conv(activation=activation)
-        assert pairs(lambda x, body=body: norm()(between(keras.ops.relu(body(x))))) == {
-            "conv": "norm"
-        }
+        layer = conv(activation=activation)
+
+        def body(x: Tensor, layer: keras.Layer = layer) -> Tensor:
+            return norm()(between(keras.ops.relu(layer(x))))
+
+        assert pairs(body) == {"conv": "norm"}
 
 
 def test_the_first_normalisation_is_the_pair() -> None:

@@ -26,7 +26,7 @@ import keras_structsparse as kss
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 
 Array = Any
-Body = Callable[[Any], Any]
+Body = Callable[[], Any]
 
 HOMOGENEOUS: dict[str, Body] = {
     "relu": L.ReLU,
