@@ -30,6 +30,7 @@ from keras_structsparse.training.optimizer.batched_prox import (
     proximal_steps,
     subgradients,
 )
+from keras_structsparse.training.optimizer.proximal import Proximal
 
 PENALTIES: dict[str, Callable[..., GroupSparsityRegularizer]] = {
     "count": KernelCount,
@@ -100,7 +101,7 @@ def test_values_and_subgradients_are_those_of_float64(name: str, exponent: int, 
 
 
 @pytest.mark.parametrize("kind", [KernelCount, KernelSize])
-@pytest.mark.parametrize("exponent", [-30, -19, -10, 0, 10, 19, 28])
+@pytest.mark.parametrize("exponent", [-30, 0, 28])
 def test_squared_penalties(kind: Any, exponent: int) -> None:
     kernel, values = kernel_of(exponent, 0)
     regularizer = kind(alpha=1.0, power=2)
@@ -191,7 +192,16 @@ def test_writing_back_what_was_read_changes_nothing(exponent: int, seed: int) ->
         assert_close(numpy(mine)[..., alive], numpy(before)[..., alive], 1e-5)
 
 
-def test_variables_in_half_precision_get_finite_steps() -> None:
-    layer = keras.layers.Dense(3, dtype="float16", kernel_regularizer=KernelSize(1e-3))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.RMSprop])
+def test_variables_in_half_precision_get_finite_steps(dtype: str, kind: Any) -> None:
+    """Squares of these gradients are 0 in float16."""
+    layer = keras.layers.Dense(3, dtype=dtype, use_bias=False, kernel_regularizer=KernelSize(1e-2))
     layer.build((None, 4))
-    assert np.isfinite(float(layer.kernel.regularizer(layer.kernel)))
+    before = numpy(layer.kernel)
+    optimizer = Proximal(kind(1e-3), penalty_in_loss=False)
+    for _ in range(3):
+        optimizer.apply([ops.full((4, 3), 1e-5, dtype=dtype)], [layer.kernel])
+    after = numpy(layer.kernel)
+    assert np.isfinite(after).all()
+    assert np.linalg.norm(after) < np.linalg.norm(before)
