@@ -23,6 +23,7 @@ from keras_structsparse.errors import (
     CostsError,
     DatasetError,
     DeadNetworkError,
+    DivergedError,
     MarksError,
     ModelError,
     OutputError,
@@ -48,6 +49,7 @@ from keras_structsparse.sweeps import Search as SweepSearch
 from keras_structsparse.sweeps import Settings as SweepSettings
 from keras_structsparse.sweeps import sweep
 from keras_structsparse.training.callbacks.sparsity_logger import SparsityLogger
+from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
 from keras_structsparse.training.optimizer.proximal import Proximal
 from keras_structsparse.training.optimizer_state import carry_optimizer
@@ -65,6 +67,7 @@ __all__ = [
     "CostsError",
     "DatasetError",
     "DeadNetworkError",
+    "DivergedError",
     "Exported",
     "KernelCount",
     "KernelSize",
@@ -78,6 +81,7 @@ __all__ = [
     "Proximal",
     "Shrunk",
     "SparsityLogger",
+    "StopOnNaN",
     "StructSparseError",
     "SweepSearch",
     "SweepSettings",

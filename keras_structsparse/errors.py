@@ -27,6 +27,10 @@ class DeadNetworkError(StructSparseError, ValueError):
     """A network whose output no longer depends on its input."""
 
 
+class DivergedError(StructSparseError, ArithmeticError):
+    """A training whose loss is no longer a finite number."""
+
+
 class DatasetError(StructSparseError, ValueError):
     """A data set that is unknown, unsuitable, or whose files are missing."""
 

@@ -144,8 +144,10 @@ def batch_norm_pairs(graph: Graph) -> dict[str, keras.Layer]:
     """The batch normalisation paired with each prunable layer that has one.
 
     A layer and a normalisation of its output channels are a pair if the normalisation is the only
-    reader of the layer, directly or behind zero padding, both are called once, and the layer has no
-    activation.
+    reader of the layer and both are called once. Between them may be what treats every channel by
+    itself: the layer's activation, activation layers, pooling, padding, dropout and whatever else
+    passes channels on by its rule. Then gamma is the scale of the channel, and the channel is
+    constant where gamma is 0.
 
     Args:
         graph: The graph.
@@ -154,27 +156,48 @@ def batch_norm_pairs(graph: Graph) -> dict[str, keras.Layer]:
         The normalisations by name of the convolution or dense layer.
     """
     layers, pairs = kernel_layers(graph), {}
+    channels: list[ChannelMap] = []
     for call in graph.layers():
-        if call.name in layers and call.operation.activation is keras.activations.linear:
-            norm = _only_norm(graph, call, channel_axis(call.operation))
-            if norm is not None:
+        if call.name not in layers or graph.is_shared(call):
+            continue
+        way = way_to_norm(graph, call)
+        if way is None:
+            continue
+        norm = way[-1].operation
+        if not _is_plain_way(call, way):
+            channels = channels or [ChannelMap.of(graph)]
+            if _passes_channels(channels[0], way):
                 pairs[call.name] = norm
+        elif (norm.axis - channel_axis(call.operation)) % len(graph.shapes[call.outputs[0]]) == 0:
+            pairs[call.name] = norm
     return pairs
 
 
-def _only_norm(graph: Graph, call: Call, axis: int) -> keras.Layer | None:
-    """The normalisation of the channels on an axis, if it is the only reader of a call."""
-    if graph.is_shared(call) or call.outputs[0] in graph.outputs:
-        return None
-    readers = graph.readers.get(call.outputs[0], ())
-    if len(readers) != 1:
-        return None
-    (reader,) = readers
-    if type(reader.operation) in PADDINGS:
-        return _only_norm(graph, reader, axis)
-    rank = len(graph.shapes[call.outputs[0]])
-    if type(reader.operation) is not keras.layers.BatchNormalization or graph.is_shared(reader):
-        return None
-    if id(reader.operation) in graph.hidden:
-        return None
-    return reader.operation if (reader.operation.axis - axis) % rank == 0 else None
+def way_to_norm(graph: Graph, call: Call) -> list[Call] | None:
+    """The calls from a layer to a batch normalisation, each the only reader of the one before."""
+    way: list[Call] = []
+    while True:
+        (tensor, *others) = call.outputs
+        readers = graph.readers.get(tensor, ())
+        if others or tensor in graph.outputs or len(readers) != 1:
+            return None
+        (call,) = readers
+        if len(call.inputs) != 1 or graph.is_shared(call) or id(call.operation) in graph.hidden:
+            return None
+        way.append(call)
+        if type(call.operation) is keras.layers.BatchNormalization:
+            return way
+        if getattr(call.operation, "kernel", None) is not None:
+            return None  # the normalisation hides the scale of that kernel, too
+
+
+def _is_plain_way(call: Call, way: list[Call]) -> bool:
+    """Whether nothing but zero padding is between a layer and its normalisation."""
+    linear = call.operation.activation is keras.activations.linear
+    return linear and all(type(each.operation) in PADDINGS for each in way[:-1])
+
+
+def _passes_channels(channels: ChannelMap, way: list[Call]) -> bool:
+    """Whether the channels of a layer are those of its normalisation."""
+    first, last = channels.channels[way[0].inputs[0]], channels.channels[way[-1].outputs[0]]
+    return len(first) == len(last) and not channels.kept[first].any() and (first == last).all()

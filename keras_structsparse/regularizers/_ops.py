@@ -7,6 +7,7 @@ derivative at 0. The functions here say which one they replace, and why.
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_structsparse._typing import Tensor
@@ -28,6 +29,21 @@ def safe_sqrt(squares: Tensor) -> Tensor:
     zero = ops.equal(squares, 0)
     # Both branches must be finite at 0: a gradient of 0 * inf would be NaN on JAX and torch.
     return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squares)))
+
+
+def largest(values: Tensor, axis: int | tuple[int, ...]) -> Tensor:
+    """Largest magnitude along some axes, to divide by before numbers are squared; 1 for zeros.
+
+    A norm of numbers over their largest magnitude neither underflows nor overflows, and does not
+    depend on the divisor: so none of its derivative flows through the divisor.
+    """
+    values = ops.stop_gradient(values)
+    # Two reductions and no copy of the array, as the magnitudes would be.
+    most, least = ops.max(values, axis=axis), ops.min(values, axis=axis)
+    found = ops.where(most > -least, most, -least)
+    # Below the normal numbers division would overflow. Written so that NaN becomes 1.
+    tiny = np.finfo(keras.backend.standardize_dtype(values.dtype)).tiny
+    return ops.where(found > tiny, found, 1.0)
 
 
 def zeros_to_ones(values: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 import keras
@@ -11,7 +12,12 @@ import keras
 from keras_structsparse import _keras_compat
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import functional_graph
-from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers, graph_of
+from keras_structsparse.graph.prunable_layers import (
+    ModelLike,
+    PrunableLayers,
+    graph_of,
+    way_to_norm,
+)
 from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.coupled_groups import (
@@ -36,8 +42,9 @@ def attach(
     """Add the penalty of a regularizer to a model, layer by layer.
 
     Every layer gets a copy of the regularizer; all copies share the variable ``regularizer.alpha``.
-    Where a batch normalisation alone reads a convolution, the penalty is that of the effective
-    kernels ``gamma_j k_j / |k_j|``, since the normalisation hides the scale of a kernel.
+    Where a batch normalisation alone reads a convolution, directly or behind its activation or a
+    pooling, the penalty is that of the effective kernels ``gamma_j k_j / |k_j|``, since the
+    normalisation hides the scale of a kernel.
 
     Args:
         model: A functional or built Sequential model; compile it afterwards.
@@ -80,6 +87,7 @@ def attach(
     chosen = _chosen(found, layers)
     pairs = found.batch_norms
     norms = {name: _scaled_norm(name, pairs[name]) for name in chosen if name in pairs}
+    _warn_of_hidden_scales(found, chosen)
     shares = SHARES[weights](found.graph, chosen)
     mean = math.fsum(shares.values()) / len(shares)
     shares = {name: share / mean for name, share in shares.items()}
@@ -144,6 +152,23 @@ def _scaled_norm(name: str, norm: keras.Layer) -> keras.Layer:
             "scale=True, or leave the layer out with `layers`."
         )
     return norm
+
+
+def _warn_of_hidden_scales(found: PrunableLayers, chosen: Mapping[str, keras.Layer]) -> None:
+    """Warn of layers whose scale a normalisation hides that is no pair."""
+    for call in found.graph.layers():
+        if call.name in chosen and call.name not in found.batch_norms:
+            way = way_to_norm(found.graph, call)
+            if way is not None:
+                between = ", ".join(each.name for each in way[:-1]) or "its activation or axis"
+                warnings.warn(
+                    f"Layer '{call.name}': the batch normalisation '{way[-1].name}' behind it "
+                    "hides the scale of its kernels, but its channels are not known to be those of "
+                    f"the layer ({between}). So the penalty is that of the kernels as they are, "
+                    "and the normalisation may undo it. Register a rule for what is between, or "
+                    "leave the layer out with `layers`.",
+                    stacklevel=3,
+                )
 
 
 def _check_choice(regularizer: GroupSparsityRegularizer, weights: str, coupled: bool) -> None:

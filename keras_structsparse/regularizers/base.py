@@ -81,11 +81,11 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         return self._value(norms)
 
     def _value(self, norms: Tensor) -> Tensor:
-        omega = penalties.value(norms, self._weights(norms), self.power, self._per)
+        strength = self._strength(norms)
+        own = penalties.value(norms, self._weights(norms), self.power, self._per, strength)
         norm_of = functools.partial(self.whole_norms, norm="l2")
-        terms = self.joint_weights(norm_of, norms)
-        joint = [ops.sum(weights * channels.norms(norm_of)) for channels, weights in terms]
-        return sum(joint, self._strength(norms) * omega)
+        joint = [ops.sum(w * c.norms(norm_of)) for c, w in self.joint_weights(norm_of, norms)]
+        return sum(joint, own)
 
     def group_norms(self, kernel: Tensor) -> Tensor:
         """Compute the norm of every group of every kernel.

@@ -16,7 +16,7 @@ import keras
 from keras import ops
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.regularizers._ops import safe_sqrt
+from keras_structsparse.regularizers._ops import largest, safe_sqrt, zeros_to_ones
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,17 @@ class ChannelGroup:
         """For each writer the derivative (width,) of `sum_c weights_c norms_c` in its norms."""
         parts = self.parts(norm_of)
         norms = joint_norms(parts)
-        ratios = ops.where(norms > 0, weights / ops.where(norms > 0, norms, 1.0), 0.0)
-        return [ratios * part for part in parts]
+        divisors = zeros_to_ones(norms)
+        return [weights * (part / divisors) for part in parts]
 
 
 def joint_norms(parts: Sequence[Tensor]) -> Tensor:
     """Norm of the concatenation of several vectors, from their norms; float64 if any is."""
     like = next((p for p in parts if keras.backend.standardize_dtype(p.dtype) == "float64"), None)
     like = parts[0] if like is None else like
-    squares = [ops.square(ops.cast(part, like.dtype)) for part in parts]
-    return safe_sqrt(sum(squares[1:], squares[0]))
+    stacked = ops.stack([ops.cast(part, like.dtype) for part in parts])
+    unit = largest(stacked, axis=0)
+    return safe_sqrt(ops.sum(ops.square(stacked / unit), axis=0)) * unit
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,24 @@ from __future__ import annotations
 from keras import ops
 
 from keras_structsparse._typing import Tensor
-from keras_structsparse.regularizers._ops import constant, restore, safe_sqrt, zeros_to_ones
-from keras_structsparse.regularizers.group_norms import group_norms, to_blocks
+from keras_structsparse.regularizers._ops import (
+    constant,
+    largest,
+    restore,
+    safe_sqrt,
+    zeros_to_ones,
+)
+from keras_structsparse.regularizers.group_norms import (
+    group_norms,
+    nested_norms,
+    position_norms,
+    ring_squares,
+    to_blocks,
+)
+from keras_structsparse.regularizers.norm_factors import norm_factors
+
+SHORTEST = 1e-6
+"""Length of a kernel up to which sub-gradients do not turn it."""
 
 
 def effective_kernel(kernel: Tensor, gamma: Tensor) -> Tensor:
@@ -61,10 +77,31 @@ def effective_norms(kernel: Tensor, gamma: Tensor, groups: str, norm: str) -> Te
         >>> np.array(effective_norms(kernel, gamma, "kernel", "l2")).round(2).tolist()
         [[2.0]]
     """
-    blocks, _ = to_blocks(kernel)
-    squares = ops.sum(ops.square(blocks), axis=(0, 1))
-    ratios = ops.square(_scale(gamma, blocks)) / zeros_to_ones(squares)
-    return group_norms(kernel, groups, norm) * safe_sqrt(ratios)
+    blocks, shape = to_blocks(kernel)
+    squares, scale = ring_squares(blocks, shape, groups)
+    lengths = safe_sqrt(ops.sum(squares, axis=0))
+    if norm == "linf":
+        norms = group_norms(kernel, groups, norm) / scale
+    else:
+        factors = norm_factors(shape, groups, blocks.shape[1], norm)
+        norms = nested_norms(squares) * constant(factors, like=squares)
+    ratios = norms / zeros_to_ones(lengths)
+    ratios = ops.where(has_direction(lengths * scale), ratios, ops.stop_gradient(ratios))
+    gamma = _scale(gamma, blocks)
+    return ratios * (gamma * ops.sign(gamma))  # Not `abs`: its derivative at 0 is 1 on JAX.
+
+
+def has_direction(lengths: Tensor) -> Tensor:
+    """Whether kernels are long enough to be turned by a sub-gradient: their |k| is above 1e-6.
+
+    The sub-gradient of the effective kernel at k_j grows as 1 / |k_j|, while the loss sees such a
+    kernel less and less: the normalisation adds its epsilon to the variance. A step along it would
+    throw the kernel away, so it counts as 0 there, as it does at a kernel of zeros.
+
+    Args:
+        lengths: The lengths |k_j| (kernels,).
+    """
+    return ops.stop_gradient(lengths) > SHORTEST
 
 
 def _scale(gamma: Tensor, blocks: Tensor) -> Tensor:
@@ -79,8 +116,11 @@ def _scale(gamma: Tensor, blocks: Tensor) -> Tensor:
 
 def _directions(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Unit kernels (positions, in, kernels), 0 where the kernel is 0, and lengths (kernels,)."""
-    lengths = safe_sqrt(ops.sum(ops.square(blocks), axis=(0, 1)))
-    return ops.where(lengths > 0, blocks / zeros_to_ones(lengths), 0.0), lengths
+    norms = position_norms(blocks)
+    scale = largest(norms, axis=0)
+    lengths = safe_sqrt(ops.sum(ops.square(norms / scale), axis=0))
+    units = (blocks / scale) / zeros_to_ones(lengths)
+    return ops.where(lengths > 0, units, 0.0), lengths * scale
 
 
 def write_back(effective: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +161,7 @@ def pair_gradient(gradient: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tens
     """Gradients at kernel and gamma from the gradient at the effective kernel (chain rule).
 
     With `u_j = k_j / |k_j|`: `gamma_j` gets `<g_j, u_j>` and `k_j` gets
-    `gamma_j / |k_j| (g_j - u_j <g_j, u_j>)`, 0 where `k_j` is 0.
+    `gamma_j / |k_j| (g_j - u_j <g_j, u_j>)`, 0 where `k_j` is too short (:func:`has_direction`).
 
     Args:
         gradient: Gradient (*spatial, in, out) with respect to `effective_kernel(kernel, gamma)`.
@@ -145,6 +185,7 @@ def pair_gradient(gradient: Tensor, kernel: Tensor, gamma: Tensor) -> tuple[Tens
     directions, lengths = _directions(blocks)
     gradient = constant(to_blocks(gradient)[0], like=blocks)
     along = ops.sum(gradient * directions, axis=(0, 1))
-    ratios = ops.where(lengths > 0, _scale(gamma, blocks) / zeros_to_ones(lengths), 0.0)
+    long = has_direction(lengths)
+    ratios = ops.where(long, _scale(gamma, blocks) / ops.where(long, lengths, 1.0), 0.0)
     d_kernel = ratios * (gradient - directions * along)
     return restore(d_kernel, kernel), constant(along, like=gamma)

@@ -14,8 +14,19 @@ from keras import ops
 
 from keras_structsparse._typing import SpatialShape, Tensor
 from keras_structsparse.graph.nested_groups import masks, ring_index
-from keras_structsparse.regularizers._ops import constant, cumulative_sum, safe_sqrt
+from keras_structsparse.regularizers._ops import (
+    constant,
+    cumulative_sum,
+    largest,
+    safe_sqrt,
+)
 from keras_structsparse.regularizers.norm_factors import norm_factors
+
+SAFE = (1e-16, 1e30)
+"""Squared float32 norms between these bounds lose nothing that is above 1e-11 of a kernel."""
+
+LEAST = 1e-32
+"""Norms below count as zero for gradients, which would overflow in float32."""
 
 MOST_ENTRIES = 4_000_000
 """Limit on the array (rings, positions, kernels) in `ring_squares`; larger ones are not formed."""
@@ -58,38 +69,66 @@ def reduce_rings(
     return ops.stack([reduce(part, axis=0) for part in ring_parts(values, shape, groups)])
 
 
-def ring_squares(blocks: Tensor, shape: SpatialShape, groups: str) -> Tensor:
-    """Squared l2 norms (rings, kernels) of the rings of all kernels, the ring of `G_1` first.
+def ring_squares(blocks: Tensor, shape: SpatialShape, groups: str) -> tuple[Tensor, Tensor]:
+    """Squared l2 norms of the rings of all kernels, in units of the kernel's scale.
+
+    Squares of numbers beyond 1e19 or below 1e-19 are no float32 numbers. So every kernel is
+    measured in units of its own size; what is 1e19 times smaller than that counts as zero.
+
+    Returns:
+        The squares (rings, kernels), the ring of `G_1` first, and the scales (kernels,): the norm
+        of a ring is the root of its square times the scale. The scale is above 0, and the largest
+        square at least 1 over the number of positions unless the kernel is zero.
 
     Examples:
-        >>> blocks, shape = to_blocks(np.ones((3, 3, 2, 1), "float32"))
-        >>> np.array(ring_squares(blocks, shape, "half_ring"))[:, 0].tolist()
-        [10.0, 6.0, 2.0]
+        >>> blocks, shape = to_blocks(np.full((3, 3, 1, 1), 2e-30, "float32"))
+        >>> squares, scale = ring_squares(blocks, shape, "half_ring")
+        >>> np.array(squares)[:, 0].round(3).tolist(), float(scale[0]) / 2e-30
+        ([5.0, 3.0, 1.0], 1.0)
     """
-    squares = _sums_of_squares(blocks)
+    norms = position_norms(blocks)
+    scale = largest(norms, axis=0)
+    squares = ops.square(norms / scale)
     mask = masks(shape, groups)
     if mask.size * squares.shape[-1] > MOST_ENTRIES:
-        return reduce_rings(squares, shape, groups, ops.sum)
+        return reduce_rings(squares, shape, groups, ops.sum), scale
     rings = np.arange(len(mask))[:, None] == ring_index(shape, groups)
     # Not a matmul, which would round to TF32 on GPUs.
     inside = constant(rings[:, :, None].astype("float32"), like=blocks)
-    return ops.sum(inside * squares[None], axis=1)
+    return ops.sum(inside * squares[None], axis=1), scale
 
 
 @ops.custom_gradient
-def _sums_of_squares(blocks: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-    """Sum of squares over the input channels: (positions, in, kernels) to (positions, kernels)."""
+def position_norms(blocks: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+    """l2 norms over the input channels: (positions, in, kernels) to (positions, kernels)."""
+    squares = ops.sum(ops.square(blocks), axis=1)
+    norms = ops.sqrt(squares)
+    if keras.backend.standardize_dtype(blocks.dtype) != "float64":
+        totals = ops.sum(squares, axis=0)
+        # Squares of such numbers are exact enough: a second pass over the kernels is rare.
+        usual = ops.logical_and(totals > SAFE[0], totals < SAFE[1])
+        norms = ops.cond(ops.all(usual), lambda: norms, lambda: _in_range(blocks, totals))
 
     # One pass; automatic differentiation of square and sum needs three more over such an array.
     def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
         outer = arguments[0] if upstream is None else upstream
-        return blocks * (2.0 * outer)[:, None]
+        seen = norms > LEAST
+        return blocks * ops.where(seen, outer / ops.where(seen, norms, 1.0), 0.0)[:, None]
 
-    return ops.sum(ops.square(blocks), axis=1), gradient
+    return norms, gradient
+
+
+def _in_range(blocks: Tensor, totals: Tensor) -> Tensor:
+    """:func:`position_norms` of float32 kernels whose squares are too small or too large."""
+    factors = ops.where(totals < SAFE[0], 1e20, ops.where(totals < SAFE[1], 1.0, 1e-20))
+    return ops.sqrt(ops.sum(ops.square(blocks * factors), axis=1)) / factors
 
 
 def nested_norms(squares: Tensor) -> Tensor:
-    """l2 norms (groups, kernels) of nested groups, from the squared norms of their rings."""
+    """l2 norms (groups, kernels) of nested groups, from the squared norms of their rings.
+
+    In the same units, those of :func:`ring_squares`.
+    """
     return safe_sqrt(cumulative_sum(squares))
 
 
@@ -146,5 +185,5 @@ def group_norms(kernel: Tensor, groups: str = "half_ring", norm: str = "l2") -> 
         # Not `abs`, whose derivative at 0 is 1 on JAX.
         channel_max = ops.max(blocks * ops.sign(blocks), axis=1)
         return nested_maxima(reduce_rings(channel_max, shape, groups, ops.max))[0]
-    squares = ring_squares(blocks, shape, groups)
-    return nested_norms(squares) * constant(factors, like=squares)
+    squares, scale = ring_squares(blocks, shape, groups)
+    return nested_norms(squares) * (scale * constant(factors, like=squares))

@@ -122,13 +122,14 @@ class MultiplyAdds(GroupSparsityRegularizer):
         Returns:
             Pairs of channels and a tensor (width,).
         """
-        sizes = self._strength(norms) * penalties.value(norms, self._weights(norms), power=2)
+        strength = self._strength(norms)
+        sizes = penalties.value(norms, self._weights(norms), power=2, strength=strength)
         return [(c, sizes * self._channel_weights(c, norm_of)) for c in self._required_spec().reads]
 
     def _value(self, norms: Tensor) -> Tensor:
         width = self._width(norms, functools.partial(self.whole_norms, norm=self.norm))
-        sizes = penalties.value(norms, self._weights(norms), power=2)
-        return self._strength(norms) * width * sizes
+        strength = self._strength(norms) * width
+        return penalties.value(norms, self._weights(norms), power=2, strength=strength)
 
     def _weights(self, norms: Tensor) -> Tensor:
         return penalties.counting_weights(norms, self.reweight)

@@ -16,8 +16,10 @@ from keras import ops
 from keras_structsparse._typing import SpatialShape, Tensor
 from keras_structsparse.regularizers._ops import (
     constant,
+    largest,
     restore,
     reverse_cumulative_sum,
+    safe_sqrt,
     zeros_to_ones,
 )
 from keras_structsparse.regularizers.group_norms import (
@@ -52,7 +54,13 @@ def relaxed(norms: Tensor, weights: Tensor = 1.0, per: str = "kernel") -> Tensor
     return ops.sum(sums, keepdims=True) if per == "layer" else sums
 
 
-def value(norms: Tensor, weights: Tensor = 1.0, power: int = 1, per: str = "kernel") -> Tensor:
+def value(
+    norms: Tensor,
+    weights: Tensor = 1.0,
+    power: int = 1,
+    per: str = "kernel",
+    strength: Tensor = 1.0,
+) -> Tensor:
     """The penalty of one layer: its term of (13) or (22), or with `power=2` of (32) or (33).
 
     Args:
@@ -60,6 +68,7 @@ def value(norms: Tensor, weights: Tensor = 1.0, power: int = 1, per: str = "kern
         weights: Group weights that broadcast to `norms`.
         power: 1 or 2, the power of each relaxed width or size.
         per: `"layer"` (kernel count) or `"kernel"` (kernel size).
+        strength: Factor >= 0 of the penalty.
 
     Returns:
         Scalar tensor.
@@ -70,7 +79,11 @@ def value(norms: Tensor, weights: Tensor = 1.0, power: int = 1, per: str = "kern
         (9.0, 65.0, 81.0)
     """
     terms = relaxed(norms, weights, per)
-    return ops.sum(terms if power == 1 else ops.square(terms))
+    strength = constant(strength, like=terms)
+    if power == 1:
+        return strength * ops.sum(terms)
+    # In this order a strength of 0 gives 0, also where the square of a term is no number.
+    return ops.sum(ops.square(safe_sqrt(strength) * terms))
 
 
 def slopes(norms: Tensor, weights: Tensor = 1.0, power: int = 1, per: str = "kernel") -> Tensor:
@@ -145,7 +158,9 @@ def counting_weights(norms: Tensor, eps: float) -> Tensor:
     if eps == 0:
         return ops.ones_like(norms)
     norms = ops.stop_gradient(ops.convert_to_tensor(norms))
-    scale = ops.sum(ops.square(norms[-1])) / zeros_to_ones(ops.sum(norms[-1]))
+    unit = largest(norms[-1], axis=0)
+    whole = norms[-1] / unit
+    scale = unit * (ops.sum(ops.square(whole)) / zeros_to_ones(ops.sum(whole)))
     return (1 + 1 / eps) * _decreasing_weights(norms, eps * scale)
 
 
@@ -185,9 +200,11 @@ def subgradient(kernel: Tensor, groups: str, norm: str, slope: Tensor) -> Tensor
 
 
 def _pull_back_l2(blocks: Tensor, shape: SpatialShape, groups: str, slope: Tensor) -> Tensor:
-    norms = nested_norms(ring_squares(blocks, shape, groups))
+    squares, scale = ring_squares(blocks, shape, groups)
+    norms = nested_norms(squares)
     ratios = ops.where(norms > 0, slope / zeros_to_ones(norms), 0.0)
-    return blocks * rings_to_positions(reverse_cumulative_sum(ratios), shape, groups)
+    factors = rings_to_positions(reverse_cumulative_sum(ratios), shape, groups)
+    return (blocks / scale) * factors
 
 
 def _pull_back_linf(blocks: Tensor, shape: SpatialShape, groups: str, slope: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from keras_structsparse._typing import SpatialShape, Tensor
 from keras_structsparse.regularizers._ops import (
     constant,
     cumulative_sum,
+    largest,
     minimum,
     restore,
     safe_sqrt,
@@ -33,6 +34,7 @@ from keras_structsparse.regularizers._ops import (
 )
 from keras_structsparse.regularizers.group_norms import (
     group_norms,
+    position_norms,
     ring_parts,
     ring_squares,
     rings_to_positions,
@@ -45,8 +47,7 @@ MAX_BRACKETINGS = 80
 """Limit on the iterations of `prox_squared`; ordinary steps need about 6."""
 
 NEWTON_STEPS = 12
-"""Of `joint_shrinkage`: converges quadratically and from below, like the secular equation of trust
-region methods."""
+"""Of `joint_shrinkage`: they converge quadratically and from below."""
 
 
 def proximal_operator(
@@ -114,7 +115,8 @@ def prox_chain(kernel: Tensor, groups: str, norm: str, steps: Tensor) -> Tensor:
         levels = _clip_levels(ops.abs(blocks), shape, groups, steps)
         level = rings_to_positions(levels, shape, groups)
         return restore(-minimum(-minimum(blocks, level), level), kernel)
-    shrinkage = chain_shrinkage(ring_squares(blocks, shape, groups), steps)
+    squares, scale = ring_squares(blocks, shape, groups)
+    shrinkage = chain_shrinkage(squares, steps / scale)
     return restore(blocks * rings_to_positions(shrinkage, shape, groups), kernel)
 
 
@@ -123,7 +125,7 @@ def chain_shrinkage(squares: Tensor, steps: Tensor) -> Tensor:
 
     Args:
         squares: Squared l2 norms of the rings (rings, kernels), the ring of `G_1` first.
-        steps: Non-negative steps (groups, kernels).
+        steps: Non-negative steps (groups, kernels), in the unit of the norms.
 
     Returns:
         Tensor (rings, kernels) of numbers from 0 to 1; the kernels themselves are not read.
@@ -136,8 +138,9 @@ def chain_shrinkage(squares: Tensor, steps: Tensor) -> Tensor:
     factors = []
     for n in range(squares.shape[0]):
         norm = safe_sqrt(ops.square(inner) + squares[n])
-        # Written so that a NaN is kept.
-        factors.append(ops.where(norm <= steps[n], 0.0, 1.0 - steps[n] / zeros_to_ones(norm)))
+        # Written so that a NaN is kept. A step of 0 changes nothing, however small the norm is.
+        removed = ops.logical_and(norm <= steps[n], steps[n] > 0)
+        factors.append(ops.where(removed, 0.0, 1.0 - steps[n] / zeros_to_ones(norm)))
         inner = norm * factors[-1]
     return ops.stack([*itertools.accumulate(reversed(factors), operator.mul)][::-1])
 
@@ -212,7 +215,7 @@ def _smallest_twin(kernel: Tensor, groups: str, norm: str) -> tuple[Tensor, str,
     blocks, shape = to_blocks(kernel)
     factors = constant(norm_factors(shape, groups, blocks.shape[1], norm), like=blocks)
     if norm != "linf":
-        blocks = safe_sqrt(ops.sum(ops.square(blocks), axis=1, keepdims=True))
+        blocks = position_norms(blocks)[:, None]
     twin = ops.reshape(blocks, (*shape, *blocks.shape[1:]))
     return twin, "linf" if norm == "linf" else "l2", factors
 
@@ -276,15 +279,16 @@ def joint_shrinkage(lengths: Sequence[Tensor], thresholds: Sequence[Tensor]) -> 
         [0.8, 0.8]
     """
     u, b = ops.stack(list(lengths)), ops.stack(list(thresholds))
-    squares = ops.square(u)
+    # The factors do not change with the unit; squares of small or large numbers would be 0 or inf.
+    unit = largest(u, axis=0)
+    u, b, squares = u / unit, b / unit, ops.square(u / unit)
     # Newton starts below the root: this would be rho if all thresholds were the largest.
     rho = ops.relu(safe_sqrt(ops.sum(squares, axis=0)) - ops.max(b, axis=0))
     for _ in range(NEWTON_STEPS):
         rho = rho + _newton(squares, rho + b)
     tiny = constant(1e-18, like=u)
     removed = ops.sum(ops.square(u / ops.maximum(b, tiny)), axis=0) <= 1.0
-    total = rho + b
-    factors = ops.where(removed, 0.0, rho / ops.where(total > 0, total, 1.0))
+    factors = ops.where(removed, 0.0, rho / zeros_to_ones(rho + b))
     return [factors[w] for w in range(len(lengths))]
 
 
@@ -293,5 +297,4 @@ def _newton(squares: Tensor, total: Tensor) -> Tensor:
     total = ops.where(total > 0, total, 1.0)
     ratios = squares / ops.square(total)
     value, slope = ops.sum(ratios, axis=0), ops.sum(ratios / total, axis=0)
-    step = value * (ops.sqrt(value) - 1.0) / ops.where(slope > 0, slope, 1.0)
-    return ops.relu(step)
+    return ops.relu(value * (ops.sqrt(value) - 1.0) / zeros_to_ones(slope))

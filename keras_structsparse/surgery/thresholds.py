@@ -117,11 +117,16 @@ def threshold_norms(kernel: Array, gamma: Array | None, groups: str) -> Array:
         [[2.0]]
     """
     masks = nested_groups.masks(kernel.shape[:-2], groups)
-    squares = np.square(kernel, dtype=np.float64).sum(axis=-2)
+    kernel = np.asarray(kernel).astype(np.float64)
+    # In units of each kernel: squares of small and large numbers would be 0 or infinite.
+    scale = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)), initial=0.0)
+    scale = np.where(scale > np.finfo(np.float64).tiny, scale, 1.0)
+    squares = np.square(kernel / scale).sum(axis=-2)
     norms = np.sqrt(masks @ squares.reshape(masks.shape[1], kernel.shape[-1]))
     if gamma is None:
-        return norms
-    return norms / np.where(norms[-1] > 0, norms[-1], 1.0) * np.abs(gamma)
+        return norms * scale
+    lengths = np.where(norms[-1] > 0, norms[-1], 1.0)
+    return norms / lengths * np.abs(np.asarray(gamma).astype(np.float64))
 
 
 def _finite(name: str, variable: keras.Variable) -> Array:

@@ -15,6 +15,7 @@ from keras_structsparse.regularizers.alpha import distinct_alphas
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.training.callbacks.alpha_ramp import AlphaRamp
+from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
 from keras_structsparse.training.optimizer.proximal import Proximal
 from keras_structsparse.training.recipes import Recipe, Shrinking
@@ -106,11 +107,14 @@ def fit(
         The metrics of every epoch.
 
     Raises:
+        DivergedError: The loss is no longer a finite number.
         ValueError: ``train`` is of another kind, or the number of its batches is unknown or
             infinite.
     """
     data = TrainingData.of(train, recipe.batch_size)
     build_for_training(model, data.x, data.y)
+    sample = data.x[: recipe.batch_size] if isinstance(data.x, np.ndarray) else None
+    callbacks = [StopOnNaN(sample), *callbacks]
     with _arguments(model, data, recipe, validation, callbacks, shuffle) as arguments:
         history = model.fit(data.x, data.y, **arguments)
     return {name: [float(value) for value in values] for name, values in history.history.items()}

@@ -21,6 +21,7 @@ from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.plans import plan as read_plan
 from keras_structsparse.training.callbacks.multi_fit import MultiFitCallbacks
+from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
 from keras_structsparse.training.optimizer.distribution import scope_of
 from keras_structsparse.training.optimizer_state import carry_optimizer, forget
@@ -114,6 +115,7 @@ def fit_shrinking(
         The network with its ancestry and history.
 
     Raises:
+        DivergedError: The loss is no longer a finite number.
         ModelError: The model has no graph or no convolutions, or the size of a map is open.
         ValueError: An argument is out of its range, the model is not compiled or has no
             regularizers, or a regularizer, the optimizer or a callback does not allow surgery
@@ -133,7 +135,7 @@ def fit_shrinking(
     whole = Ancestry.of(found)
     check_reattachable(regularizers_of(found), whole)
     sections = [TrainingSection(profile(found).multiply_adds, initial_epoch)]
-    training = MultiFitCallbacks(callbacks, epochs, verbose)
+    training = MultiFitCallbacks([StopOnNaN(), *callbacks], epochs, verbose)
     now = Shrunk(model, whole, training.history.history, sections)
     inputs, targets, rest = fed(model, x, y, options)
     for start in range(initial_epoch, epochs, shrink_every):

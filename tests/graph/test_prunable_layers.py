@@ -49,6 +49,59 @@ def test_a_normalisation_that_alone_reads_a_layer_is_its_pair(
     assert pairs(body, shape) == {"conv": "norm"}
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        L.ReLU(),
+        L.LeakyReLU(),
+        L.PReLU(shared_axes=[1, 2]),
+        L.Activation("gelu"),
+        keras.ops.relu,
+        keras.ops.silu,
+        L.MaxPooling2D(),
+        L.AveragePooling2D(2, padding="same"),
+        L.GlobalAveragePooling2D(),
+        L.GlobalMaxPooling2D(keepdims=True),
+        lambda x: keras.ops.max(x, axis=(1, 2)),
+        L.Dropout(0.5),
+        L.SpatialDropout2D(0.5),
+        L.UpSampling2D(),
+        L.ZeroPadding2D(1),
+    ],
+)
+def test_what_treats_channels_one_by_one_may_be_between(between: Chain) -> None:
+    for activation in (None, "relu", "gelu"):
+        layer = conv(activation=activation)
+
+        def body(x: Tensor, layer: keras.Layer = layer) -> Tensor:
+            return norm()(between(keras.ops.relu(layer(x))))
+
+        assert pairs(body) == {"conv": "norm"}
+
+
+def test_the_first_normalisation_is_the_pair() -> None:
+    def body(x: Tensor) -> Tensor:
+        return L.BatchNormalization(name="second")(L.ReLU()(norm()(L.ReLU()(conv()(x)))))
+
+    assert pairs(body) == {"conv": "norm"}
+
+
+@pytest.mark.parametrize("axis", [1, -3])
+def test_channels_first_layers_are_paired_behind_their_activation(axis: int) -> None:
+    def body(x: Tensor) -> Tensor:
+        x = conv(data_format="channels_first", activation="relu")(x)
+        return norm(axis=axis)(L.ZeroPadding2D(1, data_format="channels_first")(x))
+
+    assert pairs(body, (2, 6, 6)) == {"conv": "norm"}
+
+
+def test_other_axes_are_not_those_of_the_channels_behind_an_activation() -> None:
+    def body(x: Tensor) -> Tensor:
+        return norm(axis=2)(conv(data_format="channels_first", activation="relu")(x))
+
+    assert pairs(body, (2, 6, 6)) == {}
+
+
 def two_readers(x: Tensor) -> Tensor:
     x = conv()(x)
     return L.Add()([x, norm()(x)])
@@ -72,10 +125,15 @@ def padding_with_two_readers(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "body",
     [
-        lambda x: norm()(conv(activation="relu")(x)),
-        lambda x: norm()(L.ReLU()(conv()(x))),
-        lambda x: norm()(L.MaxPooling2D()(conv()(x))),
         lambda x: norm(axis=1)(conv()(x)),
+        lambda x: norm(axis=1)(conv(activation="relu")(x)),
+        lambda x: norm()(conv(activation="softmax")(x)),
+        lambda x: norm()(L.Softmax()(conv()(x))),
+        lambda x: norm()(L.Flatten()(conv()(x))),
+        lambda x: norm()(L.Permute((1, 3, 2))(conv()(x))),
+        lambda x: norm()(L.DepthwiseConv2D(3)(conv()(x))),
+        lambda x: norm()(keras.ops.mean(conv()(x), axis=-1, keepdims=True)),
+        lambda x: L.Add()([norm()(y := L.ReLU()(conv()(x))), y]),
         lambda x: L.LayerNormalization()(conv()(x)),
         lambda x: norm()(L.Conv2D(2, 3, groups=2)(x)),
         lambda x: conv()(norm()(x)),

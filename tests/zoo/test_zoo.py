@@ -123,7 +123,8 @@ def test_normalisation_stands_where_it_is_wanted(where: str, order: list[str]) -
     assert [x.name for x in model.layers][1:-2] == order
     assert all(x.use_bias == (where != "after") for x in convolutions(model).values())
     pairs = batch_norm_pairs(read(model))
-    assert len(pairs) == (2 if where == "after" else 0)
+    # The second normalisation of "before" stands behind the first convolution and its activation.
+    assert len(pairs) == {"after": 2, "before": 1, "none": 0}[where]
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def _root_mean_square(norms: Array) -> float:
 
 
 def _lengths(kernel: Array) -> Array:
-    return np.sqrt(np.square(kernel).sum(axis=tuple(range(kernel.ndim - 1))))
+    return threshold_norms(kernel, None, "kernel")[0]
 
 
 def reapply(masks: Iterable[Mask]) -> None:

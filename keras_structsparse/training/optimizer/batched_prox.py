@@ -23,6 +23,7 @@ from keras_structsparse.regularizers._ops import (
     safe_sqrt,
     zeros_to_ones,
 )
+from keras_structsparse.regularizers.effective_kernels import has_direction
 from keras_structsparse.regularizers.group_norms import nested_norms
 from keras_structsparse.regularizers.prox import chain_shrinkage
 from keras_structsparse.training.optimizer.coupled_penalties import CoupledKernels, is_coupled
@@ -115,15 +116,20 @@ def _pull_back(stack: KernelStack, slopes: Tensor) -> list[Change]:
 
     At a kernel without batch normalisation it is the kernel times one factor per ring.
     """
-    norms = nested_norms(stack.effective_squares)
+    norms = nested_norms(stack.squares)
     ratios = ops.where(norms > 0, slopes / zeros_to_ones(norms), 0.0)
-    factors = reverse_cumulative_sum(ratios)
     if stack.members[0].gamma is None:
-        return [(kernel, None) for kernel in stack.multiply_rings(factors)]
+        factors = reverse_cumulative_sum(ratios)
+        return [(kernel, None) for kernel in stack.multiply_rings(factors, in_units=True)]
     lengths = zeros_to_ones(stack.lengths)
-    along = stack.scale * ops.sum(factors * stack.squares, axis=0) / lengths
-    radial = along / lengths
-    kernels = stack.multiply_rings(stack.scale * (stack.scale * factors - radial))
+    along = ops.sum(slopes * norms, axis=0) / lengths * ops.sign(stack.scale)
+    # The whole kernel pulls at gamma alone: left out here, it leaves no rounding error at k.
+    inner = ops.concatenate([ratios[:-1], ops.zeros_like(ratios[-1:])], axis=0)
+    radial = ops.sum(slopes[:-1] * norms[:-1], axis=0) / ops.square(lengths)
+    long = has_direction(stack.lengths * stack.unit)
+    turn = ops.where(long, ops.abs(stack.scale) / ops.where(long, stack.unit, 1.0), 0.0)
+    factors = turn * (reverse_cumulative_sum(inner) - radial)
+    kernels = stack.multiply_rings(factors, in_units=True)
     return list(zip(kernels, stack.as_gammas(along), strict=True))
 
 
@@ -132,7 +138,7 @@ def _stacked_steps(stacks: Sequence[KernelStack], steps: Sequence[Tensor]) -> li
     coupled = is_coupled(stacks)
     weights = CoupledKernels(stacks).weights() if coupled else [stack.weights for stack in stacks]
     factors = [
-        chain_shrinkage(stack.effective_squares, weight * step)
+        chain_shrinkage(stack.squares, stack.in_units(weight * step))
         for stack, weight, step in zip(stacks, weights, steps, strict=True)
     ]
     if coupled:

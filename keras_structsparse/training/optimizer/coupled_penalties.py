@@ -19,7 +19,6 @@ from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers import norm_factors
 from keras_structsparse.regularizers._ops import constant, safe_sqrt
 from keras_structsparse.regularizers.coupling import ChannelGroup, NormOf, Writer
-from keras_structsparse.regularizers.group_norms import nested_norms
 from keras_structsparse.regularizers.prox import joint_shrinkage
 from keras_structsparse.training.optimizer.stacked_kernels import (
     KernelStack,
@@ -89,15 +88,15 @@ class CoupledKernels:
     @cached_property
     def _norms(self) -> list[tuple[RegularizedKernel, Tensor]]:
         """For each member the l2 norms (rings, kernels) of its effective kernels."""
-        return self._by_member([nested_norms(stack.effective_squares) for stack in self.stacks])
+        return self._by_member([stack.norms for stack in self.stacks])
 
     def _lengths_after(self, factors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Norms (kernels,) of the effective kernels with rings multiplied by factors, by path."""
-        squares = [
-            ops.sum(stack.effective_squares * ops.square(f), axis=0, keepdims=True)
+        lengths = [
+            safe_sqrt(ops.sum(stack.squares * ops.square(f), axis=0)) * ops.abs(stack.scale)
             for stack, f in zip(self.stacks, factors, strict=True)
         ]
-        return {m.path: safe_sqrt(part[0]) for m, part in self._by_member(squares)}
+        return {m.path: part[0] for m, part in self._by_member([own[None] for own in lengths])}
 
     def _by_member(self, arrays: Sequence[Tensor]) -> list[tuple[RegularizedKernel, Tensor]]:
         """From one array per stack to the columns of every member."""

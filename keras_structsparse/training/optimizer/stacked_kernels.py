@@ -45,20 +45,29 @@ class KernelStack:
 
     Attributes:
         members: The kernels, all with the same :func:`stacking_key`.
-        squares: Squared ring norms (rings, kernels) of the kernels.
-        lengths: Norms (kernels,) of the kernels.
-        scale: `gamma_j / |k_j|` (kernels,); 1 for kernels without batch normalisation.
+        unit: The units (kernels,) of the kernels, of their own magnitude, so that no square
+            underflows or overflows.
+        squares: Squared ring norms (rings, kernels) of the kernels in these units.
+        lengths: Norms (kernels,) of the kernels in these units.
+        scale: The factors (kernels,) from these units to effective kernels `gamma_j k_j / |k_j|`:
+            `gamma_j / lengths_j`; without batch normalisation the unit itself.
     """
 
     members: Sequence[RegularizedKernel]
+    unit: Tensor
     squares: Tensor
     lengths: Tensor
     scale: Tensor
 
     @property
-    def effective_squares(self) -> Tensor:
-        """Squared ring norms (rings, kernels) of the effective kernels `gamma_j k_j / |k_j|`."""
-        return self.squares * ops.square(self.scale)
+    def norms(self) -> Tensor:
+        """l2 norms (rings, kernels) of the nested groups of the effective kernels."""
+        return nested_norms(self.squares) * ops.abs(self.scale)
+
+    def in_units(self, steps: Tensor) -> Tensor:
+        """Steps (rings, kernels) for effective kernels, as steps in the units of the kernels."""
+        size = ops.abs(self.scale)
+        return ops.where(size > 0, steps / ops.where(size > 0, size, 1.0), 0.0)
 
     @property
     def strengths(self) -> Tensor:
@@ -81,7 +90,7 @@ class KernelStack:
         """Slopes (rings, kernels) of the penalties in the l2 norms: strengths * reweighting."""
         if not any(member.regularizer.reweight for member in self.members):
             return self.strengths
-        norms = nested_norms(self.effective_squares)
+        norms = self.norms
         parts = [
             penalties.reweighting(
                 part * constant(factors_of(member), like=part), member.regularizer.reweight
@@ -103,14 +112,21 @@ class KernelStack:
         parts = [constant(v, like=self.squares) * o for v, o in zip(values, ones, strict=True)]
         return ops.concatenate(parts)
 
-    def multiply_rings(self, factors: Tensor) -> list[Tensor]:
+    def multiply_rings(self, factors: Tensor, in_units: bool = False) -> list[Tensor]:
         """Multiply the rings of every kernel by factors (rings, kernels).
+
+        Args:
+            factors: The factors.
+            in_units: Whether the kernels are taken in their units.
 
         Returns:
             For each member a tensor of its kernel's shape and dtype.
         """
-        parts = self.columns(factors)
-        return [_multiply_rings(m, part) for m, part in zip(self.members, parts, strict=True)]
+        parts, units = self.columns(factors), self.columns(self.unit[None])
+        return [
+            _multiply_rings(member, part, unit if in_units else None)
+            for member, part, unit in zip(self.members, parts, units, strict=True)
+        ]
 
     def as_gammas(self, values: Tensor) -> list[Tensor | None]:
         """Split values (kernels,) into one gamma per member, None for those without one."""
@@ -124,9 +140,16 @@ class KernelStack:
 def stack_kernels(members: Sequence[RegularizedKernel]) -> KernelStack:
     """Stack kernels that have the same :func:`stacking_key`."""
     parts = [ring_squares(*to_blocks(m.kernel), m.regularizer.groups) for m in members]
-    squares = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
+    squares = _joined([own for own, _ in parts], axis=1)
+    unit = _joined([own for _, own in parts], axis=0)
     lengths = safe_sqrt(ops.sum(squares, axis=0))
-    return KernelStack(members, squares, lengths, _scales(members, lengths))
+    paired = members[0].gamma is not None
+    scale = _scales(members, lengths) if paired else unit
+    return KernelStack(members, unit, squares, lengths, scale)
+
+
+def _joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=axis)
 
 
 def stacking_key(member: RegularizedKernel) -> tuple[int, bool, bool]:
@@ -148,15 +171,14 @@ def factors_of(member: RegularizedKernel) -> np.ndarray:
 
 
 def _scales(members: Sequence[RegularizedKernel], lengths: Tensor) -> Tensor:
-    if members[0].gamma is None:
-        return ops.ones_like(lengths)
     gammas = [ops.convert_to_tensor(member.gamma) for member in members]
     gamma = constant(ops.concatenate(gammas), like=lengths)
     return ops.where(lengths > 0, gamma / zeros_to_ones(lengths), 0.0)
 
 
-def _multiply_rings(member: RegularizedKernel, factors: Tensor) -> Tensor:
+def _multiply_rings(member: RegularizedKernel, factors: Tensor, unit: Tensor | None) -> Tensor:
     blocks, shape = to_blocks(member.kernel)
+    blocks = blocks if unit is None else blocks / unit[0]
     spread = ops.take(factors, nested_groups.ring_index(shape, member.regularizer.groups), axis=0)
     return ops.cast(ops.reshape(blocks * spread[:, None], member.kernel.shape), member.kernel.dtype)
 

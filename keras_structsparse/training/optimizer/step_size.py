@@ -115,7 +115,8 @@ def move(
     after = plain(ops.convert_to_tensor(variable))
     if precondition is None:
         return Move(after, step)
-    start = _decayed(optimizer, rate, before, variable)
+    after = _wide(after)
+    start = _decayed(optimizer, rate, _wide(before), variable)
     h = plain(precondition(optimizer, _keras_compat.variable_index(optimizer, variable), start))
     start, mean = plain(start), _kernel_means(h)
     return Move(start + (after - start) * (h / mean), ops.cast(step, h.dtype) / mean)
@@ -134,6 +135,16 @@ def _kernel_means(values: Tensor) -> Tensor:
     return ops.sum(values, axis=tuple(range(len(values.shape) - 1))) / math.prod(values.shape[:-1])
 
 
+def _wide(values: Any) -> Tensor:
+    """A variable or tensor in the precision of norms, float32 at least.
+
+    In half precision the epsilon of an optimizer is 0, or next to it, and so is a small moment.
+    """
+    values = ops.convert_to_tensor(values)
+    half = keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16")
+    return ops.cast(values, "float32") if half else values
+
+
 def _bias_correction(optimizer: Optimizer, decay: float, like: Tensor) -> Tensor:
     """Bias correction ``1 - decay^steps`` of a running average that starts at 0."""
     steps = ops.cast(ops.maximum(optimizer.iterations, 1), like.dtype)
@@ -144,34 +155,34 @@ def _adam(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
     maximal = optimizer.amsgrad
     moments = _keras_compat.largest_second_moments if maximal else _keras_compat.second_moments
     root = ops.sqrt(_bias_correction(optimizer, optimizer.beta_2, start))
-    return (ops.sqrt(moments(optimizer)[index]) + optimizer.epsilon) / root
+    return (ops.sqrt(_wide(moments(optimizer)[index])) + optimizer.epsilon) / root
 
 
 def _nadam(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    moment = _keras_compat.second_moments(optimizer)[index]
+    moment = _wide(_keras_compat.second_moments(optimizer)[index])
     second = moment / _bias_correction(optimizer, optimizer.beta_2, start)
     return ops.sqrt(second) + optimizer.epsilon
 
 
 def _adamax(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    return _keras_compat.infinity_norms(optimizer)[index] + optimizer.epsilon
+    return _wide(_keras_compat.infinity_norms(optimizer)[index]) + optimizer.epsilon
 
 
 def _rmsprop(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    second = ops.convert_to_tensor(_keras_compat.second_moments(optimizer)[index])
+    second = _wide(_keras_compat.second_moments(optimizer)[index])
     if optimizer.centered:
-        second = second - ops.square(_keras_compat.mean_gradients(optimizer)[index])
+        second = second - ops.square(_wide(_keras_compat.mean_gradients(optimizer)[index]))
     return ops.sqrt(second + optimizer.epsilon)
 
 
 def _adagrad(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
-    return ops.sqrt(_keras_compat.summed_squares(optimizer)[index] + optimizer.epsilon)
+    return ops.sqrt(_wide(_keras_compat.summed_squares(optimizer)[index]) + optimizer.epsilon)
 
 
 def _lamb(optimizer: Optimizer, index: int, start: Tensor) -> Tensor:
     """The preconditioner of Adam over the trust ratio of the layer."""
     h = _nadam(optimizer, index, start)
-    moment = _keras_compat.first_moments(optimizer)[index]
+    moment = _wide(_keras_compat.first_moments(optimizer)[index])
     first = moment / _bias_correction(optimizer, optimizer.beta_1, start)
     weight, update = (ops.sqrt(ops.sum(ops.square(x))) for x in (start, first / h))
     trusted = ops.logical_and(weight > 0, update > 0)
