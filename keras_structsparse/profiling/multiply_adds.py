@@ -71,7 +71,8 @@ def _places(call: Call, shape: Shape) -> int:
     if None in sides:
         raise ModelError(
             f"Layer '{call.name}': expected a map of known size. Received the shape {shape}. "
-            "Pass input_shape=(height, width, channels)."
+            "Pass input_shape=(height, width, channels), on the command line for example "
+            "--input-shape 224,224,3."
         )
     return math.prod(side or 0 for side in sides)
 
