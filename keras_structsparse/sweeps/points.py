@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_structsparse.graph.functional_graph import read
+from keras_structsparse.graph.kernel_axes import base_size, plain_shape
 from keras_structsparse.graph.prunable_layers import kernel_layers
 
 
@@ -47,7 +48,7 @@ def widths_and_sizes(model: keras.Model) -> dict[str, tuple[int, int]]:
         model: The network.
     """
     return {
-        name: (layer.kernel.shape[-1], max(layer.kernel.shape[:-2], default=1))
+        name: (plain_shape(layer)[-1], base_size(layer))
         for name, layer in kernel_layers(read(model)).items()
     }
 

@@ -60,7 +60,7 @@ register(
 )
 register(
     unchanged("its states mix channels"),
-    *_types("SimpleRNN", "LSTM", "GRU", "RNN", "Bidirectional"),
+    *_types("RNN"),
     *_types("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
 )
 register(
