@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 import keras
 
 from keras_structsparse import _keras_compat
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph import functional_graph, left_out
 from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers, graph_of
 from keras_structsparse.regularizers import MultiplyAdds
@@ -45,7 +46,8 @@ def attach(
         regularizer: A regularizer of this package.
         layers: Names of the layers, "model/layer" for layers of nested models. By default, all
             ungrouped convolutions, and the pointwise kernels of separable ones; dense layers are
-            regularized only if they are named.
+            regularized only if they are named. Frozen layers are left out, and a warning names all
+            kinds of convolutions that are.
         weights: Share of alpha of each layer, with mean 1 over the layers: "uniform", or in
             proportion to the "multiply_adds" or "params" of one of its kernels.
             :class:`MultiplyAdds` weighs its terms itself.
@@ -113,12 +115,17 @@ def regularizers_of(model: ModelLike) -> dict[str, GroupSparsityRegularizer]:
 def _chosen(found: PrunableLayers, names: Iterable[str] | None) -> Mapping[str, keras.Layer]:
     available = found.regularizable
     if names is None:
-        chosen = {name: layer for name, layer in available.items() if name in found.convolutions}
+        chosen = {
+            name: layer
+            for name, layer in available.items()
+            if name in found.convolutions and layer.trainable
+        }
         if not chosen:
             raise ModelError(
                 f"Model '{found.model.name}' has no convolutions to regularize. Expected at "
-                "least one convolution with groups=1, plain or separable."
+                "least one convolution with groups=1, plain or separable, that is trainable."
             )
+        _say_left_out(found, chosen)
         return chosen
     names = [names] if isinstance(names, str) else list(names)
     if not names:
@@ -127,6 +134,17 @@ def _chosen(found: PrunableLayers, names: Iterable[str] | None) -> Mapping[str, 
         if name not in available:
             raise ValueError(_unavailable(found.graph, available, name))
     return {name: available[name] for name in names}
+
+
+def _say_left_out(found: PrunableLayers, chosen: Mapping[str, keras.Layer]) -> None:
+    """One warning for all layers with kernels that the penalty does not serve."""
+    rest = left_out.left_out(found.graph, chosen)
+    if rest:
+        warnings.warn(
+            f"attach leaves out layers of '{found.model.name}' whose kernels it cannot penalise: "
+            f"{left_out.described(rest)}",
+            stacklevel=4,
+        )
 
 
 def _unavailable(network: functional_graph.Graph, available: Iterable[str], name: str) -> str:

@@ -68,6 +68,17 @@ def is_elementwise(activation: Any) -> bool:
         return False
 
 
+MIXING = frozenset({activations.softmax, activations.log_softmax})
+"""Activation functions that compute every entry from all channels."""
+
+
+def activation_reason(activation: Any) -> str:
+    """Why channels behind an activation that is not :func:`is_elementwise` cannot be removed."""
+    if getattr(activation, "__hash__", None) and activation in MIXING:
+        return "its activation mixes channels"
+    return "its activation is not known to treat every channel by itself"
+
+
 def unknown_weights(site: Site, known: Collection[str] = ("kernel", "bias")) -> str | None:
     """Why a rule refuses a layer with further weights, as of low-rank adapters; None without any.
 
@@ -100,7 +111,7 @@ def flow(site: Site, padded: bool) -> Flow:
     bias = _bias(site) + (_folded(site, ~inputs.live) if folds else 0.0)
     activation = site.operation.activation
     mixes = not is_elementwise(activation)
-    notes = ("its activation mixes channels",) if mixes and not live.all() else ()
+    notes = (activation_reason(activation),) if mixes and not live.all() else ()
     live = live | (mixes and live.any())
     share = float(active.sum()) / len(active)
     output = Channels(

@@ -78,9 +78,9 @@ def repeated(order: Array, copies: int) -> Array:
 
 
 def refuses(site: Site) -> str | None:
-    """Refuse activations that mix channels, unknown weights, and another data format."""
+    """Refuse activations that may mix channels, unknown weights, and another data format."""
     if not linear_layers.is_elementwise(site.operation.activation):
-        return "its activation mixes channels"
+        return linear_layers.activation_reason(site.operation.activation)
     known = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
     return linear_layers.unknown_weights(site, known) or misplaced(site)
 
