@@ -123,7 +123,8 @@ def _chosen(found: PrunableLayers, names: Iterable[str] | None) -> Mapping[str, 
         if not chosen:
             raise ModelError(
                 f"Model '{found.model.name}' has no convolutions to regularize. Expected at "
-                "least one convolution with groups=1, plain or separable, that is trainable."
+                "least one convolution with groups=1, such as Conv2D or SeparableConv2D, that is "
+                "trainable."
             )
         _say_left_out(found, chosen)
         return chosen

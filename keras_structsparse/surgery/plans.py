@@ -175,7 +175,8 @@ def check_convolutions(found: PrunableLayers) -> None:
     if not found.convolutions:
         raise ModelError(
             f"Model '{found.model.name}' has no convolutions whose kernels can be removed. "
-            "Expected at least one convolution with groups=1; it may be transposed or separable."
+            "Expected at least one convolution with groups=1, such as Conv2D; it may be transposed "
+            "or separable."
         )
 
 

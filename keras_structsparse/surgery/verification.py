@@ -163,15 +163,38 @@ def random_inputs(model: keras.Model, samples: int, seed: int) -> list[Array]:
     Returns:
         One array per input. The samples are standard normal, uniform between 0 and 1, and uniform
         between 0 and 255 in turn, so that some are in the range that the network expects, whether
-        it rescales its inputs or not. Integer inputs get integers 0 and 1.
+        it rescales its inputs or not. Integer inputs get integers 0 and 1, those that an
+        embedding reads, of any dtype, its indices.
     """
     rng = np.random.default_rng(seed)
-    arrays = []
-    for tensor in model.inputs:
+    bounds = _numbers_of_indices(functional_graph.read(model))
+    arrays: list[Array] = []
+    for tensor, bound in zip(model.inputs, bounds, strict=True):
         shape = (samples, *(size or 32 for size in tensor.shape[1:]))
         floating = "float" in str(tensor.dtype)
-        arrays.append(_mixed(rng, shape) if floating else rng.integers(0, 2, shape))
+        if floating and bound is None:
+            arrays.append(_mixed(rng, shape))
+        else:
+            arrays.append(rng.integers(0, bound or 2, shape).astype(float if floating else int))
     return arrays
+
+
+def _numbers_of_indices(graph: functional_graph.Graph) -> list[int | None]:
+    """For each input, the number of indices of the smallest embedding that reads it, if any."""
+    found = []
+    for tensor in graph.inputs:
+        tensors, sizes = [tensor], []
+        for index in tensors:  # grows
+            for call in graph.readers.get(index, ()):
+                if isinstance(call.operation, keras.layers.Embedding):
+                    sizes.append(int(call.operation.input_dim))
+                elif type(call.operation) in _PASSING:
+                    tensors += call.outputs
+        found.append(min(sizes, default=None))
+    return found
+
+
+_PASSING = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute)
 
 
 def _mixed(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

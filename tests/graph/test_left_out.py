@@ -86,7 +86,8 @@ def test_many_notes_with_one_reason_are_one_line() -> None:
     assert lines == [
         "note: 5 layers (LayerNormalization), 'n0' to 'n4': kept as it is: it mixes channels: "
         "every output depends on all of them",
-        "note: layer 's' (Softmax): kept as it is: it acts along the axes [1], which are not followed",
+        "note: layer 's' (Softmax): kept as it is: it acts along the axes [1], which are not "
+        "followed",
     ]
 
 

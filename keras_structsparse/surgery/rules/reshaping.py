@@ -122,7 +122,7 @@ def build_reshape(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> 
 def _build_maps(site: Site, piece: Piece) -> Piece:
     """The maps of the kept entries; each position has them in the order of the first one."""
     positions = math.prod(size or 1 for size in site.output_shape[1:-1])
-    first = np.arange(positions)[:, None] * site.output_shape[-1]
+    first = np.arange(positions)[:, None] * (site.output_shape[-1] or 1)
     order = piece.order.reshape(positions, -1) - first
     assert (order == order[:1]).all(), "joined channels have one order"
     shape = (*site.output_shape[1:-1], order.shape[1])
