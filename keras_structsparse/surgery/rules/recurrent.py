@@ -38,7 +38,7 @@ def flow(site: Site) -> Flow:
     kernels = [_values(w) for w in site.operation.weights if w.name == KERNEL]
     read = np.any([(kernel != 0).any(axis=-1) for kernel in kernels], axis=0)
     needed = read & (inputs.live if _has_bias(site) else inputs.live | inputs.offset)
-    output = unknown(site.fresh(site.output_shape[-1]))
+    output = unknown(site.fresh(site.output_shape[-1] or 1))
     return Flow(
         output,
         keeps=(output.ids,),

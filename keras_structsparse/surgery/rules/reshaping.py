@@ -85,7 +85,7 @@ def _flow_maps(site: Site) -> Flow:
 
     They are removed together. The channel is constant if its entries are the same constant.
     """
-    inputs, width = site.inputs[0], site.output_shape[-1]
+    inputs, width = site.inputs[0], site.output_shape[-1] or 1
     live, value = inputs.live.reshape(-1, width), inputs.value.reshape(-1, width)
     constant = ~live.any(axis=0) & (value == value[:1]).all(axis=0)
     output = Channels(
