@@ -35,6 +35,7 @@ from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.graph.batch_norm_scale import with_scales
 from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
 from keras_structsparse.graph.inlining import opened
+from keras_structsparse.graph.model_files.loading import load_model
 from keras_structsparse.graph.tracing import traced
 from keras_structsparse.profiling import latency  # noqa: F401
 from keras_structsparse.profiling.calibration import calibrate
@@ -95,6 +96,7 @@ __all__ = [
     "export",
     "fit_shrinking",
     "folded",
+    "load_model",
     "masked",
     "models",
     "opened",

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers as L
 
 from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.kernel_axes import axes_of, base_size, plain_shape
 from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked
@@ -121,11 +122,12 @@ def random_plan(model: keras.Model, seed: int, dead: tuple[str, ...] = ()) -> Pl
     rng = np.random.default_rng(seed)
     sizes: dict[str, Array] = {}
     for name, layer in list(kernel_layers(functional_graph.read(model)).items())[:-1]:
-        base = max(layer.kernel.shape[:-2], default=1)
-        drawn = rng.integers(0, base + 1, layer.kernel.shape[-1])
+        base, width = base_size(layer), plain_shape(layer)[-1]
+        drawn = rng.integers(0, base + 1, width)
         drawn *= rng.random(len(drawn)) < rng.choice([0.4, 0.7, 1.0])
         drawn = np.minimum(drawn, rng.integers(1, base + 1))
         drawn[0] = max(drawn[0], 1)
+        drawn = drawn if axes_of(layer).sized else base * (drawn > 0)
         sizes[name] = np.zeros_like(drawn) if name in dead else drawn
     return Plan({name: value.tolist() for name, value in sizes.items()})
 

@@ -22,7 +22,8 @@ from keras_structsparse._files import write_text
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import CostsError, ModelError, PlanError
 from keras_structsparse.export import formats
-from keras_structsparse.export.formats import load_model as load_model
+from keras_structsparse.graph.model_files.contents import SUFFIXES
+from keras_structsparse.graph.model_files.loading import load_model as load_model
 from keras_structsparse.models import REGISTRY, build, cards, find, is_spec, load
 from keras_structsparse.surgery import Costs
 from keras_structsparse.surgery.plans import Plan
@@ -43,8 +44,8 @@ def source(name: str) -> Source:
     """A model in a file, loaded now, or one that can be built.
 
     Args:
-        name: Path of a ``.keras`` file, a name of the zoo, that of a pruned network of the package,
-            or a base such as "(64,5)x18".
+        name: Path of a ``.keras`` or ``.h5`` file, a name of the zoo, that of a pruned network of
+            the package, or a base such as "(64,5)x18".
 
     Returns:
         What gives the model.
@@ -52,7 +53,7 @@ def source(name: str) -> Source:
     Raises:
         ModelError: There is no such file or name, or the file holds no model.
     """
-    if name.endswith(formats.SUFFIX) or os.sep in name or Path(name).is_file():
+    if name.endswith(SUFFIXES) or os.sep in name or _is_file(name):
         loaded = load_model(Path(name))
         return lambda shape, classes: loaded
     if name in cards():
@@ -64,10 +65,14 @@ def source(name: str) -> Source:
         known = [*REGISTRY, *cards()]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         raise ModelError(
-            f"model: expected a {formats.SUFFIX} file, a base such as (64,5)x18, or one of "
+            f"model: expected a .keras or .h5 file, a base such as (64,5)x18, or one of "
             f"{', '.join(near or known)}. Received: {name!r}"
         )
     return lambda shape, classes: _built(name, shape, classes)
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).is_file() or Path(name).is_symlink()
 
 
 def classifier(

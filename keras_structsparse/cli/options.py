@@ -28,15 +28,25 @@ def one_of(choices: Sequence[str], help: str) -> Any:
     return typer.Option(parser=parsing.one_of(choices), metavar="|".join(choices), help=help)
 
 
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        "--input-shape",
+        metavar="28,28,1",
+        help="Shape of one input, where the model leaves it open.",
+    ),
+]
 Seed = Annotated[int, integer("Seed of all random numbers.", parsing.seed)]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier call wrote.")]
 NewModel = Annotated[Path, typer.Option(metavar=f"FILE{KERAS}", help="Where to save the model.")]
-ModelFile = Annotated[Path, typer.Argument(metavar=f"MODEL{KERAS}", help="The model.")]
+ModelFile = Annotated[Path, typer.Argument(metavar=f"MODEL{KERAS}", help="The model (.h5 too).")]
 AnyModel = Annotated[
-    str, typer.Argument(metavar=f"MODEL{KERAS}|NAME", help="A file, or a name of `models`.")
+    str,
+    typer.Argument(metavar=f"MODEL{KERAS}|NAME", help="A file (.h5 too), or a name of `models`."),
 ]
 AnyNetwork = Annotated[
-    str, typer.Option(metavar=f"NAME|FILE{KERAS}", help="A name of `models`, or a file.")
+    str,
+    typer.Option(metavar=f"NAME|FILE{KERAS}", help="A name of `models`, or a file (.h5 too)."),
 ]
 DataName = Annotated[
     str,

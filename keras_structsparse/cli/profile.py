@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keras_structsparse.cli import parsing
-from keras_structsparse.cli.options import KERAS, AnyModel
+from keras_structsparse.cli.options import KERAS, AnyModel, InputShape
 
 if TYPE_CHECKING:
     from keras_structsparse.profiling.profile import Comparison, Profile
@@ -19,14 +19,7 @@ EXAMPLE = "Example:\n\nstructsparse profile fashion-mnist-residual"
 
 def profile(
     model: AnyModel,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            "--input-shape",
-            metavar="28,28,1",
-            help="Shape of one input, where the model leaves it open.",
-        ),
-    ] = None,
+    shape: InputShape = None,
     compare: Annotated[
         str | None, typer.Option(metavar=f"MODEL{KERAS}|NAME", help="A smaller model beside it.")
     ] = None,

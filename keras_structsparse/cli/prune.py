@@ -14,6 +14,7 @@ from keras_structsparse.cli.options import (
     JSON,
     KERAS,
     Force,
+    InputShape,
     ModelFile,
     NewModel,
     floating,
@@ -75,18 +76,20 @@ def prune(
     costs: CostsFile = None,
     round_to: RoundTo = 1,
     verify: Verify = None,
+    shape: InputShape = None,
     force: Force = False,
 ) -> None:
     """Rebuild a model without the kernels, rings and layers that are zero."""
     if tau is not None and plan is not None:
         raise typer.BadParameter("expected --tau or --plan. Received both")
+    sides = None if shape is None else parsing.input_shape(shape)
     outputs.check_new_file(out, "--out", KERAS, force)
     if save_plan is not None:
         outputs.check_new_file(save_plan, "--save-plan", JSON, force)
     from keras_structsparse import surgery
     from keras_structsparse.cli import files
     from keras_structsparse.cli.files import load_model
-    from keras_structsparse.profiling.profile import compare
+    from keras_structsparse.profiling.profile import compare, profile
     from keras_structsparse.surgery import plans, verification
 
     given = None if plan is None else files.read_plan(plan)
@@ -98,6 +101,7 @@ def prune(
         "round_to": round_to,
     }
     network = load_model(model)
+    profile(network, sides)  # Its errors come before the work.
     chosen = given or plans.plan(network, TAU if tau is None else tau, round_to=round_to)
     if verify is None and constants != "exact":
         typer.echo(f"not verified: --constants {constants} may change the outputs")
@@ -107,7 +111,7 @@ def prune(
             raise ModelError(f"{result}. Nothing is written; --no-verify writes it all the same")
         typer.echo(str(result))
     pruned = surgery.prune(network, chosen, **how)
-    typer.echo(str(compare(network, pruned)))
+    typer.echo(str(compare(network, pruned, input_shape=sides)))
     if save_plan is not None:
         files.save_plan(chosen, save_plan)
     files.save(pruned, out)

@@ -16,8 +16,9 @@ import keras
 
 from keras_structsparse._files import unlisted, write_atomically, write_manifest
 from keras_structsparse._typing import StrPath
-from keras_structsparse.errors import ModelError, OutputError
+from keras_structsparse.errors import OutputError
 from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.model_files.loading import load_model as load_model
 
 SUFFIX = ".keras"
 
@@ -45,37 +46,6 @@ def save_model(model: keras.Model, path: StrPath) -> Path:
     if Path(path).suffix != SUFFIX:
         raise OutputError(f"path: expected a file name that ends in {SUFFIX}. Received: {path}")
     return write_atomically(path, lambda target: model.save(str(target)))
-
-
-def load_model(path: StrPath, compile: bool = False) -> keras.Model:
-    """Load a model from a ``.keras`` file.
-
-    Args:
-        path: The file.
-        compile: Whether to restore optimizer and loss as well.
-
-    Returns:
-        The model.
-
-    Raises:
-        ModelError: The file does not exist, holds no model, or needs code that is not imported.
-    """
-    file = Path(path)
-    expected = f"'{path}': expected a {SUFFIX} file that holds a model"
-    if not file.is_file():
-        found = "a directory" if file.is_dir() else "nothing: there is no such file"
-        raise ModelError(f"{expected}. Received {found}.")
-    if file.suffix != SUFFIX:
-        raise ModelError(f"{expected}. Received a file that ends in '{file.suffix}'.")
-    try:
-        model = keras.models.load_model(file, compile=compile)
-    except Exception as error:  # Keras raises many types for damaged files
-        # Keras reports a file that is not a zip archive as not found.
-        reason = str(error) if "File not found" not in str(error) else "it is not a zip archive"
-        raise ModelError(f"{expected}. It cannot be loaded: {reason}") from error
-    if not isinstance(model, keras.Model):
-        raise ModelError(f"{expected}. Received: {type(model).__name__}")
-    return model
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from keras_structsparse.errors import ModelError
 from keras_structsparse.export import clean_process, formats
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_folding import folded
+from keras_structsparse.graph.training_only import without_training_layers
 from keras_structsparse.surgery.verification import Verification, random_inputs, verify_folding
 
 ALLOWED_DIFFERENCE = 1e-2
@@ -40,6 +41,8 @@ class Exported:
             they were left as they are.
         folding: The float64 comparison of the folded network with the given one. None if nothing
             could be folded or ``fold=False``.
+        left_out: Names of the layers that act in training only, such as dropout and random
+            augmentation: the exported network does not have them.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Exported:
     difference: float
     folded: tuple[str, ...]
     folding: Verification | None
+    left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -56,6 +60,8 @@ class Exported:
         if self.folding is not None:
             done = f"folded {len(self.folded)} batch normalisations"
             yield f"{done if self.folded else 'not folded'}; {self.folding}"
+        if self.left_out:
+            yield f"left out, as they act in training only: {', '.join(self.left_out)}"
         yield f"relative difference, run without this package: {self.difference:.1e}"
         yield f"saved {self.path} ({self.size:,} bytes)"
 
@@ -73,7 +79,8 @@ def export(
     Batch normalisations are folded into the layers beside them. The folded network is compared
     with the given one in float64, with a control: a network with one more kernel removed must
     differ. If the control shows no difference, as in some networks that were never trained, the
-    model is exported unfolded. The written file is run in another process, where this package
+    model is exported unfolded. Layers that act in training only, such as dropout and random
+    augmentation, are left out. The written file is run in another process, where this package
     cannot be imported, on 16 random inputs in [0, 1]. Only then is it put in place.
 
     Args:
@@ -109,6 +116,7 @@ def export(
     formats.check_path(path, format)
     formats.check_installed(format)
     plain, names, check = _folded(model) if fold else (model, (), None)
+    plain, left_out = without_training_layers(plain)
     inputs = _inputs(model)
     differences: list[float] = []
 
@@ -117,7 +125,7 @@ def export(
         differences.append(_checked_difference(model, target, inputs))
 
     write_atomically(path, write)
-    return Exported(Path(path), format, _size(Path(path)), differences[0], names, check)
+    return Exported(Path(path), format, _size(Path(path)), differences[0], names, check, left_out)
 
 
 def _refuse_quantization(quantize: object, representative: object) -> None:

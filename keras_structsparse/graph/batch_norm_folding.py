@@ -10,13 +10,13 @@ import keras
 import numpy as np
 from keras import activations, layers
 
-from keras_structsparse._typing import Array, Tensor
+from keras_structsparse._typing import Array
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_affine import KERNELS, Affine, ahead, behind, normalization
-from keras_structsparse.graph.cloning import clone, copy_model, set_weights
+from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph
-from keras_structsparse.graph.rebuilding import rebuild
+from keras_structsparse.graph.rebuilding import Rebuilder, rebuild
 
 Into = Callable[[keras.Layer, Affine], Sequence[Array] | None]
 
@@ -68,7 +68,7 @@ def folded(model: keras.Model) -> keras.Model:
     if not folds and not idle:
         return copy_model(model)
     while folds or idle:  # each round folds one of several consecutive normalisations
-        network = functional_graph.read(rebuild(network, _Builder(network, folds, idle)))
+        network = functional_graph.read(rebuild(network, _rebuilder(network, folds, idle)))
         folds, idle = find_folds(network), find_idle(network)
     return network.model
 
@@ -261,39 +261,6 @@ def _is_simple(call: Call) -> bool:
     return len(call.inputs) == len(args) == 1 and not any(kwargs.values())
 
 
-class _Builder:
-    """Builds the outputs of each call; calls of a shared layer use one copy."""
-
-    def __init__(self, network: Graph, folds: Sequence[Fold], idle: Sequence[Any]) -> None:
-        self.gone = {id(layer) for layer in (*(fold.norm for fold in folds), *idle)}
-        self.weights = {id(fold.layer): fold.weights for fold in folds}
-        self.names = _names(network)
-        self.copies: dict[int, keras.Operation] = {}
-
-    def __call__(self, call: Call, tensors: list[Tensor | None]) -> Sequence[Tensor | None]:
-        operation, key = call.operation, id(call.operation)
-        if key in self.gone:
-            return tensors
-        args, kwargs = call.arguments(tensors)
-        if key in self.copies:
-            return keras.tree.flatten(self.copies[key](*args, **kwargs))
-        changes = {"use_bias": True} if key in self.weights else {}
-        twin = self.copies[key] = clone(operation, name=self.names[key], **changes)
-        outputs = keras.tree.flatten(twin(*args, **kwargs))
-        if weights := getattr(operation, "weights", ()):
-            # As arrays, since JAX may reuse the memory of a trained variable.
-            values = [keras.ops.convert_to_numpy(weight) for weight in weights]
-            set_weights(twin, self.weights.get(key, values))
-        return outputs
-
-
-def _names(network: Graph) -> Mapping[int, str]:
-    """A name for each operation, by ``id``: its own, unless an input or another one has it."""
-    names = {id(tensor): tensor.name for tensor in network.model.inputs}
-    # Names without a slash first: the model's own layers keep theirs.
-    for call in sorted(network.calls, key=lambda call: "/" in call.name):
-        name = call.name.replace("/", "_")
-        while id(call.operation) not in names and name in names.values():
-            name += "_"
-        names.setdefault(id(call.operation), name)
-    return names
+def _rebuilder(network: Graph, folds: Sequence[Fold], idle: Sequence[Any]) -> Rebuilder:
+    gone = [*(fold.norm for fold in folds), *idle]
+    return Rebuilder(network, gone, {id(fold.layer): fold.weights for fold in folds})

@@ -153,12 +153,16 @@ def _is_ours(entry: Any) -> bool:
 
 
 def _without_ours(entry: Any) -> Any:
-    """A configuration without our regularizers and embedded text, at any depth."""
+    """A configuration without our regularizers and embedded text, at any depth.
+
+    Nor do wrapped layers keep the shape that they were built for: the copy may read fewer channels.
+    """
     if isinstance(entry, dict):
         found = without_text(entry)
         if found is not entry:
             return found
-        return {k: None if _is_ours(v) else _without_ours(v) for k, v in entry.items()}
+        kept = {k: v for k, v in entry.items() if k != "build_config"}
+        return {k: None if _is_ours(v) else _without_ours(v) for k, v in kept.items()}
     if isinstance(entry, list | tuple):
         return type(entry)(_without_ours(v) for v in entry)
     return entry

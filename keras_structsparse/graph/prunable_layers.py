@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import TypeAlias
 
 import keras
+from keras import layers
 
 from keras_structsparse.graph.channels.channel_groups import ChannelMap
 from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call, Graph, read
+from keras_structsparse.graph.kernel_axes import KERNELS, axes_of
 
-KERNEL_LAYERS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
 PADDINGS = (
     keras.layers.ZeroPadding1D,
     keras.layers.ZeroPadding2D,
@@ -78,7 +79,12 @@ class PrunableLayers:
     @cached_property
     def convolutions(self) -> Mapping[str, keras.Layer]:
         """The convolutions among the layers, by name."""
-        return {name: layer for name, layer in self.layers.items() if is_convolution(layer)}
+        return {n: layer for n, layer in self.layers.items() if type(layer) is not layers.Dense}
+
+    @cached_property
+    def regularizable(self) -> Mapping[str, keras.Layer]:
+        """The layers that penalties on the model can serve, by name: all but transposed ones."""
+        return {n: layer for n, layer in self.layers.items() if not axes_of(layer).swapped}
 
 
 ModelLike: TypeAlias = keras.Model | PrunableLayers
@@ -97,9 +103,11 @@ def graph_of(model: ModelLike) -> Graph:
     return model.graph if isinstance(model, PrunableLayers) else read(model)
 
 
-def is_convolution(operation: keras.Operation) -> bool:
-    """Whether an operation is an ungrouped convolution, whose kernels can be removed one by one."""
-    return type(operation) in KERNEL_LAYERS[:3] and operation.groups == 1
+def has_kernels(operation: keras.Operation) -> bool:
+    """Whether an operation is a layer whose kernels can be removed one by one."""
+    known = type(operation) in KERNELS and getattr(operation, "groups", 1) == 1
+    adapted = getattr(operation, "lora_enabled", False)
+    return known and not adapted and not getattr(operation, "quantization_mode", None)
 
 
 def kernel_layers(graph: Graph) -> dict[str, keras.Layer]:
@@ -109,17 +117,15 @@ def kernel_layers(graph: Graph) -> dict[str, keras.Layer]:
         graph: The graph.
 
     Returns:
-        By name, the ungrouped convolutions and dense layers in topological order. Subclasses are
-        left out, as they may use their kernel in any way, and so are layers with low-rank adapters,
-        quantised ones, and layers that a wrapper or another closed layer calls as well.
+        By name, the ungrouped, transposed and separable convolutions and the dense layers, in
+        topological order. Subclasses are left out, as they may use their kernel in any way, and so
+        are layers with low-rank adapters, quantised ones, and layers that a wrapper or another
+        closed layer calls as well.
     """
     return {
         call.name: call.operation
         for call in graph.layers()
-        if is_convolution(call.operation) or type(call.operation) is keras.layers.Dense
-        if not getattr(call.operation, "lora_enabled", False)
-        if not getattr(call.operation, "quantization_mode", None)
-        if id(call.operation) not in graph.hidden
+        if has_kernels(call.operation) and id(call.operation) not in graph.hidden
     }
 
 

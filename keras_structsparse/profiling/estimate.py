@@ -17,6 +17,7 @@ from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.channel_groups import ChannelStep
 from keras_structsparse.graph.channels.splitting import REALIZE
 from keras_structsparse.graph.functional_graph import Call
+from keras_structsparse.graph.kernel_axes import axes_of, other_entries, plain_shape
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.profiling.multiply_adds import multiply_adds
 
@@ -168,7 +169,7 @@ def _work(found: PrunableLayers, step: ChannelStep) -> _Work:
     call, graph = step.call, found.graph
     counted = getattr(call.operation, "weights", ())
     whole = multiply_adds(call.operation, call, dict(enumerate(graph.shapes))) if counted else 0
-    kernel = tuple(call.operation.kernel.shape) if call.name in found.layers else None
+    kernel = plain_shape(call.operation) if call.name in found.layers else None
     fixed = graph.is_shared(call) or call.outputs[0] in graph.outputs
     return _Work(step, whole or 0, kernel, fixed)
 
@@ -190,10 +191,16 @@ def _share(work: _Work, kept: Array, sizes: Array | None, realize: str) -> float
     outputs = kept[work.step.outputs[0]]
     if work.kernel is None or sizes is None:
         return float(outputs.mean())
-    left = np.maximum(np.sort(sizes[outputs]), 1)
-    inputs = int(kept[work.step.inputs[0]].sum())
+    layer, inputs = work.call.operation, kept[work.step.inputs[0]]
+    if beside := other_entries(layer):
+        entries = math.prod(work.kernel)
+        columns = beside + entries * float(outputs.mean())
+        return float(inputs.mean()) * columns / (beside + entries)
+    least = 1 if axes_of(layer).sized else max(work.kernel[:-2])
+    left = np.maximum(np.sort(sizes[outputs]), least)
     places = work.whole // math.prod(work.kernel)
-    return _entries(work.kernel[:-2], inputs, left, places, realize) / math.prod(work.kernel)
+    found = _entries(work.kernel[:-2], int(inputs.sum()), left, places, realize)
+    return found / math.prod(work.kernel)
 
 
 def _entries(shape: Sequence[int], inputs: int, sizes: Array, places: int, realize: str) -> int:

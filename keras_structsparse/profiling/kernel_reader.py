@@ -10,6 +10,13 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph import nested_groups
+from keras_structsparse.graph.kernel_axes import (
+    axes_of,
+    groups_of,
+    kernel_of,
+    plain_kernel,
+    plain_shape,
+)
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.kernel_correlation import mean_correlation
 from keras_structsparse.surgery.thresholds import threshold_norms
@@ -53,7 +60,7 @@ class KernelReader:
     def layer_state(self, name: str) -> tuple[Array, Array | None]:
         """Copies of the kernel and the gamma of one layer."""
         gamma = _copy(self.norms[name].gamma) if name in self.norms else None
-        return _copy(self.layers[name].kernel), gamma
+        return np.array(plain_kernel(self.layers[name])), gamma
 
     def assign(self, state: KernelState) -> None:
         """Write kernels and gammas to the model.
@@ -62,13 +69,16 @@ class KernelReader:
             state: What :meth:`state` returned, or a part of it.
         """
         for name, (kernel, gamma) in state.items():
-            self.layers[name].kernel.assign(kernel)
+            layer = self.layers[name]
+            kernel_of(layer).assign(axes_of(layer).plain(kernel))
             if gamma is not None:
                 self.norms[name].gamma.assign(gamma)
 
     def reached(self, name: str, groups: str) -> Array:
         """The sizes (groups + 1,) of kernels of a layer with 0, 1, ... nonzero groups."""
-        return np.array([0, *nested_groups.sizes(self.layers[name].kernel.shape[:-2], groups)])
+        layer = self.layers[name]
+        own = nested_groups.sizes(plain_shape(layer)[:-2], groups_of(layer, groups))
+        return np.array([0, *own])
 
     def sizes(self, state: KernelState, tau: float, groups: str = "half_ring") -> dict[str, Array]:
         """The sizes of all kernels at a threshold, as in :func:`keras_structsparse.plan`.
@@ -81,7 +91,10 @@ class KernelReader:
         Returns:
             By layer the sizes (kernels,).
         """
-        counts = {n: (threshold_norms(*own, groups) > tau).sum(axis=0) for n, own in state.items()}
+        counts = {
+            name: (threshold_norms(*own, groups_of(self.layers[name], groups)) > tau).sum(axis=0)
+            for name, own in state.items()
+        }
         return {name: self.reached(name, groups)[count] for name, count in counts.items()}
 
     def correlations(self, state: KernelState, sizes: Mapping[str, Array]) -> dict[str, float]:

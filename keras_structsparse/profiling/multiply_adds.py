@@ -14,7 +14,6 @@ from keras_structsparse._typing import Shape
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.data_format import spatial_shape
 from keras_structsparse.graph.functional_graph import Call, Graph
-from keras_structsparse.graph.prunable_layers import KERNEL_LAYERS
 
 
 @functools.singledispatch
@@ -53,9 +52,26 @@ def _separable(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> i
     return _places(call, shapes[call.outputs[0]]) * (depthwise + pointwise)
 
 
+def _recurrent(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> int:
+    shape = shapes[call.inputs[0]]
+    cells = [
+        getattr(layer, name) for name in ("forward_layer", "backward_layer") if hasattr(layer, name)
+    ]
+    kernels = [k for one in cells or [layer] for k in (one.cell.kernel, one.cell.recurrent_kernel)]
+    return _steps(call, shape) * sum(math.prod(kernel.shape) for kernel in kernels)
+
+
 _COUNTS = {
-    _at_outputs: (*KERNEL_LAYERS, kl.DepthwiseConv1D, kl.DepthwiseConv2D),
+    _at_outputs: (
+        kl.Conv1D,
+        kl.Conv2D,
+        kl.Conv3D,
+        kl.Dense,
+        kl.DepthwiseConv1D,
+        kl.DepthwiseConv2D,
+    ),
     _at_inputs: (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),
+    _recurrent: (kl.SimpleRNN, kl.LSTM, kl.GRU),
     _separable: (kl.SeparableConv1D, kl.SeparableConv2D),
     # Their weights may have two axes, but there is no matrix product.
     _nothing: (kl.Embedding, kl.PReLU, kl.BatchNormalization, kl.LayerNormalization),
@@ -65,13 +81,24 @@ for _count, _kinds in _COUNTS.items():
         multiply_adds.register(_kind, _count)
 
 
+def _steps(call: Call, shape: Shape) -> int:
+    if shape[1] is None:
+        raise ModelError(
+            f"Layer '{call.name}': expected a sequence of known length. Received the shape "
+            f"{shape}. Pass input_shape=(steps, features), on the command line for example "
+            "--input-shape 100,6."
+        )
+    return shape[1]
+
+
 def _places(call: Call, shape: Shape) -> int:
     """The number of positions of a feature map."""
     sides = spatial_shape(call.operation, shape)
     if None in sides:
         raise ModelError(
             f"Layer '{call.name}': expected a map of known size. Received the shape {shape}. "
-            "Pass input_shape=(height, width, channels)."
+            "Pass input_shape=(height, width, channels), on the command line for example "
+            "--input-shape 224,224,3."
         )
     return math.prod(side or 0 for side in sides)
 

@@ -10,8 +10,9 @@ import keras
 
 from keras_structsparse._typing import Shape
 from keras_structsparse.graph.data_format import channel_axis
-from keras_structsparse.graph.functional_graph import Call, Graph
-from keras_structsparse.graph.prunable_layers import ModelLike, graph_of
+from keras_structsparse.graph.functional_graph import Call, Graph, read
+from keras_structsparse.graph.left_out import left_out
+from keras_structsparse.graph.prunable_layers import ModelLike, graph_of, kernel_layers
 from keras_structsparse.profiling import multiply_adds
 from keras_structsparse.profiling.summaries import (
     Comparison,
@@ -101,7 +102,9 @@ def compare(
     rows = [_change(layer, *parts.pop(layer.name, ())) for layer in before]
     rows += [_change(_ABSENT, layer) for rest in parts.values() for layer in rest]
     said = provenance.notes(pruned) if notes is None else notes
-    return Comparison(tuple(rows), tuple(said))
+    graph = read(model)
+    rest = left_out(graph, list(kernel_layers(graph)))
+    return Comparison(tuple(rows), tuple(said), rest)
 
 
 def _owners(

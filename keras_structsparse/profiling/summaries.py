@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 from keras_structsparse._typing import Shape
+from keras_structsparse.graph.left_out import described
 
 Pair = tuple[int, int]
 """A number before and after surgery."""
@@ -114,10 +116,12 @@ class Comparison:
         layers: The layers of the original network in topological order, then those that only the
             pruned network has, so the columns add up to the totals.
         notes: The layers that surgery kept unchanged, with the reasons.
+        left_out: The layers with kernels that no plan serves, by reason.
     """
 
     layers: tuple[LayerComparison, ...]
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def multiply_adds(self) -> Pair:
@@ -154,6 +158,7 @@ class Comparison:
             "params_fraction": self.params_fraction,
             "removed": self.removed,
             "notes": self.notes,
+            "left_out": dict(self.left_out),
             "layers": [asdict(layer) for layer in self.layers],
         }
         return json.dumps(content, indent=2) + "\n"
@@ -168,7 +173,31 @@ class Comparison:
             rows.append([f"{len(others)} other", *[""] * 5, *_costs(others)])
         rows.append(["total", *[""] * 5, *_costs(self.layers)])
         removed = [f"removed: {', '.join(self.removed)}"] if self.removed else []
-        return "\n".join([_table(rows), *removed, *(f"note: {note}" for note in self.notes)])
+        outside = f"no plan serves: {described(self.left_out)}"
+        said = [*removed, *([outside] if self.left_out else [])]
+        return "\n".join([_table(rows), *said, *(f"note: {note}" for note in _joined(self.notes))])
+
+
+_OF_LAYER = re.compile(r"layer '(?P<name>.+?)' \((?P<kind>\w+)\): (?P<reason>.+)")
+_ALONE = 3
+
+
+def _joined(notes: Sequence[str]) -> list[str]:
+    """Notes with one sentence for all layers of a type that have the same reason, if many do."""
+    found: dict[tuple[str, str] | str, list[str]] = {}
+    for note in notes:
+        match = _OF_LAYER.fullmatch(note)
+        key = (match["kind"], match["reason"]) if match else note
+        found.setdefault(key, []).append(match["name"] if match else note)
+    texts = []
+    for key, names in found.items():
+        if isinstance(key, str):
+            texts.append(key)
+        elif len(names) <= _ALONE:
+            texts += [f"layer '{name}' ({key[0]}): {key[1]}" for name in names]
+        else:
+            texts.append(f"{len(names)} layers ({key[0]}), '{names[0]}' to '{names[-1]}': {key[1]}")
+    return texts
 
 
 # --- tables ---

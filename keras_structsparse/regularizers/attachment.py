@@ -11,7 +11,8 @@ import keras
 
 from keras_structsparse import _keras_compat
 from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph import functional_graph, left_out
+from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import (
     ModelLike,
     PrunableLayers,
@@ -50,7 +51,9 @@ def attach(
         model: A functional or built Sequential model; compile it afterwards.
         regularizer: A regularizer of this package.
         layers: Names of the layers, "model/layer" for layers of nested models. By default, all
-            ungrouped convolutions; dense layers are regularized only if they are named.
+            ungrouped convolutions, and the pointwise kernels of separable ones; dense layers are
+            regularized only if they are named. Frozen layers are left out, and a warning names all
+            kinds of convolutions that are.
         weights: Share of alpha of each layer, with mean 1 over the layers: "uniform", or in
             proportion to the "multiply_adds" or "params" of one of its kernels.
             :class:`MultiplyAdds` weighs its terms itself.
@@ -109,21 +112,29 @@ def regularizers_of(model: ModelLike) -> dict[str, GroupSparsityRegularizer]:
     """
     found = {}
     for call in graph_of(model).layers():
-        regularizer = getattr(getattr(call.operation, "kernel", None), "regularizer", None)
+        kernel = getattr(call.operation, axes_of(call.operation).weight, None)
+        regularizer = getattr(kernel, "regularizer", None)
         if isinstance(regularizer, GroupSparsityRegularizer):
             found[call.name] = regularizer
     return found
 
 
 def _chosen(found: PrunableLayers, names: Iterable[str] | None) -> Mapping[str, keras.Layer]:
-    available = found.layers
+    available = found.regularizable
     if names is None:
-        if not found.convolutions:
+        chosen = {
+            name: layer
+            for name, layer in available.items()
+            if name in found.convolutions and layer.trainable
+        }
+        if not chosen:
             raise ModelError(
                 f"Model '{found.model.name}' has no convolutions to regularize. Expected at "
-                "least one Conv1D, Conv2D or Conv3D layer with groups=1."
+                "least one convolution with groups=1, such as Conv2D or SeparableConv2D, that is "
+                "trainable."
             )
-        return found.convolutions
+        _say_left_out(found, chosen)
+        return chosen
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise ValueError("layers: expected at least one name. Received: none")
@@ -133,11 +144,22 @@ def _chosen(found: PrunableLayers, names: Iterable[str] | None) -> Mapping[str, 
     return {name: available[name] for name in names}
 
 
+def _say_left_out(found: PrunableLayers, chosen: Mapping[str, keras.Layer]) -> None:
+    """One warning for all layers with kernels that the penalty does not serve."""
+    rest = left_out.left_out(found.graph, chosen)
+    if rest:
+        warnings.warn(
+            f"attach leaves out layers of '{found.model.name}' whose kernels it cannot penalise: "
+            f"{left_out.described(rest)}",
+            stacklevel=4,
+        )
+
+
 def _unavailable(network: functional_graph.Graph, available: Iterable[str], name: str) -> str:
     near = difflib.get_close_matches(str(name), available, 3, 0.4) or available
     kinds = [type(call.operation).__name__ for call in network.layers() if call.name == name]
     return (
-        "layers: expected names of ungrouped convolutions (not transposed, depthwise or separable) "
+        "layers: expected names of ungrouped convolutions (not transposed or depthwise) "
         f"or dense layers, such as {', '.join(near)}. "
         f"Received: {name!r}{', a ' + kinds[0] if kinds else ''}"
     )
@@ -216,8 +238,8 @@ def install(
         own = regularizers[name].bound(penalized.shares[name], scale, specs.get(name))
         own.bind(variables if norm is None else {**variables, norm.gamma.path: norm.gamma})
         # Keras computes the loss from the variable's regularizer, and saves that of the layer.
-        layer.kernel_regularizer = own
-        layer.kernel.regularizer = own
+        setattr(layer, axes_of(layer).regularizer, own)
+        kernel_of(layer).regularizer = own
 
 
 def _uniform(
@@ -227,7 +249,7 @@ def _uniform(
 
 
 def _params(network: functional_graph.Graph, layers: Mapping[str, keras.Layer]) -> dict[str, float]:
-    return {name: math.prod(layer.kernel.shape[:-1]) for name, layer in layers.items()}
+    return {name: math.prod(plain_shape(layer)[:-1]) for name, layer in layers.items()}
 
 
 def _multiply_adds(

@@ -14,6 +14,7 @@ from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.channels.channel_groups import KernelRun, runs
 from keras_structsparse.graph.data_format import spatial_shape
 from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.kernel_axes import kernel_of
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.regularizers import norm_factors
 from keras_structsparse.regularizers.coupling import (
@@ -46,7 +47,7 @@ class PenalizedLayers:
         """The kernels of a layer from number ``first`` on."""
         norm = self.norms.get(name)
         scale = None if norm is None else norm.gamma.path
-        return Writer(self.layers[name].kernel.path, scale, first)
+        return Writer(kernel_of(self.layers[name]).path, scale, first)
 
     def variables(self) -> dict[str, Any]:
         """The kernels and batch-norm scales of the layers, by path of the variable.
@@ -56,7 +57,7 @@ class PenalizedLayers:
         """
         found: dict[str, Any] = {}
         for layer, norm in ((layer, self.norms.get(n)) for n, layer in self.layers.items()):
-            for variable in (layer.kernel, *([] if norm is None else [norm.gamma])):
+            for variable in (kernel_of(layer), *([] if norm is None else [norm.gamma])):
                 if found.setdefault(variable.path, variable) is not variable:
                     raise ModelError(
                         f"Layer '{layer.name}': another variable is called '{variable.path}' too, "
@@ -115,7 +116,7 @@ def _read(penalized: PenalizedLayers, run: KernelRun, places: float) -> ChannelG
 
 
 def _factor(penalized: PenalizedLayers, name: str) -> float:
-    *shape, channels, _ = penalized.layers[name].kernel.shape
+    *shape, channels, _ = kernel_of(penalized.layers[name]).shape
     return float(norm_factors.norm_factors(tuple(shape), "kernel", channels, penalized.norm)[0, 0])
 
 

@@ -92,3 +92,14 @@ def _is_among(activation: Any, functions: frozenset[Any]) -> bool:
         return activation in functions
     except TypeError:  # cannot be hashed
         return False
+
+
+MIXING = frozenset({activations.softmax, activations.log_softmax})
+"""Activation functions that compute every entry from all channels."""
+
+
+def activation_reason(activation: Any) -> str:
+    """Why channels behind an activation that is not :func:`is_elementwise` cannot be removed."""
+    if getattr(activation, "__hash__", None) and activation in MIXING:
+        return "its activation mixes channels"
+    return "its activation is not known to treat every channel by itself"

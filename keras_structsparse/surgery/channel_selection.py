@@ -105,7 +105,8 @@ def _ranks(walk: Walk, roots: Array, fixed: Array) -> Array:
             sorted_or_fixed[roots[read.inputs.ids]] = True
             sorted_or_fixed[roots[read.outputs]] = True
     for step in walk.steps:
-        if step.shared:  # The inputs of all calls must have the same order.
+        # The inputs of all calls of a shared layer must have the same order.
+        if step.shared or step.flow.ordered:
             for channels in (*step.site.inputs, *step.outputs):
                 sorted_or_fixed[roots[channels.ids]] = True
     for step in sorted(walk.steps, key=lambda step: -step.flow.gain):

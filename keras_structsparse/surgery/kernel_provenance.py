@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_structsparse.errors import PlanError
+from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.weight_origins import between
@@ -51,7 +52,7 @@ class Ancestry:
             ModelError: The model has no graph.
         """
         layers = PrunableLayers.of(model).layers
-        widths = {name: int(layer.kernel.shape[-1]) for name, layer in layers.items()}
+        widths = {name: plain_shape(layer)[-1] for name, layer in layers.items()}
         return cls({name: (name, tuple(range(n))) for name, n in widths.items()}, widths)
 
     @classmethod
@@ -77,7 +78,8 @@ class Ancestry:
             if source is None or source.layer not in old:
                 continue
             if source.number == _kernel_number(old[source.layer]):
-                layers[name] = source.layer, source.places[-1]
+                axis = -2 if axes_of(layer).swapped else -1
+                layers[name] = source.layer, source.places[axis]
         return cls(layers, cls.of(model).widths)
 
     def followed_by(self, later: Ancestry) -> Ancestry:
@@ -118,7 +120,7 @@ class Ancestry:
         kept = {name: np.zeros(width, int) for name, width in self.widths.items()}
         for base, numbers in self.layers.values():
             kept[base][list(numbers)] = 1
-        return Plan({name: (kept[name] * own).tolist() for name, own in plan.sizes.items()})
+        return Plan({n: (kept[n] * own).tolist() for n, own in plan.sizes.items() if n in kept})
 
     def of_base(self, plan: Plan) -> Plan:
         """Translate a plan for the network into one for the base architecture.
@@ -167,4 +169,4 @@ class Ancestry:
 
 def _kernel_number(layer: keras.Layer) -> int:
     """The position of the kernel among the weights of a layer."""
-    return [id(weight) for weight in layer.weights].index(id(layer.kernel))
+    return [id(weight) for weight in layer.weights].index(id(kernel_of(layer)))

@@ -19,12 +19,14 @@ from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels import weight_provenance
 from keras_structsparse.graph.channels.rule import Channels, Flow, LinearRead, Site
 from keras_structsparse.graph.channels.weight_provenance import Taken
-from keras_structsparse.surgery.activation_functions import is_elementwise, is_known
+from keras_structsparse.surgery.activation_functions import (
+    activation_reason,
+    is_elementwise,
+    is_known,
+)
 
 Bias = Array | Taken | None
 """A new bias, one with recorded origin, or none."""
-
-NOT_ELEMENTWISE = "its activation is not known to treat every channel by itself"
 
 
 def unknown_weights(site: Site, known: Collection[str] = ("kernel", "bias")) -> str | None:
@@ -59,7 +61,7 @@ def flow(site: Site, padded: bool) -> Flow:
     bias = _bias(site) + (_folded(site, ~inputs.live) if folds else 0.0)
     activation = site.operation.activation
     mixes = not is_elementwise(activation)
-    notes = (NOT_ELEMENTWISE,) if mixes and not live.all() else ()
+    notes = (activation_reason(activation),) if mixes and not live.all() else ()
     live = live | (mixes and (live.any() or not is_known(activation)))
     share = float(active.sum()) / len(active)
     output = Channels(

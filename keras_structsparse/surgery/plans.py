@@ -21,6 +21,7 @@ from keras_structsparse._validation import nonnegative, positive_int
 from keras_structsparse.errors import ModelError, PlanError
 from keras_structsparse.graph import functional_graph, nested_groups
 from keras_structsparse.graph.cloning import copy_model
+from keras_structsparse.graph.kernel_axes import axes_of, base_size, plain_kernel
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery import thresholds
 
@@ -146,7 +147,9 @@ def plan(
             completely, are never restored; if too few kernels remain, none is.
 
     Returns:
-        The plan, with an entry for every ungrouped convolution and dense layer.
+        The plan, with an entry for every ungrouped, transposed or separable convolution and dense
+        layer. Kernels of transposed convolutions are kept whole or removed; those of separable
+        convolutions are the pointwise ones, of size 1.
 
     Raises:
         ModelError: The model has no graph or no convolutions, or a weight that is not finite.
@@ -172,7 +175,8 @@ def check_convolutions(found: PrunableLayers) -> None:
     if not found.convolutions:
         raise ModelError(
             f"Model '{found.model.name}' has no convolutions whose kernels can be removed. "
-            "Expected at least one Conv1D, Conv2D or Conv3D layer with groups=1."
+            "Expected at least one convolution with groups=1, such as Conv2D; it may be transposed "
+            "or separable."
         )
 
 
@@ -196,9 +200,9 @@ def masks(found: PrunableLayers, plan: Plan) -> Masks:
     result: Masks = {}
     for name, sizes in plan.sizes.items():
         layer = _planned_layer(found, name)
-        kernel = keras.ops.convert_to_numpy(layer.kernel)
-        _check_fit(name, sizes, kernel.shape)
-        result[id(layer)] = {"kernel": masked_kernel(kernel, sizes)}
+        axes, kernel = axes_of(layer), plain_kernel(layer)
+        _check_fit(name, sizes, layer, kernel.shape[-1])
+        result[id(layer)] = {axes.weight: axes.plain(masked_kernel(kernel, sizes))}
         norm = found.scaled_norms.get(name)
         if norm is not None:
             removed = (np.asarray(sizes) == 0) & kernel.any(axis=tuple(range(kernel.ndim - 1)))
@@ -226,18 +230,18 @@ def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
 
 def _planned_layer(found: PrunableLayers, name: str) -> keras.Layer:
     layers, graph = found.layers, found.graph
-    if name in {call.name for call in graph.layers() if id(call.operation) in graph.hidden}:
+    operation = next((call.operation for call in graph.layers() if call.name == name), None)
+    if id(operation) in graph.hidden:
         raise PlanError(
             "Plan: expected layers whose kernels can be removed at all their calls. Received "
             f"layer '{name}', which is also called inside of another layer, such as a wrapper."
         )
+    if mode := getattr(operation, "quantization_mode", None):
+        raise PlanError(
+            f"Plan: layer '{name}' is quantised ({mode}), so its kernels cannot be removed. "
+            "Prune the model before it is quantised."
+        )
     if name not in layers:
-        calls = {call.name: call.operation for call in found.graph.layers()}
-        if mode := getattr(calls.get(name), "quantization_mode", None):
-            raise PlanError(
-                f"Plan: layer '{name}' is quantised ({mode}), so its kernels cannot be removed. "
-                "Prune the model before it is quantised."
-            )
         near = difflib.get_close_matches(name, layers, n=3, cutoff=0.4)
         hint = f" Did you mean: {', '.join(near)}?" if near else f" It has: {', '.join(layers)}"
         raise PlanError(
@@ -247,13 +251,18 @@ def _planned_layer(found: PrunableLayers, name: str) -> keras.Layer:
     return layers[name]
 
 
-def _check_fit(name: str, sizes: Sequence[int], shape: tuple[int, ...]) -> None:
-    if len(sizes) != shape[-1]:
+def _check_fit(name: str, sizes: Sequence[int], layer: keras.Layer, width: int) -> None:
+    if len(sizes) != width:
         raise PlanError(
-            f"Plan: layer '{name}' has {shape[-1]} kernels. Received {len(sizes)} sizes; the plan "
+            f"Plan: layer '{name}' has {width} kernels. Received {len(sizes)} sizes; the plan "
             "is for another model."
         )
-    base = max(shape[:-2], default=1)
+    base = base_size(layer)
+    if not axes_of(layer).sized and (between := sorted(set(sizes) - {0, base})):
+        raise PlanError(
+            f"Plan: layer '{name}' ({type(layer).__name__}) keeps its kernels whole or not at all: "
+            f"expected sizes 0 and {base}. Received size {between[0]}."
+        )
     if max(sizes, default=0) > base:
         raise PlanError(
             f"Plan: layer '{name}' has kernels of size {base}. Received size {max(sizes)}."

@@ -12,6 +12,7 @@ from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import nested_groups
 from keras_structsparse.graph.channels.channel_groups import KernelRun
 from keras_structsparse.graph.channels.costs import filled
+from keras_structsparse.graph.kernel_axes import axes_of, groups_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 
 
@@ -46,7 +47,8 @@ def sizes(
         strength = {n: np.where(np.isnan(joint[n]), own, joint[n]) for n, own in strength.items()}
     counts = {n: _rounded(counts[n], norms[n], strength[n], round_to) for n in layers}
     reached = {
-        n: [0, *nested_groups.sizes(layer.kernel.shape[:-2], groups)] for n, layer in layers.items()
+        n: [0, *nested_groups.sizes(plain_shape(layer)[:-2], groups_of(layer, groups))]
+        for n, layer in layers.items()
     }
     return {n: tuple(int(reached[n][count]) for count in counts[n]) for n in layers}
 
@@ -97,7 +99,8 @@ def _joint_norms(joined: Sequence[KernelRun], norms: Mapping[str, Array]) -> dic
 
 def _norms(name: str, layer: keras.Layer, norm: keras.Layer | None, groups: str) -> Array:
     gamma = _finite(norm.name, norm.gamma) if norm is not None else None
-    return threshold_norms(_finite(name, layer.kernel), gamma, groups)
+    kernel = axes_of(layer).plain(_finite(name, kernel_of(layer)))
+    return threshold_norms(kernel, gamma, groups_of(layer, groups))
 
 
 def threshold_norms(kernel: Array, gamma: Array | None, groups: str) -> Array:

@@ -14,6 +14,7 @@ from keras_structsparse.errors import StructSparseError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.graph.cloning import copy_model
+from keras_structsparse.graph.kernel_axes import plain_kernel
 from keras_structsparse.graph.numerics import relative_difference
 from keras_structsparse.graph.prunable_layers import kernel_layers, quantized_layers
 from keras_structsparse.surgery import Costs, prune
@@ -266,7 +267,7 @@ def _difference(expected: list[Array], found: list[Array]) -> float:
 def _controls(model: keras.Model, plan: Plan) -> Iterator[Plan]:
     """The plan with one more kernel removed, the largest one of each layer in turn."""
     for name, layer in kernel_layers(functional_graph.read(model)).items():
-        kernel = keras.ops.convert_to_numpy(layer.kernel)
+        kernel = plain_kernel(layer)
         base = max(kernel.shape[:-2], default=1)
         sizes = list(plan.sizes.get(name, [base] * kernel.shape[-1]))
         lengths = np.abs(kernel).sum(axis=tuple(range(kernel.ndim - 1))) * (np.array(sizes) > 0)

@@ -24,6 +24,10 @@ COUNTS = ("input_dim", "num_tokens", "num_classes")
 """The options of layers that say how many whole numbers they take, from 0 on."""
 
 
+MOVING = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute)
+"""Layers that move numbers without a change, of any dtype."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """Inputs for both networks.
@@ -86,10 +90,13 @@ def _drawn(graph: Graph, samples: int, seed: int, sizes: Sequence[int]) -> list[
     for index in graph.inputs:
         free = iter((*sizes, *[OPEN_SIZE] * 9))
         shape = (samples, *(next(free) if n is None else n for n in graph.shapes[index][1:]))
-        if "float" in graph.dtypes[index]:
-            arrays.append(_mixed(rng, shape))
+        counts = _counts(graph, index)
+        if "float" not in graph.dtypes[index]:
+            arrays.append(rng.integers(0, _least(counts, graph, index), shape))
+        elif counts:  # Old files declare the indices of an embedding as floats.
+            arrays.append(rng.integers(0, min(counts), shape).astype(float))
         else:
-            arrays.append(rng.integers(0, _count(graph, index), shape))
+            arrays.append(_mixed(rng, shape))
     return arrays
 
 
@@ -98,15 +105,23 @@ def _mixed(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return np.stack([kinds[sample % 3][sample] for sample in range(shape[0])])
 
 
-def _count(graph: Graph, tensor: int) -> int:
-    """How many whole numbers, from 0 on, the readers of an integer input take."""
-    counts, tensors = [], [tensor]
+def _counts(graph: Graph, tensor: int) -> list[int]:
+    """How many whole numbers, from 0 on, each layer takes that reads an input as indices."""
+    counts: list[int] = []
+    tensors, dtype = [tensor], graph.dtypes[tensor]
     for index in tensors:  # grows
         for call in graph.readers.get(index, ()):
             found = [getattr(call.operation, name, None) for name in COUNTS]
             counts += [count for count in found if isinstance(count, int)]
-            if not getattr(call.operation, "weights", ()):
+            if "int" in dtype and not getattr(call.operation, "weights", ()):
                 whole = (i for i in call.outputs if "int" in graph.dtypes[i])
                 tensors += [i for i in whole if i not in tensors]
+            elif type(call.operation) in MOVING:
+                tensors += call.outputs
+    return counts
+
+
+def _least(counts: Sequence[int], graph: Graph, tensor: int) -> int:
+    """How many whole numbers all readers of an integer input take."""
     is_image = len(graph.shapes[tensor]) > 3 and graph.dtypes[tensor] != "bool"
     return max(min(counts), 1) if counts else 256 if is_image else 2

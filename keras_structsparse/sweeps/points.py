@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from keras_structsparse.graph.kernel_axes import base_size, plain_shape
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 
 
@@ -44,7 +45,7 @@ def widths_and_sizes(model: ModelLike) -> dict[str, tuple[int, int]]:
         model: The network, or its prunable layers.
     """
     return {
-        name: (layer.kernel.shape[-1], max(layer.kernel.shape[:-2], default=1))
+        name: (plain_shape(layer)[-1], base_size(layer))
         for name, layer in PrunableLayers.of(model).layers.items()
     }
 

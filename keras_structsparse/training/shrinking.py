@@ -12,6 +12,7 @@ import keras
 from keras_structsparse._typing import Array
 from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_kernel
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.estimate import remaining
 from keras_structsparse.profiling.profile import profile
@@ -217,11 +218,12 @@ def _still(model: keras.Model) -> dict[int, Array]:
     """
     found, masks = PrunableLayers.of(model), dict[int, Array]()
     for name, norm in found.scaled_norms.items():
-        variable = found.layers[name].kernel
-        kernel = keras.ops.convert_to_numpy(variable)
+        layer = found.layers[name]
+        kernel = plain_kernel(layer)
         alive = kernel.any(axis=tuple(range(kernel.ndim - 1))).astype(kernel.dtype)
         if not alive.all():
-            masks |= {id(variable): alive, id(norm.gamma): alive}
+            own = axes_of(layer).plain(alive[None])
+            masks |= {id(kernel_of(layer)): own, id(norm.gamma): alive}
     return masks
 
 

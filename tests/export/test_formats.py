@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from helpers_export import images, network, same
 from keras import layers as kl
 
-from keras_structsparse.errors import ModelError, OutputError
+from keras_structsparse.errors import OutputError
 from keras_structsparse.export.clean_process import check_portable
 from keras_structsparse.export.formats import EXPORTERS, export, load_model, save_model
 
@@ -58,40 +57,6 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         save_model(other, path)
     assert os.listdir(tmp_path) == ["model.keras"]
     assert same(load_model(path), model)
-
-
-def broken_file(path: Path, how: str) -> None:
-    if how == "text":
-        path.write_text("hello")
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "another archive":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("readme.txt", "hello")
-    elif how == "cut short":
-        whole = save_model(network(), path).read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-    elif how == "damaged":
-        whole = save_model(network(), path).read_bytes()
-        path.write_bytes(whole[:100] + b"\0" * 200 + whole[300:])
-
-
-@pytest.mark.parametrize("how", ["text", "empty", "another archive", "cut short", "damaged"])
-def test_what_is_no_model_is_named(tmp_path: Path, how: str) -> None:
-    path = tmp_path / "model.keras"
-    broken_file(path, how)
-    with pytest.raises(ModelError, match=r"model\.keras': expected a \.keras file"):
-        load_model(path)
-
-
-def test_a_missing_file_a_directory_and_another_ending(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"none\.keras': expected .* there is no such file"):
-        load_model(tmp_path / "none.keras")
-    with pytest.raises(ModelError, match="Received a directory"):
-        load_model(tmp_path)
-    (tmp_path / "model.h5").write_text("x")
-    with pytest.raises(ModelError, match=r"ends in '\.h5'"):
-        load_model(tmp_path / "model.h5")
 
 
 # --- SavedModel ---

@@ -225,3 +225,16 @@ def test_the_name_can_be_called_however_it_is_imported(way: str) -> None:
     code = f"{IN_A_PROCESS[way]}\n{check}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.endswith("all is well\n"), done.stderr
+
+
+@pytest.mark.parametrize(("format", "name"), [("saved_model", "saved"), ("onnx", "m.onnx")])
+def test_augmentation_is_not_exported(tmp_path: Path, format: str, name: str) -> None:
+    """A SavedModel would go on augmenting, and converters do not know the operations."""
+    if format == "onnx":
+        pytest.importorskip("tf2onnx")
+    stack = [L.RandomFlip(name="flip"), L.RandomRotation(0.5), L.Conv2D(4, 3), L.Dropout(0.5)]
+    network = keras.Sequential([keras.Input((8, 8, 1)), *stack, L.Flatten(), L.Dense(2)])
+    done = kss.export(network, tmp_path / name, format)
+    assert len(done.left_out) == 3
+    assert "left out, as they act in training only: flip, " in str(done)
+    assert done.difference < 1e-5

@@ -62,7 +62,7 @@ BOTH = Run((("a", 0), ("b", 0)), 2)
             lambda x: L.DepthwiseConv2D(3, depth_multiplier=3)(conv(x, "a")),
             ([Run(A.first, 2, 3)], 0),
         ),
-        (lambda x: L.SeparableConv2D(5, 3)(conv(x, "a")), ([], 5)),
+        (lambda x: L.SeparableConv2D(5, 3, name="s")(conv(x, "a")), ([Run((("s", 0),), 5)], 0)),
         (lambda x: L.Softmax()(conv(x, "a")), ([], 2)),
         (lambda x: L.Activation("softmax")(conv(x, "a")), ([], 2)),
         (lambda x: conv(x, "a", activation="softmax"), ([], 2)),

@@ -10,7 +10,7 @@ import pytest
 from keras import layers as L
 
 from keras_structsparse.graph import functional_graph
-from keras_structsparse.graph.prunable_layers import batch_norm_pairs, is_convolution, kernel_layers
+from keras_structsparse.graph.prunable_layers import PrunableLayers, batch_norm_pairs, kernel_layers
 
 Tensor = Any
 Chain = Callable[[Tensor], Tensor]
@@ -176,7 +176,8 @@ class Own(L.Conv2D):
     """May do anything with its kernel."""
 
 
-def test_kernel_layers_are_plain_convolutions_and_dense_layers() -> None:
+def test_kernel_layers_are_ungrouped_convolutions_and_dense_layers() -> None:
+    convolutions = ["plain", "separable", "transposed"]
     stack = [
         L.Conv2D(2, 3, name="plain"),
         L.Conv2D(2, 3, groups=2, name="grouped"),
@@ -188,6 +189,7 @@ def test_kernel_layers_are_plain_convolutions_and_dense_layers() -> None:
         L.Dense(2, name="dense"),
     ]
     model = keras.Sequential([keras.Input((12, 12, 2)), *stack])
-    found = kernel_layers(functional_graph.read(model))
-    assert list(found) == ["plain", "dense"]
-    assert [is_convolution(layer) for layer in found.values()] == [True, False]
+    assert list(kernel_layers(functional_graph.read(model))) == [*convolutions, "dense"]
+    found = PrunableLayers.of(model)
+    assert list(found.convolutions) == convolutions
+    assert list(found.regularizable) == ["plain", "separable", "dense"]

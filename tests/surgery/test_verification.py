@@ -18,7 +18,7 @@ from keras_structsparse.regularizers import KernelSize
 from keras_structsparse.regularizers.attachment import attach
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan
-from keras_structsparse.surgery.verification import Verification, verify
+from keras_structsparse.surgery.verification import Verification, random_inputs, verify
 
 # In the package, the name stands for the function.
 module = importlib.import_module("keras_structsparse.surgery.verification")
@@ -327,3 +327,17 @@ def test_the_truth_value_is_the_verdict() -> None:
     assert Verification(0.0, 1.0)
     assert not Verification(1.0, 1.0)
     assert not Verification(0.0, 1.0, problem="no float64")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_inputs_of_embeddings_are_indices(dtype: str) -> None:
+    """Old files declare them as numbers; other indices than those of the table are errors."""
+    i, j = keras.Input((4,), dtype=dtype), keras.Input((5, 3))
+    x = keras.layers.Embedding(7, 3)(keras.layers.Reshape((2, 2))(i))
+    x = keras.layers.Concatenate(1)([keras.layers.Reshape((4, 3))(x), j])
+    x = keras.layers.Conv1D(4, 3, name="c")(x)
+    model = keras.Model([i, j], keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    indices, numbers = random_inputs(model, 50, 0)
+    assert set(indices.ravel()) == set(range(7))
+    assert numbers.max() > 7
+    assert verify(model, Plan({"c": (3, 0, 3, 3)})).passed

@@ -179,6 +179,7 @@ class Flow:
         parts: For a call with several outputs, the channels of ``output`` that each one holds.
         sizes: A key for each output channel (channels,); equal keys should be side by side.
         gain: Multiply-adds saved if the channels are sorted by ``sizes``.
+        ordered: Whether the channels of its inputs and outputs must keep their order.
         notes: What could not be removed, and why.
     """
 
@@ -191,6 +192,7 @@ class Flow:
     parts: tuple[Array, ...] = ()
     sizes: Array = None
     gain: float = 0.0
+    ordered: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -26,7 +26,7 @@ from keras_structsparse.graph.channels.rule import (
 )
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.surgery import linear_layers
-from keras_structsparse.surgery.activation_functions import is_elementwise
+from keras_structsparse.surgery.activation_functions import activation_reason, is_elementwise
 
 
 def flow(site: Site) -> Flow:
@@ -79,9 +79,9 @@ def repeated(order: Array, copies: int) -> Array:
 
 
 def refuses(site: Site) -> str | None:
-    """Refuse activations that mix channels, unknown weights, and another data format."""
+    """Refuse activations that may mix channels, unknown weights, and another data format."""
     if not is_elementwise(site.operation.activation):
-        return linear_layers.NOT_ELEMENTWISE
+        return activation_reason(site.operation.activation)
     known = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
     return linear_layers.unknown_weights(site, known) or misplaced(site)
 

@@ -15,8 +15,11 @@ from keras_structsparse.graph.bare_operations import operation_type
 from keras_structsparse.graph.channels.registry import Hole, arguments, register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, only
 from keras_structsparse.graph.cloning import clone
-from keras_structsparse.surgery import linear_layers
-from keras_structsparse.surgery.activation_functions import OPERATIONS, is_elementwise
+from keras_structsparse.surgery.activation_functions import (
+    OPERATIONS,
+    activation_reason,
+    is_elementwise,
+)
 from keras_structsparse.surgery.constant_propagation import settled
 
 
@@ -41,8 +44,8 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
 
 def mixes(site: Site) -> str | None:
     """Refuse activations that mix channels, such as softmax, and unknown functions."""
-    elementwise = is_elementwise(site.operation.activation)
-    return None if elementwise else linear_layers.NOT_ELEMENTWISE
+    activation = site.operation.activation
+    return None if is_elementwise(activation) else activation_reason(activation)
 
 
 def has_arrays(site: Site) -> str | None:

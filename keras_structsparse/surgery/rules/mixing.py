@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 from keras import layers, ops
@@ -34,13 +35,22 @@ def unchanged(reason: str) -> Rule:
     return Rule(flow, build, refuses=lambda site: reason)
 
 
+def along_channels(site: Site) -> str:
+    """Why a normalisation or softmax is copied: it mixes channels, or acts along other axes."""
+    axis = getattr(site.operation, "axis", -1)
+    rank, axes = len(site.shapes[0]), [axis] if isinstance(axis, int) else axis
+    if axes is None or any(own % rank == rank - 1 for own in axes):
+        return CHANNELS
+    return f"it acts along the axes {list(axes)}, which are not followed"
+
+
 def _types(*names: str) -> list[type[keras.Layer]]:
     """The layers with these names that the installed version of Keras has."""
     return [getattr(layers, name) for name in names if hasattr(layers, name)]
 
 
 register(
-    unchanged(CHANNELS),
+    replace(unchanged(CHANNELS), refuses=along_channels),
     *_types("LayerNormalization", "RMSNormalization", "UnitNormalization", "Softmax"),
     # With two channels: for one, Keras warns.
     *(
@@ -62,7 +72,7 @@ register(
 )
 register(
     unchanged("its states mix channels"),
-    *_types("SimpleRNN", "LSTM", "GRU", "RNN", "Bidirectional"),
+    *_types("RNN"),
     *_types("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
 )
 register(

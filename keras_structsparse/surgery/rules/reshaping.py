@@ -73,14 +73,49 @@ def refuses(site: Site) -> str | None:
 
 
 def flow_reshape(site: Site) -> Flow:
-    """Positions are rearranged and channels are not, or the layer flattens."""
-    return Flow(site.inputs[0]) if _keeps_channels(site) else flow_flatten(site)
+    """Positions are rearranged and channels are not, or the layer flattens or makes maps."""
+    if _keeps_channels(site):
+        return Flow(site.inputs[0])
+    return _flow_maps(site) if _makes_maps(site) else flow_flatten(site)
+
+
+def _makes_maps(site: Site) -> bool:
+    """Whether the layer makes maps of a flat vector."""
+    return len(site.shapes[0]) == 2 and len(site.output_shape) > 2
+
+
+def _flow_maps(site: Site) -> Flow:
+    """A channel of the maps has one entry of the vector for each position.
+
+    They are removed together. The channel is constant if its entries are the same constant.
+    """
+    inputs, width = site.inputs[0], site.output_shape[-1] or 1
+    live, value = inputs.live.reshape(-1, width), inputs.value.reshape(-1, width)
+    constant = ~live.any(axis=0) & (value == value[:1]).all(axis=0)
+    output = Channels(
+        ids=site.fresh(width),
+        live=~constant,
+        value=np.where(constant, value[0], 0.0),
+        cost=inputs.cost.reshape(-1, width).sum(axis=0),
+    )
+    entries = inputs.ids.reshape(-1, width)
+    differing = int((~live.any(axis=0) & ~constant).sum())
+    note = f"{differing} constant channels are kept: their constants differ between positions"
+    return Flow(
+        output,
+        joins=tuple((own, output.ids) for own in entries),
+        needs=lambda needed: tuple(own[needed] for own in entries),
+        ordered=True,
+        notes=(note,) * bool(differing),
+    )
 
 
 def build_reshape(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The same operation, to the new number of channels."""
     piece = only(pieces)
     width, kept = len(site.inputs[0]), piece.order
+    if _makes_maps(site) and not _keeps_channels(site):
+        return _build_maps(site, piece)
     if not _keeps_channels(site):
         kept = (np.arange(_positions(site))[:, None] * width + kept).ravel()
     shape = (*_target(site)[:-1], len(kept))
@@ -97,6 +132,17 @@ def _target(site: Site) -> tuple[Any, ...]:
         return (-1, *site.operation.target_shape)
     shape = site.operation.newshape
     return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def _build_maps(site: Site, piece: Piece) -> Piece:
+    """The maps of the kept entries; each position has them in the order of the first one."""
+    positions = math.prod(size or 1 for size in site.output_shape[1:-1])
+    first = np.arange(positions)[:, None] * (site.output_shape[-1] or 1)
+    order = piece.order.reshape(positions, -1) - first
+    assert (order == order[:1]).all(), "joined channels have one order"
+    shape = (*site.output_shape[1:-1], order.shape[1])
+    layer = layers.Reshape(shape, dtype=policy(site), name=site.layer_name)
+    return Piece(layer(piece.tensor), order[0])
 
 
 def _keeps_channels(site: Site) -> bool:
@@ -121,7 +167,9 @@ def refuses_reshape(site: Site) -> str | None:
         return f"the size of its input or output is not known: {before}, {after}"
     if before[0] is not None or target[0] != -1:
         return "it gives the batch a fixed size"
-    if len(after) != 2 or math.prod(n or 1 for n in before[1:]) != after[1]:
+    flattens = len(after) == 2 and math.prod(n or 1 for n in before[1:]) == after[1]
+    unfolds = len(before) == 2 and math.prod(n or 1 for n in after[1:]) == before[1]
+    if not flattens and not unfolds:
         return f"it moves the channels to another axis: {before}, {after}"
     return None
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.export.formats import load_model
+from keras_structsparse.graph.kernel_axes import plain_kernel
 from keras_structsparse.plots import strips_figure
 from keras_structsparse.surgery import provenance
 from keras_structsparse.sweeps.report.figures import Drawing
@@ -68,6 +69,6 @@ def shades(model: keras.Model, name: str) -> list[Array]:
     found = provenance.from_base(model)
     layers = [x for x in model.layers if len(getattr(x, "kernel", np.empty(0)).shape) == 4]
     own = [x for x in layers if (found.layers.get(x.name) if found else x.name) == name]
-    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in own]
+    kernels = [plain_kernel(layer) for layer in own]
     norms = [np.sqrt(np.square(kernel).sum(axis=-2)) for kernel in kernels]
     return [each[..., j] for each in norms for j in range(each.shape[-1])]

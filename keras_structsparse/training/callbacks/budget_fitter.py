@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.estimate import Estimate
 from keras_structsparse.profiling.kernel_reader import KernelReader, KernelState
@@ -157,13 +158,14 @@ class BudgetFitter:
 
     def _masks(self, name: str, sizes: Sequence[int]) -> list[Mask]:
         """Masks of the kept entries, for those variables of which some entries are removed."""
-        kernel, gamma = self.reader.layers[name].kernel, self.reader.norms.get(name)
-        entries = masked_kernel(np.ones(kernel.shape), sizes)
-        found = [(kernel, entries)]
+        layer, gamma = self.reader.layers[name], self.reader.norms.get(name)
+        kernel, plain = kernel_of(layer), axes_of(layer).plain
+        entries = masked_kernel(np.ones(plain_shape(layer)), sizes)
+        found = [(kernel, plain(entries))]
         if gamma is not None:
             # A kernel with the scale 0 is removed; its direction is not changed.
             alive = entries.any(axis=tuple(range(entries.ndim - 1)))
-            found = [(kernel, np.where(alive, entries, 1.0)), (gamma.gamma, alive)]
+            found = [(kernel, plain(np.where(alive, entries, 1.0))), (gamma.gamma, alive)]
         return [
             (v, keras.ops.convert_to_tensor(mask, v.dtype)) for v, mask in found if not mask.all()
         ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse._validation import nonnegative, one_of
+from keras_structsparse.graph.kernel_axes import kernel_of
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.estimate import Estimate
 from keras_structsparse.profiling.kernel_reader import KernelReader
@@ -86,7 +87,7 @@ class SparsityLogger(keras.callbacks.Callback):
         work = self._counting.remaining(left)
         penalties = dict.fromkeys(self._names, 0.0)
         for name, regularizer in self._regularizers.items():
-            penalties[self._base_name(name)] = float(regularizer(reader.layers[name].kernel))
+            penalties[self._base_name(name)] = float(regularizer(kernel_of(reader.layers[name])))
         found: dict[str, float] = {}
         for name, sizes in left.items():
             found |= self._layer(name, np.array(sizes), work.get(name, 0), penalties)
