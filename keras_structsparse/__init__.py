@@ -41,7 +41,7 @@ from keras_structsparse.profiling import latency  # noqa: F401
 from keras_structsparse.profiling.calibration import calibrate
 from keras_structsparse.profiling.profile import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
-from keras_structsparse.regularizers.attachment import attach, regularizers_of
+from keras_structsparse.regularizers.attachment import attach, penalty, regularizers_of
 from keras_structsparse.surgery import Costs, prune
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.surgery.plans import Plan, masked, plan
@@ -100,6 +100,7 @@ __all__ = [
     "masked",
     "models",
     "opened",
+    "penalty",
     "plan",
     "profile",
     "prune",

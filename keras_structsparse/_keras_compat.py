@@ -7,6 +7,7 @@ is needed, and a Keras without it fails with one sentence that says which.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -136,6 +137,57 @@ def set_dtype_policy(layer: keras.Layer, policy: Any) -> None:
     """Replace the dtype policy of a layer, whatever it is; the setter only adds to a map."""
     _private(layer, "_dtype_policy")
     layer._dtype_policy = policy
+
+
+@dataclass(frozen=True)
+class LossRequest:
+    """A reading of ``losses``.
+
+    Attributes:
+        owner: The layer or model whose losses are read.
+        by_trainer: Whether it computes the loss that it trains or evaluates itself with.
+    """
+
+    owner: keras.Layer
+    by_trainer: bool
+
+
+READER = "_get_regularization_losses"  # calls the regularizers of a layer for its `losses`
+LOSS_METHODS = {"compute_loss", "compute_loss_and_updates", "train_step", "test_step"}
+NEAR, FAR = 6, 40  # frames that are looked through for the reader, and for its training step
+
+
+def loss_request() -> LossRequest | None:
+    """Who reads the ``losses`` that a regularizer is called for.
+
+    Keras calls a regularizer with its variable alone. The model that asks is found on the call
+    stack, because the same layer may belong to several models with different optimizers. None where
+    the regularizer is called by something else.
+    """
+    if not hasattr(keras.Layer, READER):
+        raise _lacking(f"Layer.{READER}")
+    frame, owner = inspect.currentframe(), None
+    for place in range(FAR):
+        frame = frame and frame.f_back
+        if frame is None or (owner is None and place > NEAR):
+            break
+        name = frame.f_code.co_name
+        if owner is None and name == READER:
+            owner = frame.f_locals.get("self")
+        elif owner is not None and name in LOSS_METHODS and frame.f_locals.get("self") is owner:
+            return LossRequest(owner, True)
+    return None if owner is None else LossRequest(owner, False)
+
+
+def callbacks_of_fit() -> list[keras.callbacks.Callback]:
+    """All callbacks of the ``fit`` that is calling one of them, found on the call stack."""
+    frame, found = inspect.currentframe(), list[Any]()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            found += [each for each in caller.callbacks if each not in found]
+        frame = frame.f_back
+    return found
 
 
 def forget_compiled_functions(model: keras.Model) -> None:

@@ -128,6 +128,56 @@ def test_what_only_jax_needs(
         use(owner)
 
 
+class Asking(keras.regularizers.Regularizer):
+    """Writes down who reads the losses that it is called for."""
+
+    def __init__(self) -> None:
+        self.found: list[compat.LossRequest | None] = []
+
+    def __call__(self, variable: Any) -> Any:
+        self.found.append(compat.loss_request())
+        return keras.ops.sum(variable) * 0.0
+
+
+def test_a_regularizer_finds_the_model_whose_losses_are_read() -> None:
+    network, asking = model(), Asking()
+    kernel = network.get_layer("dense").kernel
+    kernel.regularizer = asking
+    other = keras.Model(network.input, network.output)
+    for owner in (network, other, network.get_layer("dense")):
+        asking.found.clear()
+        assert len(owner.losses) == 1
+        assert asking.found == [compat.LossRequest(owner, by_trainer=False)]
+    network.compile("sgd", "mse")
+    for use in (network.train_on_batch, network.test_on_batch):
+        asking.found.clear()
+        use(np.ones((2, 4)), np.ones((2, 3)))
+        assert compat.LossRequest(network, by_trainer=True) in asking.found
+    asking.found.clear()
+    asking(kernel)
+    assert asking.found == [None], "the control: called by something else"
+
+
+def test_a_keras_that_reads_losses_otherwise_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(keras.Layer, compat.READER)
+    with pytest.raises(UnsupportedKerasError, match=compat.READER):
+        compat.loss_request()
+
+
+def test_a_callback_finds_the_others_of_its_training() -> None:
+    found: list[Any] = []
+
+    class Looking(keras.callbacks.Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            found.extend(compat.callbacks_of_fit())
+
+    network, callbacks = model(), [Looking(), keras.callbacks.TerminateOnNaN()]
+    network.compile("sgd", "mse")
+    network.fit(np.ones((2, 4)), np.ones((2, 3)), verbose=0, callbacks=callbacks)
+    assert [each for each in found if each in callbacks] == callbacks
+    assert compat.callbacks_of_fit() == []
+
+
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="part of the trainer of JAX")
 def test_the_trainer_of_jax_can_be_synchronised() -> None:
     compat.sync_jax_state(model())

@@ -192,7 +192,7 @@ def report(model: keras.Model, ancestry: Ancestry, data: Streams, tau: float, gr
     Raises:
         ModelError: A weight is not finite.
     """
-    from keras_structsparse.regularizers.attachment import regularizers_of
+    from keras_structsparse.regularizers.attachment import penalty, regularizers_of
     from keras_structsparse.surgery.plans import plan as read_plan
     from keras_structsparse.training.fit import accuracy
 
@@ -200,6 +200,6 @@ def report(model: keras.Model, ancestry: Ancestry, data: Streams, tau: float, gr
     for name, split in (("validation", data.validation), ("test", data.test)):
         typer.echo(f"{name} accuracy {accuracy(model, split):.4f}")
     if regularizers_of(model):
-        typer.echo(f"penalty {sum(map(float, model.losses)):.6g}")
+        typer.echo(f"penalty {penalty(model):.6g}")
     console().print(plan_table(plan, f"kernels with a norm above {tau:g}"))
     return plan

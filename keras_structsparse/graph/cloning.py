@@ -162,7 +162,9 @@ def _without_ours(entry: Any) -> Any:
         if found is not entry:
             return found
         kept = {k: v for k, v in entry.items() if k != "build_config"}
-        return {k: None if _is_ours(v) else _without_ours(v) for k, v in kept.items()}
+        # Of a regularizer of this package, only the one of another kind beside it is copied.
+        plain = {k: v["config"].get("beside") if _is_ours(v) else v for k, v in kept.items()}
+        return {k: _without_ours(v) for k, v in plain.items()}
     if isinstance(entry, list | tuple):
         return type(entry)(_without_ours(v) for v in entry)
     return entry

@@ -21,6 +21,9 @@ class Alpha(keras.Variable):
     Args:
         value: A finite number.
 
+    Attributes:
+        assigned: Whether it has been assigned a value since it was made.
+
     Examples:
         >>> float(keras.ops.convert_to_numpy(Alpha(0.5)))
         0.5
@@ -30,10 +33,12 @@ class Alpha(keras.Variable):
         # Without autocast, or half-precision layers would round alpha.
         super().__init__(value, trainable=False, dtype="float32", autocast=False, name="alpha")
         self._keep(value)
+        self.assigned = False
 
     def assign(self, value: Tensor) -> Tensor:
         """Set alpha; compiled training steps read the new value."""
         self._keep(value)
+        self.assigned = True
         return super().assign(value)
 
     def _keep(self, value: Tensor) -> None:

@@ -29,6 +29,7 @@ from keras_structsparse.regularizers.coupled_groups import (
     positions,
 )
 from keras_structsparse.regularizers.coupling import CouplingSpec
+from keras_structsparse.regularizers.rebinding import rebind
 
 Shares = Callable[[functional_graph.Graph, Mapping[str, keras.Layer]], dict[str, float]]
 
@@ -43,6 +44,8 @@ def attach(
     """Add the penalty of a regularizer to a model, layer by layer.
 
     Every layer gets a copy of the regularizer; all copies share the variable ``regularizer.alpha``.
+    A regularizer of Keras or of your own that a layer has already, such as ``L2``, stays in the
+    loss beside it; an earlier one of this package is replaced.
     Where a batch normalisation alone reads a convolution, directly or behind its activation or a
     pooling, the penalty is that of the effective kernels ``gamma_j k_j / |k_j|``, since the
     normalisation hides the scale of a kernel.
@@ -110,13 +113,57 @@ def regularizers_of(model: ModelLike) -> dict[str, GroupSparsityRegularizer]:
     Returns:
         The regularizers, in topological order of the layers.
     """
-    found = {}
-    for call in graph_of(model).layers():
+    graph, found = graph_of(model), {}
+    for call in graph.layers():
         kernel = getattr(call.operation, axes_of(call.operation).weight, None)
         regularizer = getattr(kernel, "regularizer", None)
         if isinstance(regularizer, GroupSparsityRegularizer):
             found[call.name] = regularizer
+    if any(regularizer.incomplete for regularizer in found.values()):
+        rebind(graph.model)
     return found
+
+
+def penalty(model: ModelLike) -> float:
+    """The penalty of a model, with the present weights and alpha.
+
+    Under :class:`~keras_structsparse.Proximal` the loss is that of the data alone: the penalty acts
+    in the proximal step, and this is its value. Regularizers of other kinds do not count, and
+    neither do frozen kernels.
+
+    Args:
+        model: A functional or built Sequential model, or its prunable layers.
+
+    Returns:
+        The sum over the layers; 0 without regularizers.
+
+    Raises:
+        ModelError: The model has no graph.
+
+    Examples:
+        >>> from keras_structsparse.regularizers import KernelCount
+        >>> conv = keras.layers.Conv2D(4, 1, kernel_initializer="ones", use_bias=False)
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), conv])
+        >>> round(penalty(attach(model, KernelCount(0.5))), 3)
+        2.0
+    """
+    return math.fsum(penalties(model).values())
+
+
+def penalties(model: ModelLike) -> dict[str, float]:
+    """The penalty of every layer that is trained with one, by name of the layer.
+
+    Args:
+        model: A functional or built Sequential model, or its prunable layers.
+    """
+    regularizers = regularizers_of(model)
+    layers = {call.name: call.operation for call in graph_of(model).layers()}
+    kernels = {name: kernel_of(layers[name]) for name in regularizers}
+    return {
+        name: float(keras.ops.convert_to_numpy(regularizer.penalty(kernels[name])))
+        for name, regularizer in regularizers.items()
+        if kernels[name].trainable
+    }
 
 
 def _chosen(found: PrunableLayers, names: Iterable[str] | None) -> Mapping[str, keras.Layer]:
@@ -131,7 +178,7 @@ def _chosen(found: PrunableLayers, names: Iterable[str] | None) -> Mapping[str, 
             raise ModelError(
                 f"Model '{found.model.name}' has no convolutions to regularize. Expected at "
                 "least one convolution with groups=1, such as Conv2D or SeparableConv2D, that is "
-                "trainable."
+                f"trainable.{_wrapped(found.graph)}"
             )
         _say_left_out(found, chosen)
         return chosen
@@ -153,6 +200,16 @@ def _say_left_out(found: PrunableLayers, chosen: Mapping[str, keras.Layer]) -> N
             f"{left_out.described(rest)}",
             stacklevel=4,
         )
+
+
+def _wrapped(network: functional_graph.Graph) -> str:
+    """What a message says of wrapped layers, whose kernels are left out."""
+    found = [
+        f"'{call.name}', a {type(call.operation).__name__} of {type(call.operation.layer).__name__}"
+        for call in network.layers()
+        if isinstance(call.operation, keras.layers.Wrapper)
+    ]
+    return f" Received layers inside of wrappers: {', '.join(found)}." if found else ""
 
 
 def _unavailable(network: functional_graph.Graph, available: Iterable[str], name: str) -> str:
@@ -236,10 +293,21 @@ def install(
         norm = penalized.norms.get(name)
         scale = None if norm is None else norm.gamma.path
         own = regularizers[name].bound(penalized.shares[name], scale, specs.get(name))
-        own.bind(variables if norm is None else {**variables, norm.gamma.path: norm.gamma})
+        paired = [] if norm is None else [norm.gamma, norm.moving_variance]
+        own.bind({**variables, **{variable.path: variable for variable in paired}})
+        own.beside = _beside(kernel_of(layer).regularizer)
         # Keras computes the loss from the variable's regularizer, and saves that of the layer.
         setattr(layer, axes_of(layer).regularizer, own)
         kernel_of(layer).regularizer = own
+
+
+def _beside(
+    regularizer: keras.regularizers.Regularizer | None,
+) -> keras.regularizers.Regularizer | None:
+    """The regularizer that stays in the loss when a layer gets one of this package."""
+    if isinstance(regularizer, GroupSparsityRegularizer):
+        return regularizer.beside
+    return regularizer
 
 
 def _uniform(

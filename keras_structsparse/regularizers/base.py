@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -55,7 +56,7 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         self.weight = nonnegative("weight", weight)
         self.alpha = Alpha(nonnegative("alpha", alpha))
 
-    def __call__(self, kernel: Tensor) -> Tensor:
+    def penalty(self, kernel: Tensor) -> Tensor:
         """Compute the penalty `alpha * weight * Omega` of one kernel variable.
 
         Args:
@@ -67,18 +68,10 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         Raises:
             ValueError: If the kernel has fewer than two axes.
             RuntimeError: If the penalty depends on variables that have not been bound.
-
-        Examples:
-            >>> from keras_structsparse.regularizers import KernelCount
-            >>> round(float(KernelCount(alpha=0.1)(np.array([[3.0], [4.0]], "float32"))), 3)
-            0.5
         """
         if self.scale is None:
-            norms = self.group_norms(kernel)
-        else:
-            gamma = self._bound(self.scale)
-            norms = effective_kernels.effective_norms(kernel, gamma, self.groups, self.norm)
-        return self._value(norms)
+            return self._value(self.group_norms(kernel))
+        return self._value(self._norms(kernel, self.scale, self.groups, self.norm))
 
     def _value(self, norms: Tensor) -> Tensor:
         strength = self._strength(norms)
@@ -153,6 +146,10 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
             >>> np.array(KernelCount(alpha=1.0).subgradient(kernel)).round(2).tolist()
             [[0.6, 0.0], [0.8, 0.0]]
         """
+        fixed = self.fixed_scale
+        if fixed is not None:
+            factors = constant(fixed, like=ops.convert_to_tensor(kernel))
+            return factors * self._plain_subgradient(factors * ops.convert_to_tensor(kernel))
         if self.scale is not None:
             return self.pair_subgradient(kernel, self._bound(self.scale))[0]
         return self._plain_subgradient(ops.convert_to_tensor(kernel))
@@ -231,6 +228,7 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         one_of("layout", self.layout, ("plain",))
         twin = copy.copy(self)  # Shallow: alpha remains the same variable.
         CrossLayerRegularizer.__init__(twin, scale, links)
+        twin.restored = None
         twin.weight = nonnegative("weight", weight)
         return twin
 
@@ -265,7 +263,9 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         alpha = float(str(np.float32(ops.convert_to_numpy(self.alpha))))
         names = ("norm", "groups", "power", "reweight", "weight", "scale", "layout")
         links = None if self.links is None else self.links.to_config()
-        return {"alpha": alpha, **{name: getattr(self, name) for name in names}, "links": links}
+        beside = keras.regularizers.serialize(self.beside) if self.beside else None
+        others = {"links": links} if beside is None else {"links": links, "beside": beside}
+        return {"alpha": alpha, **{name: getattr(self, name) for name in names}, **others}
 
     def slopes(self, norms: Tensor, norm_of: NormOf) -> Tensor:
         """Derivative of the penalty with respect to the layer's own group norms.

@@ -50,14 +50,15 @@ class PenalizedLayers:
         return Writer(kernel_of(self.layers[name]).path, scale, first)
 
     def variables(self) -> dict[str, Any]:
-        """The kernels and batch-norm scales of the layers, by path of the variable.
+        """The kernels, batch-norm scales and variances of the layers, by path of the variable.
 
         Raises:
             ModelError: Two of them have the same path.
         """
         found: dict[str, Any] = {}
         for layer, norm in ((layer, self.norms.get(n)) for n, layer in self.layers.items()):
-            for variable in (kernel_of(layer), *([] if norm is None else [norm.gamma])):
+            scales = [] if norm is None else [norm.gamma, norm.moving_variance]
+            for variable in (kernel_of(layer), *scales):
                 if found.setdefault(variable.path, variable) is not variable:
                     raise ModelError(
                         f"Layer '{layer.name}': another variable is called '{variable.path}' too, "

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers._ops import constant
 from keras_structsparse.regularizers.coupling import ChannelGroup, CouplingSpec, NormOf, Writer
 from keras_structsparse.regularizers.effective_kernels import effective_norms
 from keras_structsparse.regularizers.group_norms import group_norms
+from keras_structsparse.regularizers.loss_term import LossTerm
 from keras_structsparse.regularizers.penalties import reweighting
+from keras_structsparse.regularizers.rebinding import rebind
+
+STATISTIC = "moving_variance"
+EPSILON = 1e-3
+"""Added to the moving variance of a frozen batch normalisation, as Keras does by default."""
 
 
 class CrossLayerRegularizer(keras.regularizers.Regularizer):
@@ -31,10 +38,16 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
         links: What the penalty must know of other layers, or None.
         alpha: Weight of the penalty.
         reweight: `eps` of the group weights.
+        beside: A regularizer of another kind on the same kernel, which stays in the loss; or None.
+        restored: If it was made from a configuration, and shares its alpha with no other one yet,
+            a key that is equal for the regularizers of one call of `attach`; else None.
+        term: The penalty's term in the loss.
     """
 
     alpha: keras.Variable
     reweight: float
+    beside: keras.regularizers.Regularizer | None = None
+    restored: tuple[Any, ...] | None = None
 
     def __init__(self, scale: str | None, links: CouplingSpec | Mapping[str, Any] | None) -> None:
         if scale is not None and not (isinstance(scale, str) and scale):
@@ -42,6 +55,55 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
         self.scale = scale
         self.links = CouplingSpec.from_config(links) if isinstance(links, Mapping) else links
         self._variables: dict[str, Any] = {}
+        self.term = LossTerm()
+
+    # --- what Keras adds to the loss ---
+
+    def __call__(self, kernel: Tensor) -> Tensor:
+        """Compute what Keras adds to the loss for one kernel variable.
+
+        This is the penalty, and that of :attr:`beside`. In the losses of a model under `Proximal`
+        it is only the latter, since the penalty acts in the proximal step.
+
+        Args:
+            kernel: Variable or tensor (*spatial, in, out); (in, out) for Dense.
+
+        Returns:
+            Scalar tensor, float64 if the kernel is and float32 otherwise.
+
+        Raises:
+            ValueError: If the kernel has fewer than two axes.
+            RuntimeError: If the penalty depends on variables that have not been bound.
+
+        Examples:
+            >>> from keras_structsparse.regularizers import KernelCount
+            >>> round(float(KernelCount(alpha=0.1)(np.array([[3.0], [4.0]], "float32"))), 3)
+            0.5
+        """
+        request = _keras_compat.loss_request()
+        if request is not None and self.incomplete:
+            rebind(request.owner)
+        term = self.term.of(lambda: self.penalty(kernel), request)
+        if self.beside is None:
+            return ops.zeros((), precision_of(kernel)) if term is None else term
+        other = self.beside(kernel)
+        return other if term is None else term + ops.cast(other, term.dtype)
+
+    def penalty(self, kernel: Tensor) -> Tensor:
+        """The penalty of one kernel."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Create a regularizer from its configuration."""
+        config = dict(config)
+        beside = config.pop("beside", None)
+        found = cls(**config)
+        found.beside = keras.regularizers.get(beside)
+        own = ("weight", "scale", "links")
+        settings = {name: x for name, x in config.items() if name not in own}
+        found.restored = (cls, *sorted(settings.items()))
+        return found
 
     # --- binding variables by their paths ---
 
@@ -49,14 +111,13 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
     def paths(self) -> frozenset[str]:
         """Paths of all variables that the penalty depends on besides its own kernel."""
         own = frozenset() if self.scale is None else frozenset([self.scale])
-        return own if self.links is None else own | self.links.paths
+        named = own if self.links is None else own | self.links.paths
+        return named | {statistic(path) for path in self._scales() if not self._trained(path)}
 
     @property
-    def required(self) -> frozenset[str]:
-        """Those of the paths whose variables must be trained together with the kernel."""
-        writers = [w for channels in self._joint_channels() for w in channels.writers]
-        named = (self.scale, *(p for w in writers for p in (w.kernel, w.scale)))
-        return frozenset(path for path in named if path is not None)
+    def joined_kernels(self) -> frozenset[str]:
+        """Paths of the kernels that must be trained together with this one: those it joins."""
+        return frozenset(w.kernel for channels in self._joint_channels() for w in channels.writers)
 
     def bind(self, variables: Mapping[str, Any]) -> None:
         """Set the variables that the paths refer to. They are not serialised.
@@ -72,13 +133,19 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
             >>> round(float(r(ops.array([[3.0], [4.0]]))), 3)
             2.0
         """
-        found = {path: variables[path] for path in self.paths if path in variables}
+        statistics = {statistic(path) for path in self._scales()}
+        found = {path: variables[path] for path in self.paths | statistics if path in variables}
         self._variables = {**self._variables, **found}
 
     @property
     def unbound(self) -> frozenset[str]:
         """The paths whose variables have not been bound."""
         return self.paths - frozenset(self._variables)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether it lacks what a configuration cannot hold; see `rebinding`."""
+        return self.restored is not None or bool(self.unbound)
 
     def _bound(self, path: str) -> Any:
         if path not in self._variables:
@@ -89,14 +156,51 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
             )
         return self._variables[path]
 
+    def _scales(self) -> frozenset[str]:
+        """Paths of all batch-norm scales that the penalty depends on."""
+        own = () if self.scale is None else (self.scale,)
+        links = () if self.links is None else (*self.links.reads, *self.links.joint)
+        written = (w.scale for channels in links for w in channels.writers)
+        return frozenset(path for path in (*own, *written) if path is not None)
+
+    def _trained(self, path: str) -> bool:
+        return bool(getattr(self._variables.get(path), "trainable", True))
+
+    @property
+    def paired_gamma(self) -> Any:
+        """The gamma of the normalisation paired with the kernel; None without one, or unbound."""
+        return None if self.scale is None else self._variables.get(self.scale)
+
+    @property
+    def fixed_scale(self) -> Tensor | None:
+        """Factors (out,) that a frozen normalisation gives the kernels; None if there is none.
+
+        A frozen batch normalisation does not divide by the length of a kernel. It multiplies its
+        channel by `|gamma_j| / sqrt(variance_j)`, and that is how much the kernel counts.
+        """
+        if self.scale is None or self._trained(self.scale):
+            return None
+        return self._fixed(self.scale)
+
+    def _fixed(self, scale: str) -> Tensor:
+        gamma, variance = self._bound(scale), self._bound(statistic(scale))
+        like = ops.convert_to_tensor(gamma)
+        return ops.abs(like) / ops.sqrt(constant(variance, like=like) + EPSILON)
+
+    def _norms(self, kernel: Tensor, scale: str | None, groups: str, norm: str) -> Tensor:
+        """Group norms (groups, kernels) of kernels as the normalisation after them scales them."""
+        if scale is None:
+            return group_norms(kernel, groups, norm)
+        if self._trained(scale):
+            return effective_norms(kernel, self._bound(scale), groups, norm)
+        norms = group_norms(kernel, groups, norm)
+        return norms * constant(self._fixed(scale), like=norms)
+
     # --- terms that depend on the kernels of other layers ---
 
     def whole_norms(self, writer: Writer, norm: str) -> Tensor:
         """Norms (kernels,) of all whole kernels of another layer, from its bound variables."""
-        kernel = self._bound(writer.kernel)
-        if writer.scale is None:
-            return group_norms(kernel, "kernel", norm)[0]
-        return effective_norms(kernel, self._bound(writer.scale), "kernel", norm)[0]
+        return self._norms(self._bound(writer.kernel), writer.scale, "kernel", norm)[0]
 
     def joint_weights(self, norm_of: NormOf, like: Tensor) -> list[tuple[ChannelGroup, Tensor]]:
         """The channels with joint groups in this layer's penalty, with weights (width,).
@@ -153,3 +257,14 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
                 f"This {type(self).__name__} penalises its kernel together with those of other "
                 "layers, so there is no step for one of them alone. Use `kss.Proximal`."
             )
+
+
+def statistic(scale: str) -> str:
+    """Path of the moving variance of a batch normalisation, from that of its gamma."""
+    layer, _, _ = scale.rpartition("/")
+    return f"{layer}/{STATISTIC}" if layer else STATISTIC
+
+
+def precision_of(kernel: Tensor) -> str:
+    """The dtype of penalties: float64 for float64 kernels, float32 for all others."""
+    return "float64" if keras.backend.standardize_dtype(kernel.dtype) == "float64" else "float32"

@@ -30,7 +30,7 @@ from keras_structsparse.training.fit import (
 from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.reattachment import reattach
 from keras_structsparse.training.recipes import Recipe, Shrinking
-from keras_structsparse.training.shrinking import NO_HELPERS
+from keras_structsparse.training.shrinking import NO_HELPERS, own_training
 
 Build = Callable[[], keras.Model]
 Outcome = tuple[Point, keras.Model]
@@ -185,6 +185,19 @@ def _built(build: Build) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise ModelError(
             f"build: expected a function that gives a Keras model. Received: {model!r}"
+        )
+    own = own_training(model)
+    if own is not None:
+        raise ModelError(
+            "build: expected a function that gives a model that trains as Keras does. Received: "
+            f"{type(model).__name__} with its own {own}, which pruned networks would lose; surgery "
+            "makes plain models"
+        )
+    if attached := regularizers_of(model):
+        raise ModelError(
+            "build: expected a function that gives a network without a penalty, which a sweep adds "
+            f"for each alpha. Received: one with a {type(next(iter(attached.values()))).__name__} "
+            "on its layers"
         )
     return model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from keras_structsparse.surgery.plans import plan as read_plan
 from keras_structsparse.training.callbacks.multi_fit import MultiFitCallbacks
 from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
+from keras_structsparse.training.callbacks.weight_keepers import Refusals, check, uses_averages
 from keras_structsparse.training.optimizer.distribution import scope_of
 from keras_structsparse.training.optimizer_state import carry_optimizer, forget
 from keras_structsparse.training.reattachment import check_reattachable, reattach
@@ -131,7 +132,7 @@ def fit_shrinking(
     """
     positive_int("shrink_every", shrink_every)
     _check_compiled(model)
-    _check_callbacks(callbacks)
+    check(callbacks, REFUSED, "callbacks that allow the network to get smaller")
     found = PrunableLayers.of(model)
     whole = Ancestry.of(found)
     check_reattachable(regularizers_of(found), whole)
@@ -230,15 +231,35 @@ def _still(model: keras.Model) -> dict[int, Array]:
 # --- what does not allow surgery during training ---
 
 
+def own_training(model: keras.Model) -> str | None:
+    """The method of training that the class of a model replaces; None if it replaces none.
+
+    Args:
+        model: The model.
+
+    Examples:
+        >>> own_training(keras.Sequential())
+    """
+    for name in ("train_step", "compute_loss"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            return name
+    return None
+
+
 def _check_compiled(model: keras.Model) -> None:
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         raise ValueError("model: expected a compiled model. Received: one that is not")
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if optimizer.use_ema or inner.use_ema:
+    own = own_training(model)
+    if own is not None:
+        raise ValueError(
+            f"model: expected one that trains as Keras does. Received: {type(model).__name__} "
+            f"with its own {own}, which the smaller model would lose; surgery makes plain models"
+        )
+    if uses_averages(optimizer):
         raise ValueError(
             "model: expected an optimizer without use_ema, since averages replace the weights at "
-            "the end of every fit. Received: one with use_ema=True"
+            "the end of every fit. Received: one with use_ema=True; set use_ema=False"
         )
     try:
         keras.saving.deserialize_keras_object(model.get_compile_config())
@@ -250,7 +271,7 @@ def _check_compiled(model: keras.Model) -> None:
         ) from error
 
 
-REFUSED: Mapping[type, tuple[Callable[[Any], bool], str]] = {
+REFUSED: Refusals = {
     TargetMultiplyAdds: (
         lambda callback: True,
         "it may restore kernels that it has removed",
@@ -265,13 +286,3 @@ REFUSED: Mapping[type, tuple[Callable[[Any], bool], str]] = {
     ),
 }
 """Callbacks that store weights: whether they do, and why they do not allow surgery."""
-
-
-def _check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
-    for callback in callbacks:
-        remembers, reason = REFUSED.get(type(callback), (lambda callback: False, ""))
-        if remembers(callback):
-            raise ValueError(
-                "callbacks: expected callbacks that allow the network to get smaller. "
-                f"Received: {type(callback).__name__}; {reason}"
-            )

@@ -33,9 +33,10 @@ def test_links_survive_a_configuration(make: Any) -> None:
 def test_paths_are_those_of_kernels_and_scales() -> None:
     regularizer = KernelSize().bound(scale="d/gamma", links=reading_links()["c"])
     assert regularizer.paths == {"a", "a/gamma", "b", "d/gamma"}
-    assert regularizer.required == {"d/gamma"}, "what is only read may be frozen"
+    assert regularizer.joined_kernels == set(), "what is only read may be frozen"
     joined = KernelSize().bound(links=partial_links()["c"])
-    assert joined.paths == joined.required == {"a", "a/gamma", "c"}
+    assert joined.paths == {"a", "a/gamma", "c"}
+    assert joined.joined_kernels == {"a", "c"}
 
 
 def test_binding_takes_what_is_needed_and_keeps_what_was_there() -> None:

@@ -119,9 +119,8 @@ def test_the_gradient_of_the_mean_loss_is_clipped_and_not_the_penalty(name: str)
     start = np.array([[3.0, 0.1], [4.0, 0.1]], "float32")
     gradient = np.array([[1.0, -2.0], [0.0, 0.5]], "float32")
     variable = regularized(start)
-    penalty = numpy(variable.regularizer.subgradient(start))
     optimizer = kss.Proximal(O.SGD(1.0, **{name: 0.1}))
-    optimizer.apply([ops.convert_to_tensor(gradient + penalty)], [variable])
+    optimizer.apply([ops.convert_to_tensor(gradient)], [variable])
     expected = numpy(kss.KernelCount(0.5).prox(start - CLIPS[name](gradient), 1.0))
     np.testing.assert_allclose(numpy(variable), expected, atol=1e-6)
     assert (expected == 0).any()
@@ -142,6 +141,22 @@ def test_averages_are_those_of_the_sparse_weights() -> None:
     np.testing.assert_allclose(values[2][:, 0], average * direction, rtol=1e-6)
     assert not values[2][:, 1].any(), "though its average was not zero before"
     assert values[0][:, 1].any()
+
+
+@pytest.mark.parametrize("inner", [lambda: O.SGD(0.5), lambda: O.Adam(0.5)])
+def test_constraints_hold_after_the_proximal_step(inner: Callable[[], Any]) -> None:
+    """Beside zeros, which they keep. The control: without the constraint the kernel is longer."""
+    lengths = []
+    for constraint in (keras.constraints.MaxNorm(1.0), None):
+        variable = regularized(np.array([[3.0, 0.01], [0.1, 0.01]]))
+        variable.constraint = constraint
+        optimizer = kss.Proximal(inner())
+        optimizer.apply(
+            [ops.convert_to_tensor(np.array([[0.1, 0.0], [-2.0, 0.0]], "float32"))], [variable]
+        )
+        lengths.append(np.linalg.norm(numpy(variable), axis=0))
+    assert lengths[0][0] <= 1.0 + 1e-5 < lengths[1][0]
+    assert lengths[0][1] == lengths[1][1] == 0.0
 
 
 def test_alpha_may_change_with_every_batch() -> None:

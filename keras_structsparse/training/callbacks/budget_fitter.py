@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -42,7 +42,8 @@ class BudgetFitter:
     """A model in training, and the share of its multiply-adds that surgery would leave.
 
     Shares are relative to the multiply-adds of the unpruned model. They are estimates, corrected by
-    the last network that was rebuilt.
+    the last network that was rebuilt. Groups are removed only from kernels that are trained and
+    have a regularizer; what is frozen is never changed.
 
     Args:
         model: A functional or built Sequential model.
@@ -57,13 +58,17 @@ class BudgetFitter:
         self.model, self.tau, self.realize = model, tau, realize
         self.found = PrunableLayers.of(model)
         self.reader = KernelReader(self.found)
-        self.regularizers = regularizers_of(self.found)
+        self.regularizers = {
+            name: regularizer
+            for name, regularizer in regularizers_of(self.found).items()
+            if kernel_of(self.reader.layers[name]).trainable
+        }
         self.base = profile(self.found).multiply_adds
         self._counting = Estimate.of(self.found, realize)
         self._correction = 1.0
         state = self.reader.state()
         self._lengths = {
-            name: _root_mean_square(threshold_norms(*state[name], "kernel"))
+            name: _root_mean_square(self._norms(name, state, "kernel"))
             for name in self.regularizers
         }
 
@@ -135,9 +140,11 @@ class BudgetFitter:
             Masks, with which :func:`reapply` sets the same entries to zero again.
         """
         found = []
-        for name, sizes in plan.sizes.items():
+        for name, sizes in self._trained(plan).items():
             kernel, gamma = self.reader.layer_state(name)
             kept = masked_kernel(kernel, sizes)
+            if gamma is not None and self._is_fixed(name):
+                gamma = None
             if gamma is not None:
                 ratio = _lengths(kept) / np.maximum(_lengths(kernel), TINY)
                 kept = np.where(ratio > 0, kept / np.where(ratio > 0, ratio, 1.0), kernel)
@@ -148,7 +155,7 @@ class BudgetFitter:
 
     def restore(self, plan: Plan, state: KernelState) -> None:
         """Undo a removal: the plan's removed entries get the values of an earlier state."""
-        for name, sizes in plan.sizes.items():
+        for name, sizes in self._trained(plan).items():
             kernel, gamma = self.reader.layer_state(name)
             before, scale = state[name]
             kept = masked_kernel(np.ones(kernel.shape), sizes) > 0
@@ -156,13 +163,38 @@ class BudgetFitter:
             gamma = None if gamma is None else np.where(alive, gamma, scale)
             self.reader.assign({name: (np.where(kept, kernel, before), gamma)})
 
+    def restart(self, state: KernelState) -> None:
+        """Give the kernels that are trained, and their gammas, the values of an earlier state."""
+        self.reader.assign(
+            {
+                n: (k, None if self._is_fixed(n) else g)
+                for n, (k, g) in state.items()
+                if n in self.regularizers
+            }
+        )
+
+    def _trained(self, plan: Plan) -> Mapping[str, Sequence[int]]:
+        return {name: own for name, own in plan.sizes.items() if name in self.regularizers}
+
+    def _is_fixed(self, name: str) -> bool:
+        """Whether the normalisation behind a layer is frozen."""
+        return name in self.reader.norms and not self.reader.norms[name].gamma.trainable
+
+    def _norms(self, name: str, state: KernelState, groups: str) -> Array:
+        """The group norms (groups, kernels) that the penalty of a layer acts on."""
+        kernel, gamma = state[name]
+        fixed = self.regularizers[name].fixed_scale
+        if fixed is None:
+            return threshold_norms(kernel, gamma, groups)
+        return threshold_norms(kernel * keras.ops.convert_to_numpy(fixed), None, groups)
+
     def _masks(self, name: str, sizes: Sequence[int]) -> list[Mask]:
         """Masks of the kept entries, for those variables of which some entries are removed."""
         layer, gamma = self.reader.layers[name], self.reader.norms.get(name)
         kernel, plain = kernel_of(layer), axes_of(layer).plain
         entries = masked_kernel(np.ones(plain_shape(layer)), sizes)
         found = [(kernel, plain(entries))]
-        if gamma is not None:
+        if gamma is not None and not self._is_fixed(name):
             # A kernel with the scale 0 is removed; its direction is not changed.
             alive = entries.any(axis=tuple(range(entries.ndim - 1)))
             found = [(kernel, plain(np.where(alive, entries, 1.0))), (gamma.gamma, alive)]
@@ -189,13 +221,13 @@ class BudgetFitter:
 
     def _relative_norms(self, name: str, state: KernelState) -> Array:
         """Norms of a layer's groups, divided by the root mean square of its kernels at start."""
-        norms = threshold_norms(*state[name], self.regularizers[name].groups)
+        norms = self._norms(name, state, self.regularizers[name].groups)
         return norms / (self._lengths[name] or 1.0)
 
     def _groups(self, name: str, state: KernelState, now: Sizes) -> LayerGroups:
         """The groups of the layer's regularizer, with norms divided by its share of alpha."""
         regularizer = self.regularizers[name]
-        norms = threshold_norms(*state[name], regularizer.groups)
+        norms = self._norms(name, state, regularizer.groups)
         reached = self.reader.reached(name, regularizer.groups)
         return LayerGroups(norms / (regularizer.weight or TINY), reached, now[name])
 

@@ -34,7 +34,9 @@ class SparsityLogger(keras.callbacks.Callback):
     - ``conv2/penalty``: penalty of the layer, if it is regularized.
 
     The entries of the whole network are ``total/width``, ``total/multiply_adds``,
-    ``total/multiply_adds_fraction`` and ``total/penalty``.
+    ``total/multiply_adds_fraction`` and ``total/penalty``. The latter is there as ``penalty`` too,
+    and as ``val_penalty`` beside ``val_loss``: under :class:`~keras_structsparse.Proximal` the loss
+    is that of the data alone.
 
     Callbacks are called in the order of their list: place this one before ``CSVLogger`` and
     ``TensorBoard``, which see only entries that are in the logs by then. Keras' history and
@@ -77,7 +79,11 @@ class SparsityLogger(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Add the entries to the logs."""
         if logs is not None:
-            logs.update(self._entries())
+            entries = self._entries()
+            logs.update(entries)
+            logs["penalty"] = entries["total/penalty"]
+            if "val_loss" in logs:
+                logs["val_penalty"] = entries["total/penalty"]
 
     def _entries(self) -> dict[str, float]:
         reader = self._reader
@@ -87,7 +93,9 @@ class SparsityLogger(keras.callbacks.Callback):
         work = self._counting.remaining(left)
         penalties = dict.fromkeys(self._names, 0.0)
         for name, regularizer in self._regularizers.items():
-            penalties[self._base_name(name)] = float(regularizer(kernel_of(reader.layers[name])))
+            kernel = kernel_of(reader.layers[name])
+            if kernel.trainable:
+                penalties[self._base_name(name)] = float(regularizer.penalty(kernel))
         found: dict[str, float] = {}
         for name, sizes in left.items():
             found |= self._layer(name, np.array(sizes), work.get(name, 0), penalties)

@@ -18,6 +18,7 @@ from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.plans import plan as read_plan
 from keras_structsparse.training.callbacks.budget_fitter import BudgetFitter, Mask, reapply
+from keras_structsparse.training.callbacks.weight_keepers import check_beside_target
 
 UPDATES = 64
 """Number of times in a training that the multiply-adds are estimated and alpha is set."""
@@ -50,9 +51,9 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
 
     Attach a regularizer to the model and compile it with :class:`Proximal`. The search starts at
     the value of alpha and leaves alpha at the last value of the search; several alphas keep their
-    ratios. Place the callback after callbacks that change weights, such as ``EarlyStopping`` with
-    ``restore_best_weights=True``, and before callbacks that write logs: it adds the entry
-    ``multiply_adds_fraction``.
+    ratios. Frozen layers are never changed. Place the callback before callbacks that write logs: it
+    adds the entry ``multiply_adds_fraction``. Callbacks and averages that bring back weights from
+    before the target was met are refused, each with what to do instead.
 
     Args:
         target: Multiply-adds at the end over those of the unpruned model, in (0, 1].
@@ -67,7 +68,8 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
 
     Raises:
         ValueError: An argument is out of its range. When training starts: the model has no
-            regularizer, alpha is 0, or the model is already smaller than the target.
+            regularizer, alpha is 0, the model is already smaller than the target, or another
+            callback or the optimizer keeps weights of other epochs.
 
     Examples:
         >>> budget = TargetMultiplyAdds(0.4)
@@ -90,6 +92,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Read the network and check that the target can be reached."""
+        check_beside_target(self, self.model)
         self._fitter = BudgetFitter(self.model, self.tau, self.realize)
         self._alphas = _initial_alphas(self._fitter.regularizers.values())
         self._steering = _Steering(self.target)
@@ -161,7 +164,7 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
     def _arrive(self, progress: float, share: float) -> None:
         if share < self.target:
             # Too much has vanished: removed kernels before a ReLU would not grow again.
-            self._fitter.reader.assign(self._last)
+            self._fitter.restart(self._last)
         self._arrived, self._last = True, self._fitter.reader.state()
         self._set_alphas(0.0)
         # Slightly above the target, as later corrections remove more; except for the last one.

@@ -19,12 +19,21 @@ from keras import ops
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers.alpha import Alpha, distinct_alphas
+from keras_structsparse.regularizers.loss_term import (
+    gradients_taken,
+    take_over_unless_differentiated,
+)
 from keras_structsparse.training.optimizer import distribution
+from keras_structsparse.training.optimizer.averages import update_averages
 from keras_structsparse.training.optimizer.batched_prox import proximal_steps, subgradients
 from keras_structsparse.training.optimizer.regularized_variables import (
+    constrained,
     current_values,
-    from_plain,
+    gradient_of_kernel,
+    new_kernel,
     regularized_kernels,
+    regularizers_among,
+    step_length,
     stepped_variable,
     to_plain,
     with_stepped_value,
@@ -39,15 +48,18 @@ from keras_structsparse.training.optimizer.step_size import (
 
 TAKEN_OVER = ("use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor")
 """Settings that `Proximal` takes over from the wrapped optimizer: averages must be those of the
-weights after the proximal step, and the scaled loss contains the penalty."""
+weights after the proximal step, and a penalty in the scaled loss is scaled as well."""
 
 
 @keras.saving.register_keras_serializable("keras_structsparse")
 class Proximal(keras.optimizers.Optimizer):
     """An optimizer that takes a proximal step after each step of another optimizer.
 
-    The gradients are expected to contain those of the penalty, as they do in ``fit``. `Proximal`
-    subtracts the penalty's part in closed form before the wrapped optimizer clips gradients.
+    The penalty acts in the proximal step and not in the loss: ``loss`` and ``val_loss`` of a model
+    compiled with `Proximal` are those of the data, and :func:`keras_structsparse.penalty` is the
+    value of the penalty. In a loop of your own it makes no difference whether ``model.losses`` are
+    added to the loss: from the first step on they hold no penalty, and the gradient of a penalty
+    that was differentiated before is subtracted. (On JAX, build the optimizer first.)
     Kernels paired with a batch normalisation are moved as effective kernels
     ``gamma_j k_j / |k_j|``.
 
@@ -58,13 +70,16 @@ class Proximal(keras.optimizers.Optimizer):
     Args:
         optimizer: The optimizer to wrap: SGD, RMSprop, Adagrad, Adam, AdamW, Adamax, Nadam or Lamb,
             with any of their arguments. `Proximal` takes over its averages and its loss scaling.
-        penalty_in_loss: Whether the gradients contain those of the penalty. Set it to False in
-            custom training loops that leave out ``model.losses``.
+        penalty_in_loss: Whether a gradient of the penalty that was taken since the last step is
+            subtracted. Set it to False if you take such gradients for another purpose.
         name: Name of the optimizer.
 
     Raises:
         TypeError: ``optimizer`` is no Keras optimizer.
         ValueError: The step length for this type of optimizer is not known.
+
+    Attributes:
+        takes_proximal_steps: True; by it regularizers know that they add nothing to the loss.
 
     Examples:
         >>> from keras_structsparse.regularizers import KernelCount
@@ -72,6 +87,8 @@ class Proximal(keras.optimizers.Optimizer):
         >>> model = keras.Sequential([keras.Input((3,)), layer])
         >>> model.compile(Proximal(keras.optimizers.SGD(0.1, momentum=0.9)), "mse")
     """
+
+    takes_proximal_steps = True
 
     def __init__(
         self,
@@ -87,6 +104,7 @@ class Proximal(keras.optimizers.Optimizer):
         optimizer.use_ema, optimizer.loss_scale_factor = False, None
         self.optimizer = optimizer
         self.penalty_in_loss = penalty_in_loss
+        self._seen = gradients_taken()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the optimizer's state.
@@ -95,13 +113,13 @@ class Proximal(keras.optimizers.Optimizer):
             variables: The trainable variables, some of which are regularized.
 
         Raises:
-            ValueError: No variable is regularized, or a variable that a penalty depends on is
-                missing.
+            ValueError: No variable is regularized; or on JAX, a gradient of the penalty has been
+                taken before.
         """
         if self.built:
             return
-        regularized = regularized_kernels(variables)
-        if not regularized:
+        regularizers = regularizers_among(variables)
+        if not regularizers:
             raise ValueError(
                 "Proximal: expected a variable with a regularizer of keras_structsparse. Received "
                 "none. Call kss.attach(model, regularizer) before compile, or give layers a "
@@ -112,10 +130,11 @@ class Proximal(keras.optimizers.Optimizer):
             (), dtype=_precision(), aggregation="only_first_replica", name="travel"
         )
         # As a variable of the optimizer, alpha may change between compiled steps on all backends.
-        for alpha in distinct_alphas(each.regularizer for each in regularized):
+        for alpha in distinct_alphas(regularizers):
             _keras_compat.track(self, alpha)
         self.optimizer.build(variables)
         super().build(variables)
+        take_over_unless_differentiated([r.term for r in regularizers], self, self._seen)
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -134,7 +153,7 @@ class Proximal(keras.optimizers.Optimizer):
         """Take one step of the wrapped optimizer, then the proximal step.
 
         Args:
-            grads: Gradients of the objective, one for each variable.
+            grads: Gradients of the loss, one for each variable.
             trainable_variables: The variables; by default those that the optimizer was built with.
         """
         if not self.built and trainable_variables is not None:
@@ -143,12 +162,15 @@ class Proximal(keras.optimizers.Optimizer):
         regularized = regularized_kernels(variables)
         if self.penalty_in_loss:
             grads = self._without_penalty(grads, variables, regularized)
+        for item in regularized:
+            item.regularizer.term.take_over(self)
+        self._seen = gradients_taken()
         rate, step = self._advance()
         before = self._values_before(regularized)
         self.optimizer.apply(self._unscaled(grads), variables)
         distribution.assign(self._proximal_step(regularized, before, rate, step))
         if self.use_ema:
-            self._average()
+            update_averages(self)
 
     def _without_penalty(
         self,
@@ -156,7 +178,10 @@ class Proximal(keras.optimizers.Optimizer):
         variables: Sequence[keras.Variable],
         regularized: Sequence[RegularizedKernel],
     ) -> list[Tensor]:
-        """Gradients of the mean loss: those of the objective (7) minus those of the penalty."""
+        """Gradients of the mean loss: without those of penalties that the loss contained."""
+        shares = [item.regularizer.term.share_in_gradients(self._seen) for item in regularized]
+        if all(share is None for share in shares):
+            return list(grads)
         scale = self.scale_loss(distribution.loss_share())
         penalty: dict[int, Tensor] = {}
         values = [current_values(item) for item in regularized]
@@ -164,9 +189,12 @@ class Proximal(keras.optimizers.Optimizer):
         # that same value here.
         with keras.StatelessScope():
             changes = subgradients(values)
-        for item, change in zip(regularized, changes, strict=True):
-            penalty[id(item.kernel)] = from_plain(item, change[0])
-            penalty[id(item.gamma)] = change[1]
+        for item, share, (kernel, gamma) in zip(regularized, shares, changes, strict=True):
+            if share is not None:
+                own = gradient_of_kernel(item, kernel)
+                penalty[id(item.kernel)] = own * ops.cast(share, own.dtype)
+                if gamma is not None:
+                    penalty[id(item.gamma)] = gamma * ops.cast(share, gamma.dtype)
         return [
             grad - ops.cast(scale * penalty[id(v)], grad.dtype)
             if grad is not None and id(v) in penalty
@@ -209,32 +237,13 @@ class Proximal(keras.optimizers.Optimizer):
         ]
         points = [with_stepped_value(t, m.point) for t, m in zip(regularized, moves, strict=True)]
         assignments = []
-        changes = proximal_steps(points, [m.step for m in moves])
+        steps = [step_length(item, m.step) for item, m in zip(regularized, moves, strict=True)]
+        changes = proximal_steps(points, steps)
         for item, (kernel, gamma) in zip(regularized, changes, strict=True):
-            assignments.append((item.kernel, from_plain(item, kernel)))
+            assignments.append((item.kernel, constrained(item.kernel, new_kernel(item, kernel))))
             if item.gamma is not None:
-                assignments.append((item.gamma, gamma))
+                assignments.append((item.gamma, constrained(item.gamma, gamma)))
         return assignments
-
-    def _average(self) -> None:
-        """Update the averages; overwrite the weights every ``ema_overwrite_frequency`` steps."""
-        steps = ops.convert_to_tensor(self.iterations)
-        later = ops.where(steps > 1, self.ema_momentum, 0.0)
-        pairs = [
-            (variable, average, _averaged(average, variable, later))
-            for variable, average in zip(
-                _keras_compat.trained_variables(self),
-                _keras_compat.weight_averages(self),
-                strict=True,
-            )
-            if average is not None
-        ]
-        distribution.assign([(average, value) for _, average, value in pairs])
-        if self.ema_overwrite_frequency:
-            due = ops.equal(steps % self.ema_overwrite_frequency, 0)
-            distribution.assign(
-                [(v, ops.where(due, value, ops.convert_to_tensor(v))) for v, _, value in pairs]
-            )
 
     @property
     def learning_rate(self) -> Any:
@@ -280,14 +289,6 @@ class Proximal(keras.optimizers.Optimizer):
             config["optimizer"], custom_objects=custom_objects
         )
         return cls(**{**config, "optimizer": inner})
-
-
-def _averaged(average: keras.Variable, variable: keras.Variable, momentum: Tensor) -> Tensor:
-    """The moving average; 0 where the variable is 0, or no average would ever be sparse."""
-    value = ops.convert_to_tensor(variable)
-    momentum = ops.cast(momentum, value.dtype)
-    mixed = momentum * ops.convert_to_tensor(average) + (1.0 - momentum) * value
-    return ops.where(ops.equal(value, 0), ops.zeros_like(value), mixed)
 
 
 def _precision() -> str:

@@ -31,12 +31,15 @@ class RegularizedKernel:
         kernel: The kernel (*spatial, in, out), a variable or a tensor.
         gamma: Scale (out,) of the batch normalisation paired with the kernel, or None.
         path: Path of the kernel's variable, by which the penalties of other layers name it.
+        fixed: Factors (out,) of a frozen batch normalisation behind the kernel, or None. The
+            penalty is that of the kernel times these factors.
     """
 
     regularizer: GroupSparsityRegularizer
     kernel: keras.Variable
     gamma: keras.Variable | None
     path: str = ""
+    fixed: Tensor | None = None
 
 
 @dataclass(frozen=True)
