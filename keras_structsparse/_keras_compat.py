@@ -200,11 +200,7 @@ def forget_compiled_functions(model: keras.Model) -> None:
 def sync_jax_state(model: keras.Model) -> None:
     """Make the variables of a model that is being trained writable for a callback.
 
-    Between two batches, the trainer of JAX holds their values: what a callback assigned to one
-    would be lost.
-
-    Args:
-        model: The model that is being trained, or any other.
+    Between two batches the trainer of JAX holds their values, and an assigned value would be lost.
     """
     if keras.backend.backend() == "jax":
         _private(model, "jax_state_sync")()
@@ -282,10 +278,7 @@ WEIGHT_AVERAGES = "_model_variables_moving_average"
 
 
 def slots(optimizer: Optimizer) -> dict[str, Slot]:
-    """All that a built optimizer keeps of each variable.
-
-    Args:
-        optimizer: Any Keras optimizer; of one that wraps another, its own state.
+    """All that a built optimizer, without one that it wraps, keeps of each variable.
 
     Returns:
         By the optimizer's name for it, lists in the order of :func:`trained_variables`. An entry is

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 import keras
 
 from keras_structsparse import _keras_compat
-from keras_structsparse.errors import ModelError
-from keras_structsparse.graph import functional_graph, left_out
+from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import (
     ModelLike,
     PrunableLayers,
     graph_of,
-    way_to_norm,
 )
 from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
@@ -29,6 +25,11 @@ from keras_structsparse.regularizers.coupled_groups import (
     positions,
 )
 from keras_structsparse.regularizers.coupling import CouplingSpec
+from keras_structsparse.regularizers.layer_choice import (
+    chosen_layers,
+    scaled_norm,
+    warn_of_hidden_scales,
+)
 from keras_structsparse.regularizers.rebinding import rebind
 
 Shares = Callable[[functional_graph.Graph, Mapping[str, keras.Layer]], dict[str, float]]
@@ -90,10 +91,10 @@ def attach(
         raise ValueError(f"weights: expected one of {tuple(SHARES)}. Received: {weights!r}")
     _check_choice(regularizer, weights, coupled)
     found = PrunableLayers.of(model)
-    chosen = _chosen(found, layers)
+    chosen = chosen_layers(found, layers)
     pairs = found.batch_norms
-    norms = {name: _scaled_norm(name, pairs[name]) for name in chosen if name in pairs}
-    _warn_of_hidden_scales(found, chosen)
+    norms = {name: scaled_norm(name, pairs[name]) for name in chosen if name in pairs}
+    warn_of_hidden_scales(found, chosen)
     shares = SHARES[weights](found.graph, chosen)
     mean = math.fsum(shares.values()) / len(shares)
     shares = {name: share / mean for name, share in shares.items()}
@@ -164,90 +165,6 @@ def penalties(model: ModelLike) -> dict[str, float]:
         for name, regularizer in regularizers.items()
         if kernels[name].trainable
     }
-
-
-def _chosen(found: PrunableLayers, names: Iterable[str] | None) -> Mapping[str, keras.Layer]:
-    available = found.regularizable
-    if names is None:
-        chosen = {
-            name: layer
-            for name, layer in available.items()
-            if name in found.convolutions and layer.trainable
-        }
-        if not chosen:
-            raise ModelError(
-                f"Model '{found.model.name}' has no convolutions to regularize. Expected at "
-                "least one convolution with groups=1, such as Conv2D or SeparableConv2D, that is "
-                f"trainable.{_wrapped(found.graph)}"
-            )
-        _say_left_out(found, chosen)
-        return chosen
-    names = [names] if isinstance(names, str) else list(names)
-    if not names:
-        raise ValueError("layers: expected at least one name. Received: none")
-    for name in names:
-        if name not in available:
-            raise ValueError(_unavailable(found.graph, available, name))
-    return {name: available[name] for name in names}
-
-
-def _say_left_out(found: PrunableLayers, chosen: Mapping[str, keras.Layer]) -> None:
-    """One warning for all layers with kernels that the penalty does not serve."""
-    rest = left_out.left_out(found.graph, chosen)
-    if rest:
-        warnings.warn(
-            f"attach leaves out layers of '{found.model.name}' whose kernels it cannot penalise: "
-            f"{left_out.described(rest)}",
-            stacklevel=4,
-        )
-
-
-def _wrapped(network: functional_graph.Graph) -> str:
-    """What a message says of wrapped layers, whose kernels are left out."""
-    found = [
-        f"'{call.name}', a {type(call.operation).__name__} of {type(call.operation.layer).__name__}"
-        for call in network.layers()
-        if isinstance(call.operation, keras.layers.Wrapper)
-    ]
-    return f" Received layers inside of wrappers: {', '.join(found)}." if found else ""
-
-
-def _unavailable(network: functional_graph.Graph, available: Iterable[str], name: str) -> str:
-    near = difflib.get_close_matches(str(name), available, 3, 0.4) or available
-    kinds = [type(call.operation).__name__ for call in network.layers() if call.name == name]
-    return (
-        "layers: expected names of ungrouped convolutions (not transposed or depthwise) "
-        f"or dense layers, such as {', '.join(near)}. "
-        f"Received: {name!r}{', a ' + kinds[0] if kinds else ''}"
-    )
-
-
-def _scaled_norm(name: str, norm: keras.Layer) -> keras.Layer:
-    if not norm.scale:
-        raise ModelError(
-            f"Layer '{name}' is followed by the batch normalisation '{norm.name}' with "
-            "scale=False, so the norm of its kernels has no effect and cannot be penalised. "
-            "Use kss.with_scales(model), which adds scales of 1, build the model with "
-            "scale=True, or leave the layer out with `layers`."
-        )
-    return norm
-
-
-def _warn_of_hidden_scales(found: PrunableLayers, chosen: Mapping[str, keras.Layer]) -> None:
-    """Warn of layers whose scale a normalisation hides that is no pair."""
-    for call in found.graph.layers():
-        if call.name in chosen and call.name not in found.batch_norms:
-            way = way_to_norm(found.graph, call)
-            if way is not None:
-                between = ", ".join(each.name for each in way[:-1]) or "its activation or axis"
-                warnings.warn(
-                    f"Layer '{call.name}': the batch normalisation '{way[-1].name}' behind it "
-                    "hides the scale of its kernels, but its channels are not known to be those of "
-                    f"the layer ({between}). So the penalty is that of the kernels as they are, "
-                    "and the normalisation may undo it. Register a rule for what is between, or "
-                    "leave the layer out with `layers`.",
-                    stacklevel=3,
-                )
 
 
 def _check_choice(regularizer: GroupSparsityRegularizer, weights: str, coupled: bool) -> None:
