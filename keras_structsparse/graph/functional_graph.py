@@ -147,11 +147,12 @@ def input_structure(model: keras.Model) -> Any:
     return _keras_compat.input_structure(functional(model))
 
 
-def read(model: keras.Model) -> Graph:
+def read(model: keras.Model, nested: bool = True) -> Graph:
     """Read the graph of a model, with the calls inside nested functional and Sequential models.
 
     Args:
         model: A functional or a built Sequential model.
+        nested: Whether to list the calls inside nested models, instead of the call of the model.
 
     Returns:
         The graph; the model is not changed.
@@ -178,7 +179,7 @@ def read(model: keras.Model) -> Graph:
 
     inputs = [number(t) for t in model.inputs]
     calls: list[Call] = []
-    outputs = _walk(model, inputs, "", calls, number)
+    outputs = _walk(model, inputs, "", calls, number, () if nested else None)
     tensors = tuple(shapes), tuple(dtypes), tuple(symbols)
     return Graph(model, tuple(calls), tuple(inputs), tuple(outputs), *tensors)
 
@@ -189,19 +190,20 @@ def _walk(
     prefix: str,
     calls: list[Call],
     number: Callable[[Tensor], int],
-    given: Collection[int] = (),
+    given: Collection[int] | None = (),
 ) -> list[int]:
     """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs.
 
-    Those of its inputs that may be given masks are ``given``.
+    Those of its inputs that may be given masks are ``given``; None: nested models stay whole.
     """
     index = {id(t): i for t, i in zip(model.inputs, inputs, strict=True)}
     nodes = list(_keras_compat.nodes(model))
-    hidden = may_differ(nodes, {key for key, i in index.items() if i in given})
+    hidden = may_differ(nodes, {key for key, i in index.items() if i in (given or ())})
     for node in nodes:
         operation, sources = node.operation, [index[id(t)] for t in node.inputs]
         training = _keras_compat.keyword_arguments(node.arguments).get("training")
-        if is_opened(operation) and not training and has_its_own_masks(node, hidden):
+        whole = given is None or training or not is_opened(operation)
+        if not whole and has_its_own_masks(node, hidden):
             inner = functional(operation)
             sources = sources[: len(inner.inputs)]  # without masks, which are their own
             maybe = {index[id(t)] for t in node.inputs if id(t) in hidden or has_mask(t)}
