@@ -162,11 +162,12 @@ def input_structure(model: keras.Model) -> Any:
     return _keras_compat.input_structure(functional(model))
 
 
-def read(model: keras.Model) -> Graph:
+def read(model: keras.Model, nested: bool = True) -> Graph:
     """Read the graph of a model, with the calls inside nested functional and Sequential models.
 
     Args:
         model: A functional or a built Sequential model.
+        nested: Whether to list the calls inside nested models, instead of the call of the model.
 
     Returns:
         The graph; the model is not changed.
@@ -193,7 +194,7 @@ def read(model: keras.Model) -> Graph:
 
     inputs = [number(t) for t in model.inputs]
     calls: list[Call] = []
-    outputs = _walk(model, inputs, "", calls, number)
+    outputs = _walk(model, inputs, "", calls, number, masked=() if nested else None)
     tensors = tuple(shapes), tuple(dtypes), tuple(symbols)
     return Graph(model, tuple(calls), tuple(inputs), tuple(outputs), *tensors)
 
@@ -205,19 +206,19 @@ def _walk(
     calls: list[Call],
     number: Callable[[Tensor], int],
     training: bool | None = None,
-    masked: Collection[int] = (),
+    masked: Collection[int] | None = (),
 ) -> list[int]:
     """Append the calls of ``model`` on numbered tensors; return the numbers of its outputs.
 
     The call of the model hands on ``training``; None if it has no such argument. Those of its
-    inputs that may be given masks are ``masked``.
+    inputs that may be given masks are ``masked``; None: nested models stay whole.
     """
     index = {id(t): i for t, i in zip(model.inputs, inputs, strict=True)}
     nodes = list(_keras_compat.nodes(model))
-    hidden = may_differ(nodes, {key for key, i in index.items() if i in masked})
+    hidden = may_differ(nodes, {key for key, i in index.items() if i in (masked or ())})
     for node in nodes:
         operation, path = node.operation, f"{prefix}{node.operation.name}"
-        given = _given(node, training, hidden)
+        given = None if masked is None else _given(node, training, hidden)
         if given is not None:
             inner, mode = functional(operation), nested_calls.given_training(node, training)
             pairs = zip(given, inner.inputs, strict=True)

@@ -138,7 +138,7 @@ class _Pair:
 
     @classmethod
     def of(cls, graph: Graph, model: keras.Model, new: New) -> _Pair:
-        other = read(model)
+        other = read(model, nested=False)  # as copies, only those that the original keeps whole
         numbers = {id(tensor): index for index, tensor in enumerate(other.tensors)}
         places = dict(zip(graph.inputs, other.inputs, strict=True))
         # A tensor that no output needs is not part of the new graph.
