@@ -23,7 +23,7 @@ def main() -> None:
     if not os.environ.get("STRUCTSPARSE_TRACEBACK"):
         _silence_native_libraries()
     _leave_out_public_names()
-    from keras_structsparse.cli.app import main as run
+    from keras_structsparse.cli.main import main as run
 
     run()
 

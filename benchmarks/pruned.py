@@ -106,7 +106,7 @@ def choose(family: Family, runs: Path) -> None:
 
 def structsparse(*words: str) -> None:
     """Run a command of the package."""
-    app.app(words, standalone_mode=False)
+    app(words, standalone_mode=False)
 
 
 def install(chosen: Path, name: str, commands: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """``python -m keras_structsparse``: the command line."""
 
-from keras_structsparse.cli.app import main
+from keras_structsparse.cli.main import main
 
 if __name__ == "__main__":
     main()

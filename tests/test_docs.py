@@ -110,7 +110,7 @@ def run(words: list[str], skipped: Container[str]) -> None:
     assert program == "structsparse", f"no rule for the command {words}"
     if has(words, skipped):
         return
-    result = CliRunner().invoke(app.app, [*rest, *CHANGES.get(rest[0], ())])
+    result = CliRunner().invoke(app, [*rest, *CHANGES.get(rest[0], ())])
     assert result.exit_code == 0, (words, result.output, result.exception)
 
 

@@ -244,7 +244,8 @@ def _planned_layer(found: PrunableLayers, name: str) -> keras.Layer:
     if name not in layers:
         near = difflib.get_close_matches(name, layers, n=3, cutoff=0.4)
         hint = f"Did you mean: {', '.join(near)}?" if near else f"It has: {', '.join(layers)}"
-        raise PlanError(f"Plan: the model has no prunable layer '{name}'. {hint}")
+        told = f"Plan: the model has no prunable layer '{name}'; the plan is for another model"
+        raise PlanError(f"{told}. {hint}")
     return layers[name]
 
 

@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*words: str) -> Result:
-    return CliRunner().invoke(app.app, words)
+    return CliRunner().invoke(app, words)
 
 
 def network(*sides: int | None) -> keras.Model:

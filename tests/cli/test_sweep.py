@@ -21,7 +21,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
-    return lambda *words: CliRunner(env={"COLUMNS": "120"}).invoke(app.app, list(words))
+    return lambda *words: CliRunner(env={"COLUMNS": "120"}).invoke(app, list(words))
 
 
 SWEEP = ("sweep", "--model", "digits-plain", "--dataset", "digits", "--out", "run")

@@ -25,7 +25,7 @@ SHORT = ("--epochs", "2", "--batch-size", "512")
 
 
 def invoke(*words: str) -> Result:
-    return CliRunner(env={"COLUMNS": "100"}).invoke(app.app, [*TRAIN, *SHORT, *words])
+    return CliRunner(env={"COLUMNS": "100"}).invoke(app, [*TRAIN, *SHORT, *words])
 
 
 @pytest.fixture(autouse=True)
@@ -112,13 +112,13 @@ def test_a_folder_of_images_is_trained_on_and_swept(tmp_path: Path) -> None:
     images = ("--image-size", "8", "--preprocess", "-1..1")
     words = ("train", "--model", "base.keras", "--dataset", "photos", "--out", "out.keras")
     cli = CliRunner(env={"COLUMNS": "100"})
-    result = cli.invoke(app.app, [*words, *images, "--epochs", "8", "--augment", "flip"])
+    result = cli.invoke(app, [*words, *images, "--epochs", "8", "--augment", "flip"])
     assert result.exit_code == 0, result.output
     assert "test accuracy 1.0" in result.output
     assert load_model(Path("out.keras")).input_shape == (None, 8, 8, 3)
     words = ("sweep", "--model", "base.keras", "--dataset", "photos", "--out", "run")
     sweep = [*words, *images, "--epochs", "4", "--alphas", "1e-3", "--validation", "0.2"]
-    result = cli.invoke(app.app, sweep)
+    result = cli.invoke(app, sweep)
     assert result.exit_code == 0, result.output
     settings = Path("run", "settings.json").read_text(encoding="utf-8")
     assert "photos, 8 pixels, preprocessed as -1..1, 0.2 for validation" in settings
@@ -128,9 +128,9 @@ def test_images_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
     bright_and_dark(tmp_path / "photos")
     (tmp_path / "photos" / "dark" / "000.jpg").write_bytes(b"")
     words = ("train", "--model", "base.keras", "--dataset", "photos", "--out", "out.keras")
-    result = CliRunner().invoke(app.app, [*words, "--preprocess", "tf"])
+    result = CliRunner().invoke(app, [*words, "--preprocess", "tf"])
     assert (result.exit_code, "none" in result.output) == (2, True)
-    result = CliRunner().invoke(app.app, [*words])
+    result = CliRunner().invoke(app, [*words])
     assert result.exit_code == 2
     assert "dark/000.jpg" in result.output
     assert not Path("out.keras").exists()

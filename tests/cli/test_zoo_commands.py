@@ -12,7 +12,7 @@ from keras_structsparse.cli import app
 
 
 def run(*words: str) -> tuple[int, str, str]:
-    result = CliRunner(env={"COLUMNS": "150"}).invoke(app.app, words)
+    result = CliRunner(env={"COLUMNS": "150"}).invoke(app, words)
     return result.exit_code, result.stdout, result.stderr
 
 

@@ -69,11 +69,11 @@ def test_a_network_of_it_is_chosen_and_reported_on(folder: Path, tmp_path: Path)
     pytest.importorskip("jinja2")
     chosen = choose_network(read_run(folder), Wish(max_drop=1.0))
     assert chosen.point.multiply_adds == 74
-    result = CliRunner().invoke(app.app, ["report", str(folder)])
+    result = CliRunner().invoke(app, ["report", str(folder)])
     assert result.exit_code == 0, result.output
     assert "one convolution on 400 digits" in (folder / "report.html").read_text()
     (folder / "trials" / "alpha-0.0-seed-0.json").unlink()
-    assert CliRunner().invoke(app.app, ["report", str(folder)]).exit_code == 2, "the control"
+    assert CliRunner().invoke(app, ["report", str(folder)]).exit_code == 2, "the control"
 
 
 def test_a_card_of_that_time_is_read() -> None:

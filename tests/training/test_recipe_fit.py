@@ -19,7 +19,7 @@ from keras_structsparse.training.recipes import RECIPES
 
 
 def run(*words: str) -> tuple[int, str, str]:
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app.app, ["recipe", *words])
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["recipe", *words])
     return result.exit_code, result.stdout, result.stderr
 
 

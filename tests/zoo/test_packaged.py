@@ -176,15 +176,15 @@ def test_a_built_wheel_holds_them(tmp_path: Path) -> None:
 
 def test_the_command_lists_them_and_takes_their_names() -> None:
     run = CliRunner(env={"COLUMNS": "200"})
-    listed = run.invoke(app.app, ["models", "--pruned"]).stdout
+    listed = run.invoke(app, ["models", "--pruned"]).stdout
     for name, card in cards().items():
         line = next(line for line in listed.splitlines() if f" {name} " in line)
         assert f"{card.multiply_adds:,}" in line
         assert f"{card.accuracy:.2%}" in line
     words = ["profile", "digits-residual", "--compare", "digits-residual-40pc"]
-    found = run.invoke(app.app, words)
+    found = run.invoke(app, words)
     assert f"{cards()['digits-residual-40pc'].multiply_adds:,}" in found.stdout
-    both = run.invoke(app.app, ["models", "--pruned", "--references"])
+    both = run.invoke(app, ["models", "--pruned", "--references"])
     assert both.exit_code == 2
 
 
