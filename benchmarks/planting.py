@@ -16,6 +16,7 @@ import numpy as np
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.channels.channel_groups import ChannelMap
 from keras_structsparse.graph.cloning import copy_model
+from keras_structsparse.graph.kernel_axes import axes_of, base_size, other_entries, plain_shape
 from keras_structsparse.graph.prunable_layers import kernel_layers
 from keras_structsparse.profiling import multiply_adds
 from keras_structsparse.surgery import verification
@@ -72,7 +73,7 @@ def random_plan(model: keras.Model, seed: int = 0, dead: float = DEAD) -> Plan:
     outputs = {call.name for call in network.calls if set(call.outputs) & set(network.outputs)}
     return Plan(
         {
-            name: _sizes(rng, layer.kernel.shape, dead)
+            name: _sizes(rng, layer, dead)
             for name, layer in kernel_layers(network).items()
             if name not in outputs
         }
@@ -95,10 +96,11 @@ def coupled(model: keras.Model, plan: Plan) -> Plan:
     return Plan(sizes)
 
 
-def _sizes(rng: np.random.Generator, shape: tuple[int, ...], dead: float) -> list[int]:
-    base, width = max(shape[:-2], default=1), shape[-1]
-    sizes = rng.integers(1, base + 1, width) * (rng.random(width) >= dead)
-    sizes[0] = max(sizes[0], 1)
+def _sizes(rng: np.random.Generator, layer: keras.Layer, dead: float) -> list[int]:
+    base, width = base_size(layer), plain_shape(layer)[-1]
+    least = 1 if axes_of(layer).sized else base
+    sizes = rng.integers(least, base + 1, width) * (rng.random(width) >= dead)
+    sizes[0] = max(sizes[0], least)
     return [int(size) for size in sizes]
 
 
@@ -122,9 +124,11 @@ def _kept_area(call: functional_graph.Call, plan: Plan) -> float:
     sizes = plan.sizes.get(call.name)
     if sizes is None:
         return 1.0
-    shape = tuple(call.operation.kernel.shape[:-2])
+    *shape, channels, width = plain_shape(call.operation)
     areas = {n: math.prod(min(n, side) for side in shape) if n else 0 for n in set(sizes)}
-    return float(np.mean([areas[size] for size in sizes])) / math.prod(shape)
+    others = other_entries(call.operation)
+    kept = others + channels * sum(areas[size] for size in sizes)
+    return kept / (others + math.prod(shape) * channels * width)
 
 
 def liveness(network: functional_graph.Graph) -> Mapping[int, Array]:
