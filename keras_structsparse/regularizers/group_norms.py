@@ -83,7 +83,7 @@ def ring_squares(blocks: Tensor, shape: SpatialShape, groups: str) -> tuple[Tens
     Examples:
         >>> blocks, shape = to_blocks(np.full((3, 3, 1, 1), 2e-30, "float32"))
         >>> squares, scale = ring_squares(blocks, shape, "half_ring")
-        >>> np.array(squares)[:, 0].round(3).tolist(), float(scale[0]) / 2e-30
+        >>> np.array(squares)[:, 0].round(3).tolist(), round(float(scale[0]) / 2e-30, 3)
         ([5.0, 3.0, 1.0], 1.0)
     """
     norms = position_norms(blocks)

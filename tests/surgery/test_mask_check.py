@@ -192,7 +192,7 @@ def test_what_is_kept_has_a_note_with_the_reason() -> None:
 def test_a_slice_that_is_left_out_leaves_no_mask_behind() -> None:
     model, plan = network(slice_of_all_kept_channels)
     pruned = prune(model, plan)
-    assert pruned.get_layer("cut").units == 4  # LSTM reads the four of the slice
+    assert pruned.get_layer("cut").units == 2  # Of the four of the slice, two are removed.
 
 
 def test_models_from_files(tmp_path: Path) -> None:

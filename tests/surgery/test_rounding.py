@@ -27,6 +27,7 @@ from strategies_graphs import Case, cases
 
 from keras_structsparse import compare, verify
 from keras_structsparse.errors import DeadNetworkError
+from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked, plan
@@ -73,9 +74,10 @@ def test_the_strongest_come_back(kernels: list[tuple[bool, float]], block: int) 
 def widths(model: keras.Model) -> dict[str, int]:
     """The number of kernels of each ungrouped convolution; those of parts together."""
     found: dict[str, int] = {}
-    for layer in model.layers:
+    for call in functional_graph.read(model).layers():
+        layer = call.operation
         if isinstance(layer, L.Conv1D | L.Conv2D | L.Conv3D) and layer.groups == 1:
-            name = layer.name.split("_part_")[0]
+            name = call.name.replace("/", "_").split("_part_")[0]
             found[name] = found.get(name, 0) + layer.filters
     return {name: width for name, width in found.items() if "spread" not in name}
 
