@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -37,6 +38,24 @@ def compiled(
 def digest(model: keras.Model) -> str:
     """The bits of all weights."""
     return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
+
+
+INNER = {
+    "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.02),
+}
+
+
+def train_and_save(path: str) -> tuple[str, str]:
+    """Train for two epochs, save, and train for two more: the bits after both."""
+    keras.utils.set_random_seed(0)
+    inner = INNER[Path(path).stem]()
+    model = compiled(kss.attach(network(), kss.KernelSize(0.07)), kss.Proximal(inner))
+    model.fit(*images(), epochs=2, batch_size=32, shuffle=False, verbose=0)
+    model.save(path)
+    half = digest(model)
+    model.fit(*images(), epochs=2, batch_size=32, shuffle=False, verbose=0)
+    return half, digest(model)
 
 
 def resume(path: str) -> tuple[float, str, str]:
