@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels import weight_provenance
+from keras_structsparse.graph.channels.constant_maps import computed
 from keras_structsparse.graph.channels.rule import Channels, Flow, LinearRead, Site
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.surgery.activation_functions import (
@@ -63,7 +64,8 @@ def flow(site: Site, padded: bool) -> Flow:
     mixes = not is_elementwise(activation)
     notes = (activation_reason(activation),) if mixes and not live.all() else ()
     live = live | (mixes and (live.any() or not is_known(activation)))
-    share = float(active.sum()) / len(active)
+    read = active & (computed(inputs) | ~inputs.live)
+    share = float(read.sum()) / len(active)
     output = Channels(
         ids=site.fresh(len(bias)),
         live=live,
@@ -75,8 +77,8 @@ def flow(site: Site, padded: bool) -> Flow:
 
     def needs(needed: Array) -> tuple[Array, ...]:
         columns = np.packbits(needed.reshape(kernel.shape[2:]), axis=-1)
-        read = (packed & columns).any(axis=-1).T.ravel()
-        return (inputs.ids[inputs.live & read],)
+        used = (packed & columns).any(axis=-1).T.ravel()
+        return (inputs.ids[computed(inputs) & used],)
 
     return Flow(
         output,

@@ -155,13 +155,11 @@ def test_maps_of_equal_constants_leave_one_carrier() -> None:
     assert pruned.get_layer("planned").units == 32
 
 
-def test_maps_whose_constants_differ_between_positions_are_kept() -> None:
+def test_maps_whose_constants_differ_between_positions_are_removed() -> None:
     model = generator("tanh", True)
-    plan = whole_maps({0, 3, 5})
-    pruned = assert_exact_surgery(model, plan)
-    assert pruned.get_layer("planned").units == 48
-    (note,) = [n for n in kss.compare(model, pruned).notes if "reshape" in n]
-    assert "3 constant channels are kept: their constants differ between positions" in note
+    pruned = assert_exact_surgery(model, whole_maps({0, 3, 5}))
+    assert pruned.get_layer("planned").units == 24
+    assert not kss.compare(model, pruned).notes
 
 
 def test_parts_of_a_map_are_kept() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.channels import shared_layers
+from keras_structsparse.graph.channels.constant_maps import understood
 from keras_structsparse.graph.channels.layer_names import LayerNames
 from keras_structsparse.graph.channels.registry import not_understood, rule_for
 from keras_structsparse.graph.channels.rule import (
@@ -101,8 +102,7 @@ def walk(
     """
     known: shared_layers.Known = {}
     masks = follow(network)
-    reading = {id(call): "it reads a mask" for call in network.calls if masks.reads(call)}
-    reasons = {**reading, **kept}
+    reasons = {id(c): "it reads a mask" for c in network.calls if masks.reads(c)} | dict(kept)
     while True:
         # Constants that were found for shared layers may reveal more: repeat to the fixpoint.
         found = _walk(network, changes, constants, realize, known, reasons)
@@ -136,11 +136,10 @@ def _walk(
     make = partial(Site, constants=constants, realize=realize, fresh=numbers)
     steps: list[Step] = []
     firsts: dict[int, Step] = {}
-    # Which tensors depend on an input: known for layers without a rule too.
-    depends = dict.fromkeys(network.inputs, True)
+    depends = dict.fromkeys(network.inputs, True)  # known for layers without a rule too
     for call in network.calls:
-        key = id(call.operation)
-        site = _site(network, call, changes.get(key, {}), channels, make, names)
+        key, changed = id(call.operation), changes.get(id(call.operation), {})
+        site = _site(network, call, changed, channels, make, names)
         step = _step(network, call, site, known.get(key), firsts.get(key), kept)
         firsts.setdefault(key, step)
         channels.update(zip(call.outputs, step.outputs, strict=True))
@@ -182,10 +181,11 @@ def _step(
         keeps = tuple(channels.ids for channels in (*site.inputs, *outputs))
         unchanged = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
         return Step(call, site, None, unchanged, outputs, shared)
+    site, notes = understood(site, rule)
     site, hidden = (site, ()) if rule.borders else _without_borders(site)
     flow = rule.flow(site)
-    axis = site.axis if len(site.output_shape) > 2 else -1
-    flow = replace(flow, output=flow.output.passed(axis=axis), keeps=flow.keeps + hidden)
+    own = flow.output.passed(axis=site.axis if len(site.output_shape) > 2 else -1)
+    flow = replace(flow, output=own, keeps=flow.keeps + hidden, notes=flow.notes + notes)
     if shared and first is not None:
         flow = shared_layers.joined(flow, site, first.flow, first.site)
     return Step(call, site, rule, flow, flow.outputs, shared)

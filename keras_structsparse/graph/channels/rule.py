@@ -33,6 +33,8 @@ class Channels:
         border: Empty, or the name of the call whose zero padding surrounds the constants. Then
             every constant channel is ``value`` times one spatial pattern that all of them share.
         axis: The axis of the channels: -1 for the last, 1 for the one after the batch.
+        maps: The constant maps (*spatial,) by index: channels that do not depend on the input, but
+            differ between positions. They are ``live`` too, for rules without constant maps.
     """
 
     ids: Array
@@ -41,6 +43,7 @@ class Channels:
     cost: Array
     border: str = ""
     axis: int = -1
+    maps: Mapping[int, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,16 +60,11 @@ class Channels:
     def part(self, which: Array) -> Channels:
         """Some of these channels, by index or mask."""
         fields = {name: getattr(self, name)[which] for name in ("ids", "live", "value", "cost")}
-        return replace(self, **fields)
+        return replace(self, maps={}, **fields)
 
 
 def unknown(ids: Array, axis: int = -1) -> Channels:
-    """Channels without any information: all live, at no cost.
-
-    Args:
-        ids: The number of each channel (channels,).
-        axis: The axis of the channels.
-    """
+    """Channels (channels,) without any information: all live, at no cost."""
     nothing = np.zeros(len(ids))
     return Channels(ids, np.ones(len(ids), bool), nothing, nothing, axis=axis)
 
@@ -255,8 +253,9 @@ class Rule:
         borders: Whether ``flow`` handles constants behind zero padding
             (:attr:`Channels.border`); for other rules they count as live.
         splits: Whether calls may have several outputs.
-        channels_first: Whether the rule handles channels on axis 1; other rules are not used for
-            such calls.
+        channels_first: Whether the rule is used for calls with channels on axis 1.
+        maps: From a site to whether ``flow`` understands constant maps (:attr:`Channels.maps`).
+            If not, it sees live channels.
     """
 
     flow: Callable[[Site], Flow]
@@ -265,6 +264,7 @@ class Rule:
     borders: bool = False
     splits: bool = False
     channels_first: bool = False
+    maps: Callable[[Site], bool] = field(default=lambda site: False)
 
 
 def misplaced(site: Site) -> str | None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from keras_structsparse._typing import Shape
+from keras_structsparse.graph.channels.constant_maps import without_maps
 from keras_structsparse.graph.channels.rule import Channels, Flow, Site, channels_last
 from keras_structsparse.graph.functional_graph import Call, Graph
 
@@ -39,7 +40,7 @@ def common_site(
         own.passed(live=np.ones(len(own), bool))
         if known is None
         else own.passed(live=known[i].live, value=known[i].value, border=known[i].border)
-        for i, own in enumerate(site.inputs)
+        for i, own in enumerate(without_maps(site).inputs)
     )
     sides = zip(*(call.inputs for call in calls), strict=True)
     shapes = tuple(_common_shape([network.shapes[i] for i in side], site.axis) for side in sides)

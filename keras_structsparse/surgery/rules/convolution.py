@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -13,12 +13,13 @@ import numpy as np
 
 from keras_structsparse._typing import Array, Shape, Tensor
 from keras_structsparse.graph import nested_groups
+from keras_structsparse.graph.channels.constant_maps import computed
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced, only
 from keras_structsparse.graph.channels.splitting import Segmentation, SegmentCost, one_segment
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import clone
-from keras_structsparse.surgery import linear_layers
+from keras_structsparse.surgery import constant_maps, linear_layers
 from keras_structsparse.surgery.activation_functions import is_elementwise
 from keras_structsparse.surgery.linear_layers import Bias
 from keras_structsparse.surgery.onednn_workaround import overflows, picked
@@ -46,7 +47,7 @@ def flow(site: Site) -> Flow:
     """As for any linear layer; kernels of equal size are preferred side by side."""
     found = linear_layers.flow(site, _is_padded(site))
     sizes = _support_sizes(site.weights["kernel"])
-    inputs = int(site.inputs[0].live.sum()) // linear_layers.groups_of(site)
+    inputs = int(computed(site.inputs[0]).sum()) // linear_layers.groups_of(site)
     live, cost = found.output.live, _least_cost(site, inputs)
     keys = sorted(sizes[live].tolist())
     segments = _segmentation(site)(keys, cost)
@@ -71,25 +72,25 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """
     piece = only(pieces)
     rows = linear_layers.read_rows(site, piece.order, wanted)
-    tensor = _picked(site, piece, rows)
+    offset = constant_maps.removed(site, rows, wanted)
+    convolution = partial(_convolution, site, _picked(site, piece, rows), offset is not None)
     kernel, bias = linear_layers.shrunk(site, rows, wanted, _is_padded(site))
     sizes = _support_sizes(kernel.values)
     segments = _segmentation(site)(sizes.tolist(), _least_cost(site, kernel.values.shape[-2]))
     if len(segments) == 1:
-        return Piece(_convolution(site, site.layer_name, kernel, bias, tensor), wanted)
+        tensor = convolution(site.layer_name, kernel, bias)
+        return Piece(constant_maps.added(site, tensor, offset), wanted)
     parts = [
-        _convolution(
-            site,
+        convolution(
             site.derive(f"part_{index}"),
             kernel.along(-1, slice(start, stop)),
             _part(bias, slice(start, stop)),
-            tensor,
         )
         for index, (start, stop) in enumerate(segments)
     ]
     policy = site.operation.dtype_policy
     join = keras.layers.Concatenate(site.axis, dtype=policy, name=site.derive("parts"))
-    return Piece(join(parts), wanted)
+    return Piece(constant_maps.added(site, join(parts), offset), wanted)
 
 
 def _segmentation(site: Site) -> Segmentation:
@@ -115,12 +116,15 @@ def _part(bias: Bias, part: slice) -> Bias:
     return None if bias is None else bias[part]
 
 
-def _convolution(site: Site, name: str, kernel: Taken, bias: Bias, tensor: Tensor) -> Tensor:
+def _convolution(
+    site: Site, tensor: Tensor, linear: bool, name: str, kernel: Taken, bias: Bias
+) -> Tensor:
     size = _window(site, kernel.values)
     pads = _explicit_pads(site, size)
     for axis, part in enumerate(nested_groups.support(kernel.values.shape[:-2], size)):
         kernel = kernel.along(axis, part)
     changes: dict[str, Any] = {} if pads is None else {"padding": "valid"}
+    changes |= {"activation": None} if linear else {}
     tensor = tensor if pads is None else _padded(site, tensor, pads)
     if _overflows_now(site, kernel.values.shape):
         tensor, changes = picked(site, tensor), {**changes, "strides": 1}
@@ -165,7 +169,7 @@ def _can_pad(site: Site) -> bool:
 def _least_cost(site: Site, inputs: int) -> SegmentCost:
     """The least cost of a convolution, by the size of its largest kernel and their number."""
 
-    @functools.cache
+    @cache
     def windows(size: int) -> list[Callable[[int], float]]:
         return [_cost(site, inputs, window) for window in _windows(site, size)]
 
@@ -286,7 +290,7 @@ def _own_pads(input_shape: Shape, layer: keras.Layer, shape: Sequence[int]) -> P
 
 
 register(
-    Rule(flow, build, refuses, borders=True, channels_first=True),
+    Rule(flow, build, refuses, borders=True, channels_first=True, maps=constant_maps.addable),
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,

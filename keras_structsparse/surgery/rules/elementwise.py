@@ -12,9 +12,11 @@ from keras import activations, layers, ops
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.bare_operations import operation_type
+from keras_structsparse.graph.channels.constant_maps import always
 from keras_structsparse.graph.channels.registry import Hole, arguments, register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, only
 from keras_structsparse.graph.cloning import clone
+from keras_structsparse.surgery import constant_maps
 from keras_structsparse.surgery.activation_functions import (
     OPERATIONS,
     activation_reason,
@@ -27,7 +29,7 @@ def flow_activation(site: Site) -> Flow:
     """A constant c becomes the constant f(c)."""
     inputs = site.inputs[0]
     live, value = settled(site, inputs.live)
-    return Flow(inputs.passed(live=live, value=value))
+    return Flow(inputs.passed(live=live, value=value, maps=constant_maps.through(site)))
 
 
 def flow_identity(site: Site) -> Flow:
@@ -84,7 +86,7 @@ FUNCTIONS = (
 )
 """Elementwise operations of one tensor, as functions."""
 
-ACTIVATION = Rule(flow_activation, build, channels_first=True)
+ACTIVATION = Rule(flow_activation, build, channels_first=True, maps=always)
 
 register(ACTIVATION, layers.ReLU, layers.LeakyReLU, layers.ELU)
 register(
@@ -98,13 +100,13 @@ register(
 )
 register(replace(ACTIVATION, refuses=mixes), layers.Activation)
 register(
-    Rule(flow_activation, build, has_arrays),
+    Rule(flow_activation, build, has_arrays, maps=always),
     operation_type(lambda x: ops.clip(x, 0, 1)),
     understands=("x_min", "x_max"),
 )
 register(Rule(flow_prelu, build_prelu), layers.PReLU)
 register(
-    Rule(flow_identity, build, borders=True, channels_first=True),
+    Rule(flow_identity, build, borders=True, channels_first=True, maps=always),
     layers.Dropout,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,

@@ -25,7 +25,7 @@ from keras_structsparse.graph.channels.costs import filled
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Channels, Flow, Piece, Rule, Site
 from keras_structsparse.graph.cloning import clone
-from keras_structsparse.surgery.rules import arithmetic
+from keras_structsparse.surgery.rules import arithmetic, array_sums
 from keras_structsparse.surgery.rules.arithmetic import arranged, policy
 
 Product = operation_type(keras.ops.multiply, 2)
@@ -33,12 +33,21 @@ Product = operation_type(keras.ops.multiply, 2)
 
 def flow_add(site: Site) -> Flow:
     """A channel of a sum is live if it is live in any summand; else it is the sum of constants."""
+    if array_sums.is_array_sum(site):
+        return array_sums.flow(site)
     return _flow_sum(site) if _is_sum(site) else arithmetic.flow(site)
 
 
 def build_add(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The sum of the summands that keep channels, plus the constants of the others."""
+    if array_sums.is_array_sum(site):
+        return array_sums.build(site, wanted, pieces)
     return (_build_sum if _is_sum(site) else _build_broadcast)(site, wanted, pieces)
+
+
+def refuses_add(site: Site) -> str | None:
+    """Refuse sums with other arrays, and what does not match."""
+    return None if array_sums.is_array_sum(site) else arithmetic.refuses(site)
 
 
 def _is_sum(site: Site) -> bool:
@@ -201,6 +210,9 @@ def refuses_concatenate(site: Site) -> str | None:
 register(
     Rule(flow_add, build_add, arithmetic.refuses, channels_first=True),
     layers.Add,
+)
+register(
+    Rule(flow_add, build_add, refuses_add, channels_first=True, maps=array_sums.is_array_sum),
     operation_type(keras.ops.add, 2),
     understands=arithmetic.BOTH,
 )

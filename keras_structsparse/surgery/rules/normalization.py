@@ -14,6 +14,7 @@ from keras import layers
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.batch_norm_affine import Affine, normalization_affine
+from keras_structsparse.graph.channels.constant_maps import always
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, only, unknown
 from keras_structsparse.graph.cloning import clone, set_weights
@@ -27,7 +28,9 @@ def flow(affine: Callable[[Site], Affine], site: Site) -> Flow:
     live = inputs.live & (own.gain != 0)
     constant = np.where(inputs.live, 0.0, inputs.value)
     value = np.where(live, 0.0, own.gain * constant + own.shift)
-    return Flow(inputs.passed(live=live, value=value))
+    maps = {j: own.gain[j] * entries + own.shift[j] for j, entries in inputs.maps.items()}
+    maps = {j: entries for j, entries in maps.items() if live[j]}
+    return Flow(inputs.passed(live=live, value=value, maps=maps))
 
 
 def build(
@@ -138,7 +141,9 @@ def build_inputs(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> P
 
 
 register(
-    Rule(partial(flow, _batch), partial(build, _nothing), refuses, channels_first=True),
+    Rule(
+        partial(flow, _batch), partial(build, _nothing), refuses, channels_first=True, maps=always
+    ),
     layers.BatchNormalization,
 )
 register(

@@ -9,8 +9,10 @@ import numpy as np
 from keras import layers, ops
 
 from keras_structsparse.graph.bare_operations import operation_type
+from keras_structsparse.graph.channels.constant_maps import always
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Rule, Site, misplaced
+from keras_structsparse.surgery import constant_maps
 from keras_structsparse.surgery.rules.elementwise import build
 
 
@@ -22,12 +24,22 @@ def flow(site: Site) -> Flow:
     return Flow(site.inputs[0])
 
 
+def flow_places(site: Site) -> Flow:
+    """Positions are repeated or left out."""
+    return Flow(site.inputs[0].passed(maps=constant_maps.through(site)))
+
+
 def flow_upsampling(site: Site) -> Flow:
     """Interpolation rounds constants to float32 on some backends, so they count as live."""
     inputs = site.inputs[0]
-    if site.operation.interpolation == "nearest":
-        return Flow(inputs)
+    if is_nearest(site):
+        return flow_places(site)
     return Flow(inputs.passed(live=inputs.live | inputs.offset))
+
+
+def is_nearest(site: Site) -> bool:
+    """Whether an upsampling only repeats positions."""
+    return bool(site.operation.interpolation == "nearest")
 
 
 def refuses_reduction(site: Site) -> str | None:
@@ -117,9 +129,6 @@ register(
 )
 register(
     Rule(flow, build, misplaced, channels_first=True),
-    layers.UpSampling3D,
-    layers.Cropping2D,
-    layers.Cropping3D,
     layers.MaxPooling1D,
     layers.MaxPooling2D,
     layers.MaxPooling3D,
@@ -133,5 +142,14 @@ register(
     layers.GlobalAveragePooling2D,
     layers.GlobalAveragePooling3D,
 )
-register(Rule(flow_upsampling, build, misplaced, channels_first=True), layers.UpSampling2D)
-register(Rule(flow, build), layers.UpSampling1D, layers.Cropping1D)
+register(
+    Rule(flow_upsampling, build, misplaced, channels_first=True, maps=is_nearest),
+    layers.UpSampling2D,
+)
+register(
+    Rule(flow_places, build, misplaced, channels_first=True, maps=always),
+    layers.UpSampling3D,
+    layers.Cropping2D,
+    layers.Cropping3D,
+)
+register(Rule(flow_places, build, maps=always), layers.UpSampling1D, layers.Cropping1D)

@@ -13,6 +13,7 @@ from keras import layers
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.bare_operations import operation_type
+from keras_structsparse.graph.channels.constant_maps import always
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import (
     Channels,
@@ -35,11 +36,15 @@ def flow_flatten(site: Site) -> Flow:
     """Each position has all channels, so the flat vector repeats their numbers."""
     inputs, positions = site.inputs[0], _positions(site)
     repeat = np.repeat if _by_channel(site) else np.tile
+    live, value = repeat(inputs.live, positions), repeat(inputs.value, positions)
+    for channel, entries in inputs.maps.items():  # never with channels first
+        live[channel :: len(inputs)] = False
+        value[channel :: len(inputs)] = entries.ravel()
     return Flow(
         Channels(
             ids=repeat(inputs.ids, positions),
-            live=repeat(inputs.live, positions),
-            value=repeat(inputs.value, positions),
+            live=live,
+            value=value,
             cost=repeat(inputs.cost / positions, positions),
         )
     )
@@ -87,7 +92,8 @@ def _makes_maps(site: Site) -> bool:
 def _flow_maps(site: Site) -> Flow:
     """A channel of the maps has one entry of the vector for each position.
 
-    They are removed together. The channel is constant if its entries are the same constant.
+    They are removed together. The channel is constant if its entries are the same constant, and a
+    constant map if they are several.
     """
     inputs, width = site.inputs[0], site.output_shape[-1] or 1
     live, value = inputs.live.reshape(-1, width), inputs.value.reshape(-1, width)
@@ -97,16 +103,18 @@ def _flow_maps(site: Site) -> Flow:
         live=~constant,
         value=np.where(constant, value[0], 0.0),
         cost=inputs.cost.reshape(-1, width).sum(axis=0),
+        maps={
+            int(channel): value[:, channel].reshape(site.output_shape[1:-1])
+            for channel in np.flatnonzero(~live.any(axis=0) & ~constant)
+            if site.constants == "exact"
+        },
     )
     entries = inputs.ids.reshape(-1, width)
-    differing = int((~live.any(axis=0) & ~constant).sum())
-    note = f"{differing} constant channels are kept: their constants differ between positions"
     return Flow(
         output,
         joins=tuple((own, output.ids) for own in entries),
         needs=lambda needed: tuple(own[needed] for own in entries),
         ordered=True,
-        notes=(note,) * bool(differing),
     )
 
 
@@ -245,9 +253,11 @@ register(
     operation_type(lambda x: keras.ops.expand_dims(x, 1)),
     understands=("axis",),
 )
-register(Rule(flow_flatten, build_flatten, refuses, channels_first=True), layers.Flatten)
 register(
-    Rule(flow_reshape, build_reshape, refuses_reshape),
+    Rule(flow_flatten, build_flatten, refuses, channels_first=True, maps=always), layers.Flatten
+)
+register(
+    Rule(flow_reshape, build_reshape, refuses_reshape, maps=lambda site: not _keeps_channels(site)),
     layers.Reshape,
     Reshape,
     understands=("newshape",),

@@ -17,7 +17,7 @@ from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced, only
 from keras_structsparse.graph.cloning import clone
-from keras_structsparse.surgery import linear_layers
+from keras_structsparse.surgery import constant_maps, linear_layers
 
 
 def flow(site: Site) -> Flow:
@@ -28,14 +28,19 @@ def flow(site: Site) -> Flow:
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     """The layer with the kept kernels over the kept channels."""
     piece = only(pieces)
+    offset = constant_maps.removed(site, piece.order, wanted, axis=-1)
     kernel, bias = linear_layers.shrunk(
         _as_convolution(site), piece.order, wanted, _makes_patterns(site)
     )
     layer = clone(
-        site.operation, name=site.layer_name, filters=len(wanted), use_bias=bias is not None
+        site.operation,
+        name=site.layer_name,
+        filters=len(wanted),
+        use_bias=bias is not None,
+        **constant_maps.linear(offset),
     )
     weights = [kernel.swapped, *([] if bias is None else [bias])]
-    return Piece(emit(layer, piece.tensor, weights), wanted)
+    return Piece(constant_maps.added(site, emit(layer, piece.tensor, weights), offset), wanted)
 
 
 def _as_convolution(site: Site) -> Site:
@@ -54,7 +59,7 @@ def _makes_patterns(site: Site) -> bool:
 
 
 register(
-    Rule(flow, build, misplaced, borders=True),
+    Rule(flow, build, misplaced, borders=True, maps=constant_maps.addable),
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
