@@ -129,6 +129,10 @@ def _find(name: str, data_dir: str | Path | None) -> Any:
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=5, cutoff=0.5)
     hint = f" near matches: {', '.join(near)}." if near else ""
+    if Path(name).is_dir():
+        hint += " Folders are loaded by keras_structsparse.data.loading.load."
+    else:
+        hint += f" There is no folder {name} here."
     command = 'python -c "import tensorflow_datasets as tfds; print(*tfds.list_builders())"'
     return f"expected digits or a TFDS data set, received {name!r};{hint} All names: {command}"
 

@@ -69,6 +69,7 @@ def load(
         >>> float(data.train.x.min()), float(data.train.x.max())
         (-1.0, 1.0)
     """
+    ImageOptions(side, preprocess)  # Its errors come now.
     if is_local(name) or side is not None:
         return _read(_Settings(name, side, preprocess), data_dir, validation, seed)
     data = datasets.load(name, data_dir, validation, seed)

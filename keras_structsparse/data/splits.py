@@ -83,8 +83,8 @@ def drawn(labels: NDArray[np.integer], share: float, seed: int) -> NDArray[np.bo
     count = round(share * len(labels))
     if not 0 < count < len(labels):
         raise DatasetError(
-            f"validation: expected a share that leaves images on both sides of {len(labels)}, "
-            f"received {share!r}"
+            f"validation: expected a share that leaves images on both sides of {len(labels)}, or "
+            f"more images, received {share!r}"
         )
     return stratified(labels, count, seed)
 

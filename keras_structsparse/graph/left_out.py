@@ -45,8 +45,8 @@ def left_out(graph: Graph, served: Collection[str]) -> dict[str, tuple[str, ...]
 
     Examples:
         >>> from keras_structsparse.graph.functional_graph import read
-        >>> stack = [layers.Conv2D(4, 3), layers.DepthwiseConv2D(3, name="d")]
-        >>> left_out(read(keras.Sequential([keras.Input((8, 8, 1)), *stack])), ["conv2d"])
+        >>> stack = [layers.Conv2D(4, 3, name="c"), layers.DepthwiseConv2D(3, name="d")]
+        >>> left_out(read(keras.Sequential([keras.Input((8, 8, 1)), *stack])), ["c"])
         {'depthwise': ('d',)}
     """
     found: dict[str, list[str]] = {}

@@ -36,7 +36,8 @@ def chosen_layers(found: PrunableLayers, names: Iterable[str] | None) -> Mapping
             raise ModelError(
                 f"Model '{found.model.name}' has no convolutions to regularize. Expected at "
                 "least one convolution with groups=1, such as Conv2D or SeparableConv2D, that is "
-                f"trainable.{_wrapped(found.graph)}"
+                "trainable; dense layers are regularized if they are named by "
+                f"`layers`.{_wrapped(found.graph)}"
             )
         _say_left_out(found, chosen)
         return chosen

@@ -171,8 +171,8 @@ def plan(
 
 
 def check_convolutions(found: PrunableLayers) -> None:
-    """Raise a ModelError unless the model has an ungrouped convolution."""
-    if not found.convolutions:
+    """Raise a ModelError unless the model has a convolution, or a dense layer behind another."""
+    if not found.convolutions and len(found.layers) < 2:
         raise ModelError(
             f"Model '{found.model.name}' has no convolutions whose kernels can be removed. "
             "Expected at least one convolution with groups=1, such as Conv2D; it may be transposed "

@@ -136,7 +136,8 @@ def _is_finite(values: Any) -> bool:
 
 def _advice(model: keras.Model) -> str:
     rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-    found = [f"a lower learning rate (now {rate:.3g})"]
+    # A schedule may have reached 0 by now.
+    found = ["a lower learning rate" + (f" (now {rate:.3g})" if rate else "")]
     try:
         alphas = distinct_alphas(regularizers_of(model).values())
     except ModelError:

@@ -108,8 +108,10 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Store the index of the epoch."""
+        """Store the index of the epoch; switch the penalty off if the target is met."""
         self._epoch = epoch
+        if self._arrived:
+            self._set_alphas(0.0)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Keep removed groups at zero; update alpha if an update is due."""
@@ -119,10 +121,13 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         steps = self.params.get("steps")
         if steps:
             self._advance((self._epoch + (batch + 1) / steps) / self.params["epochs"])
+            if batch + 1 >= steps:
+                self._show_alpha()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Write the log entry; update alpha here if the number of steps is not known."""
         self._advance((epoch + 1) / self.params["epochs"])
+        self._show_alpha()
         if logs is not None:
             logs["multiply_adds_fraction"] = self._fitter.share(self._fitter.reader.state())
 
@@ -184,7 +189,13 @@ class TargetMultiplyAdds(keras.callbacks.Callback):
         self.threshold = max(threshold, self.threshold or 0.0)
         self._masks = self._fitter.remove(self._plan)
 
+    def _show_alpha(self) -> None:
+        """Between epochs alpha has its last value: in checkpoints, kernels must not grow again."""
+        if self._arrived:
+            self._set_alphas(self._steering.alpha)
+
     def _set_alphas(self, factor: float) -> None:
+        _keras_compat.sync_jax_state(self.model)
         for alpha, start in self._alphas:
             alpha.assign(start * factor)
 

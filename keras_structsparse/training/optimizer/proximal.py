@@ -116,7 +116,8 @@ class Proximal(keras.optimizers.Optimizer):
             ValueError: No variable is regularized; or on JAX, a gradient of the penalty has been
                 taken before.
         """
-        if self.built:
+        # Keras' loader of HDF5 files gives no variables where a model has made none itself.
+        if self.built or not variables:
             return
         regularizers = regularizers_among(variables)
         if not regularizers:
