@@ -116,7 +116,7 @@ class Comparison:
         layers: The layers of the original network in topological order, then those that only the
             pruned network has, so the columns add up to the totals.
         notes: The layers that surgery kept unchanged, with the reasons.
-        left_out: The layers with kernels that no plan serves, by reason.
+        left_out: The layers with kernels that no plan can have, by reason.
     """
 
     layers: tuple[LayerComparison, ...]
@@ -173,7 +173,7 @@ class Comparison:
             rows.append([f"{len(others)} other", *[""] * 5, *_costs(others)])
         rows.append(["total", *[""] * 5, *_costs(self.layers)])
         removed = [f"removed: {', '.join(self.removed)}"] if self.removed else []
-        outside = f"no plan serves: {described(self.left_out)}"
+        outside = f"not planned: {described(self.left_out)}"
         said = [*removed, *([outside] if self.left_out else [])]
         return "\n".join([_table(rows), *said, *(f"note: {note}" for note in _joined(self.notes))])
 

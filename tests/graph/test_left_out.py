@@ -70,8 +70,8 @@ def test_a_comparison_has_one_line_for_what_no_plan_serves() -> None:
     found = kss.compare(model, kss.prune(model, kss.Plan({"plain": (3, 0, 3, 3)})))
     assert found.left_out["depthwise"] == ("d0", "d1", "d2", "d3", "d4")
     assert "transposed" not in found.left_out
-    (line,) = [line for line in str(found).splitlines() if line.startswith("no plan serves")]
-    assert line == f"no plan serves: {described(found.left_out)}"
+    (line,) = [line for line in str(found).splitlines() if line.startswith("not planned")]
+    assert line == f"not planned: {described(found.left_out)}"
 
 
 def test_many_notes_with_one_reason_are_one_line() -> None:

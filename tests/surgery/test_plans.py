@@ -319,3 +319,11 @@ def test_plans_and_costs_of_version_0_1_can_be_read() -> None:
     assert kss.Costs.from_json(costs) == kss.Costs(move=20.0, start=3e5, block=16)
     with pytest.raises(kss.PlanError, match="format"):
         Plan.from_json(text.replace("plan/1", "plan/0"))
+
+
+def test_dense_networks_are_planned() -> None:
+    model = chain(L.Dense(4, name="a"), L.Dense(2, name="b"), shape=(3,))
+    kernel = np.ones((3, 4), "float32")
+    kernel[:, 1] = 0
+    model.get_layer("a").kernel.assign(kernel)
+    assert plan(model, tau=1e-3).sizes["a"] == (1, 0, 1, 1)

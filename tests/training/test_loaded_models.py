@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from helpers_prox import numpy
+from helpers_training import compiled, images, network
 from keras import layers as L
 from keras import optimizers as O
 
@@ -150,3 +151,16 @@ def test_a_wrapper_of_two_equal_networks_binds_each_to_its_own() -> None:
     if not l2:
         assert float(numpy(sum(pair.losses))) == pytest.approx(expected, rel=1e-5)
     assert kss.penalty(first) != pytest.approx(kss.penalty(second), rel=1e-2)
+
+
+def test_a_compiled_model_in_an_hdf5_file_goes_on(tmp_path: Path) -> None:
+    """Keras builds the optimizer of such a file for no variables at first."""
+    model = kss.attach(network(), kss.KernelSize(0.07))
+    compiled(model, kss.Proximal(O.SGD(0.1)))
+    model.fit(*images(), verbose=0)
+    model.save(tmp_path / "m.h5")
+    back = keras.models.load_model(tmp_path / "m.h5")
+    assert isinstance(back.optimizer, kss.Proximal)
+    assert kss.penalty(back) == pytest.approx(kss.penalty(model))
+    back.fit(*images(), epochs=6, verbose=0)
+    assert kss.penalty(back) < 0.9 * kss.penalty(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -33,7 +34,12 @@ def share(model: keras.Model, tau: float = 1e-3) -> float:
 
 
 def trained(
-    name: str, target: float, seed: int, epochs: int, images: int | None = None
+    name: str,
+    target: float,
+    seed: int,
+    epochs: int,
+    images: int | None = None,
+    before: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[keras.Model, TargetMultiplyAdds, dict[str, list[float]]]:
     """A network after a training on the digits with a budget."""
     data = datasets.load("digits", validation=0.2, seed=0)
@@ -43,11 +49,34 @@ def trained(
     x, y = data.train.x[:images], data.train.y[:images]
     compile_for(model, recipe, len(x), REGULARIZERS[name](1e-3))
     budget = TargetMultiplyAdds(target)
-    return model, budget, fit(model, (x, y), recipe, callbacks=[budget])
+    return model, budget, fit(model, (x, y), recipe, callbacks=[*before, budget])
+
+
+class Alphas(keras.callbacks.Callback):
+    """Notes alpha in the last batch but one, and at the end, of every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.within: list[float] = []
+        self.between: list[float] = []
+
+    def _alpha(self) -> float:
+        return float(next(iter(kss.regularizers_of(self.model).values())).alpha)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if batch == self.params["steps"] - 1:
+            self.within.append(self._alpha())
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.between.append(self._alpha())
 
 
 def test_a_short_training_reaches_its_target() -> None:
-    model, budget, history = trained("size", 0.4, 0, 3, images=640)
+    noted = Alphas()
+    model, budget, history = trained("size", 0.4, 0, 3, images=640, before=[noted])
+    # Checkpoints hold alpha, although the penalty is off once the target is met.
+    assert noted.within[-1] == 0
+    assert min(noted.between) > 0
     assert abs(share(model) - 0.4) <= TOLERANCE
     assert budget.reached == pytest.approx(share(model))
     assert budget.threshold is not None
