@@ -21,6 +21,7 @@ from helpers_models import (
     randomize,
     use_float64,
 )
+from helpers_seeds import seeds
 from keras import layers as L
 
 import keras_structsparse as kss
@@ -34,11 +35,6 @@ Rng = np.random.Generator
 @pytest.fixture(autouse=True)
 def _float64() -> None:
     use_float64()
-
-
-def cases(quick: int) -> list[Any]:
-    slow = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(quick, 300)]
-    return [*range(quick), *slow]
 
 
 def decoder(
@@ -88,7 +84,7 @@ def readers(rng: Rng, rank: int) -> list[keras.layers.Layer]:
     return [getattr(L, name)(4, int(rng.integers(1, 4)), name="reader", **options)]
 
 
-@pytest.mark.parametrize("seed", cases(16))
+@pytest.mark.parametrize("seed", seeds(16))
 def test_whole_maps_go_with_their_columns(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rank, width = int(rng.integers(1, 4)), int(rng.integers(2, 7))

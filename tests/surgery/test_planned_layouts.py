@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from helpers_models import assert_exact_surgery, chain, randomize, use_float64
+from helpers_seeds import seeds
 from keras import layers as L
 
 import keras_structsparse as kss
@@ -20,11 +21,6 @@ Rng = np.random.Generator
 @pytest.fixture(autouse=True)
 def _float64() -> None:
     use_float64()
-
-
-def cases(quick: int) -> list[Any]:
-    slow = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(quick, 300)]
-    return [*range(quick), *slow]
 
 
 def transposed(rng: Rng) -> keras.Model:
@@ -71,7 +67,7 @@ def half(model: keras.Model, rng: Rng) -> kss.Plan:
 
 
 @pytest.mark.parametrize("make", [transposed, separable])
-@pytest.mark.parametrize("seed", cases(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_whole_kernels_are_removed_exactly(make: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = make(rng)
@@ -201,7 +197,7 @@ def recurrent(rng: Rng) -> keras.Model:
     return chain(first, layer, L.Dense(2), shape=(8, 3))
 
 
-@pytest.mark.parametrize("seed", cases(10))
+@pytest.mark.parametrize("seed", seeds(10))
 def test_recurrent_layers_read_fewer_channels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = recurrent(rng)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from helpers_habits import saved_as
 from helpers_prox import numpy
 from helpers_training import compiled, images, network
 from keras import layers as L
@@ -49,21 +49,13 @@ def penalized(rng: np.random.Generator) -> keras.Model:
     return kss.attach(model, kss.KernelSize(0.01, reweight=0.1), coupled=bool(kind == 1))
 
 
-def loaded(name: str) -> Callable[[keras.Model, Path], keras.Model]:
-    def again(model: keras.Model, folder: Path) -> keras.Model:
-        model.save(folder / name)
-        return keras.models.load_model(folder / name)
-
-    return again
-
-
 def cloned(model: keras.Model, folder: Path) -> keras.Model:
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     return clone
 
 
-AGAIN = {".keras": loaded("m.keras"), ".h5": loaded("m.h5"), "clone": cloned}
+AGAIN = {".keras": saved_as("m.keras"), ".h5": saved_as("m.h5"), "clone": cloned}
 
 
 def check_alike(model: keras.Model, again: keras.Model, order: int) -> None:
@@ -117,7 +109,7 @@ def test_copies_train_like_the_original(name: str, tmp_path: Path) -> None:
 def test_an_alpha_that_was_assigned_after_loading_counts(tmp_path: Path) -> None:
     stack = [L.Conv2D(2, 3, name=f"c{index}") for index in range(3)]
     model = keras.Sequential([keras.Input((8, 8, 1)), *stack])
-    model = loaded("m.keras")(kss.attach(model, kss.KernelSize(0.1)), tmp_path)
+    model = saved_as("m.keras")(kss.attach(model, kss.KernelSize(0.1)), tmp_path)
     model.get_layer("c1").kernel.regularizer.alpha.assign(0.5)
     (alpha,) = distinct_alphas(kss.regularizers_of(model).values())
     assert float(numpy(alpha)) == 0.5
