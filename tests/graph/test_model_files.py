@@ -258,15 +258,20 @@ OTHERS: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+def assert_refused(path: Path, message: str, expected: str) -> None:
+    """A file is refused in one line, which matches a pattern and holds a text."""
+    with pytest.raises(ModelError, match=message) as info:
+        load_model(path)
+    assert expected in str(info.value)
+    assert "\n" not in str(info.value)
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_files_are_named(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "model.keras"
     write, expected = OTHERS[kind]
     write(path)
-    with pytest.raises(ModelError, match=r"model\.keras': expected a \.keras or \.h5 file") as info:
-        load_model(path)
-    assert expected in str(info.value)
-    assert "\n" not in str(info.value)
+    assert_refused(path, r"model\.keras': expected a \.keras or \.h5 file", expected)
 
 
 def with_lambda(path: Path) -> None:
@@ -315,10 +320,7 @@ def test_what_does_not_load_is_named_with_its_keras(tmp_path: Path, kind: str) -
     path = tmp_path / "model.keras"
     write, expected = REFUSED[kind]
     write(path)
-    with pytest.raises(ModelError, match=r"written by Keras [123]\.") as info:
-        load_model(path)
-    assert expected in str(info.value)
-    assert "\n" not in str(info.value)
+    assert_refused(path, r"written by Keras [123]\.", expected)
 
 
 def test_a_registered_function_in_a_lambda_layer_loads(tmp_path: Path) -> None:
