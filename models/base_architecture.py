@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from keras_structsparse._typing import Tensor
+from keras_structsparse.graph.onednn import overflows
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -33,8 +34,9 @@ class Base:
         layers: (width, size) of each convolution, in order.
         strided: Indices of the convolutions with stride 2.
         residual: Whether shortcuts bypass pairs of convolutions from the second one on; where the
-            shape changes the shortcut is a strided 1x1 convolution. A last convolution without a
-            partner has no shortcut.
+            shape changes the shortcut is a strided 1x1 convolution; over fewer than 16 channels
+            a pooling of size 1 has its strides. A last convolution without a partner has no
+            shortcut.
         normalization: Position of batch normalisation: "after" a convolution, "before" it, or
             "none". Only after a convolution is it paired with the kernels, so that the penalty acts
             on the effective kernels.
@@ -128,20 +130,31 @@ def _stride(base: Base, index: int) -> int:
     return 2 if index in base.strided else 1
 
 
-def _convolution(base: Base, width: int, size: int, stride: int, name: str) -> keras.Layer:
+def _convolution(base: Base, width: int, size: int, stride: int, name: str) -> Apply:
     default = "he_normal" if base.normalization == "none" else "small_uniform"
-    return layers.Conv2D(
-        width,
-        size,
-        strides=stride,
-        padding="same",
-        use_bias=base.normalization != "after",
-        kernel_initializer=INITIALIZERS[base.initializer or default](),
-        name=name,
-    )
+    # Made now: the order in which initializers draw their seeds is that of earlier versions.
+    initializer = INITIALIZERS[base.initializer or default]()
+
+    def convolved(tensor: Tensor) -> Tensor:
+        strides = stride
+        if overflows((size, size, tensor.shape[-1], width), (stride, stride)):
+            # The same positions by a pooling of size 1: oneDNN cannot train such strides.
+            tensor = layers.AveragePooling2D(1, stride, name=f"{name}_places")(tensor)
+            strides = 1
+        return layers.Conv2D(
+            width,
+            size,
+            strides=strides,
+            padding="same",
+            use_bias=base.normalization != "after",
+            kernel_initializer=initializer,
+            name=name,
+        )(tensor)
+
+    return convolved
 
 
-def _normalized(base: Base, convolution: keras.Layer, name: str) -> Apply:
+def _normalized(base: Base, convolution: Apply, name: str) -> Apply:
     if base.normalization == "none":
         return convolution
     # A momentum of 0.9, since moving statistics must follow a penalty that shrinks the scales.

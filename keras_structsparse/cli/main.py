@@ -6,8 +6,11 @@ help and usage errors come at once.
 
 from __future__ import annotations
 
+import faulthandler
 import os
-from typing import Annotated
+import sys
+import warnings
+from typing import Annotated, Any
 
 import typer
 
@@ -38,8 +41,15 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; warnings are one line each, and a native crash is not silent."""
+    warnings.formatwarning = _one_line
+    if sys.stderr is not None:
+        faulthandler.enable(sys.stderr)
     app(prog_name="structsparse")
+
+
+def _one_line(message: Warning | str, *where: Any, **more: Any) -> str:
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ import keras
 from keras_structsparse import _keras_compat
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
+from keras_structsparse.graph.onednn import warn_of_overflows
 from keras_structsparse.graph.prunable_layers import (
     ModelLike,
     PrunableLayers,
@@ -95,6 +96,7 @@ def attach(
     pairs = found.batch_norms
     norms = {name: scaled_norm(name, pairs[name]) for name in chosen if name in pairs}
     warn_of_hidden_scales(found, chosen)
+    warn_of_overflows(model)
     shares = SHARES[weights](found.graph, chosen)
     mean = math.fsum(shares.values()) / len(shares)
     shares = {name: share / mean for name, share in shares.items()}

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
+from keras_structsparse.graph.onednn import warn_of_overflows
 from keras_structsparse.regularizers import GroupSparsityRegularizer
 from keras_structsparse.regularizers.alpha import distinct_alphas
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
@@ -55,6 +56,7 @@ def compile_for(
         attach(model, regularizer, weights=weights, coupled=coupled)
         compile_regularized(model, recipe, examples)
     else:
+        warn_of_overflows(model)
         model.compile(recipe.sgd(examples), **CLASSIFIER)
 
 

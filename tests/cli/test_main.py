@@ -641,6 +641,31 @@ def test_a_process_ends_with_status_and_one_line(module: Callable[..., Any]) -> 
     assert "Traceback" not in done.stderr
 
 
+_CRASH = """
+import os, sys, warnings
+import structsparse
+
+structsparse._leave_out_public_names()  # imports no Keras, as structsparse.main
+from keras_structsparse.cli import main
+
+def crash(**options):
+    warnings.warn("of two" + chr(10) + "lines")
+    os.abort()
+
+main.app = crash
+structsparse.main()
+"""
+
+
+def test_a_native_crash_is_not_silent() -> None:
+    """The command sends the error stream of native libraries to the null device."""
+    done = subprocess.run([sys.executable, "-c", _CRASH], capture_output=True, text=True)
+    assert done.returncode != 0
+    first, second, *rest = done.stderr.splitlines()
+    assert (first, second) == ("warning: of two lines", "Fatal Python error: Aborted")
+    assert any("in crash" in line for line in rest)
+
+
 def alone(folder: Path, *words: str) -> str:
     """What the command says in a process of its own, which leaves out the package's names."""
     command = [sys.executable, "-m", "structsparse", *words]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from helpers_models import chain, random_batch, randomize
 from keras import layers as L
 
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph import onednn
 from keras_structsparse.regularizers import GroupSparsityRegularizer, KernelCount, KernelSize
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.regularizers.effective_kernels import effective_kernel
@@ -248,3 +250,11 @@ def test_a_saved_model_can_be_attached_to_again(tmp_path: Any) -> None:
     attach(loaded, KernelSize(ALPHA))
     assert float(sum(loaded.losses)) == pytest.approx(float(sum(model.losses)))
     assert float(sum(model.losses)) > 0.5
+
+
+def test_a_layer_whose_training_may_crash_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(onednn, "_USED", {keras.backend.backend(): lambda: True})
+    model = chain(L.Conv2D(4, 3), L.Conv2D(4, 1, strides=2, name="shortcut"))
+    with pytest.warns(UserWarning, match="'shortcut': strided 1x1 .* may crash"):
+        attach(model, KernelCount(ALPHA))

@@ -10,7 +10,7 @@ import pytest
 from helpers_models import assert_exact_surgery, randomize, use_float64
 from keras import layers as L
 
-from keras_structsparse.surgery.onednn_workaround import REGISTER, overflows
+from keras_structsparse.graph.onednn import REGISTER
 from keras_structsparse.surgery.plans import Plan
 
 
@@ -58,14 +58,6 @@ def test_what_was_so_before_stays() -> None:
     use_float64()
     model = network(REGISTER - 4, 1, "same", 8)
     assert not pooled(assert_exact_surgery(model, Plan({"first": [3] * 6 + [0] * 6})))
-
-
-def test_the_bound() -> None:
-    assert overflows((1, 1, REGISTER - 1, 4), (2, 2))
-    assert not overflows((1, 1, REGISTER, 4), (2, 2))
-    assert not overflows((1, 1, 4, 4), (1, 1))
-    assert not overflows((1, 3, 4, 4), (2, 2))
-    assert not overflows((1, 1, 1, 4, 4), (2, 2, 2))
 
 
 TRAINING = f"""

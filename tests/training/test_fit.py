@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 
+from keras_structsparse.graph import onednn
 from keras_structsparse.regularizers import KernelCount, KernelSize
 from keras_structsparse.regularizers.attachment import attach, regularizers_of
 from keras_structsparse.surgery.plans import plan
@@ -188,3 +190,12 @@ def test_a_fit_that_fails_before_it_begins_says_why() -> None:
     model, four = plainly_compiled(KernelSize(0.5)), (images, labels, labels, labels)
     with pytest.raises(ValueError, match="Data is expected to be in format"):
         fit(model, (images, labels), RECIPE, validation=four)
+
+
+def test_a_dense_training_that_may_crash_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(onednn, "_USED", {keras.backend.backend(): lambda: True})
+    shortcut = L.Conv2D(4, 1, strides=2, name="shortcut")
+    model = keras.Sequential([keras.Input((6, 6, 1)), shortcut, L.GlobalAveragePooling2D()])
+    with pytest.warns(UserWarning, match="'shortcut': strided 1x1 .* may crash"):
+        compile_for(model, RECIPE, 20)

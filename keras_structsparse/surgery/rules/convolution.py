@@ -19,10 +19,11 @@ from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit
 from keras_structsparse.graph.channels.splitting import Segmentation, SegmentCost, one_segment
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import clone
+from keras_structsparse.graph.onednn import overflows
 from keras_structsparse.surgery import constant_maps, linear_layers
 from keras_structsparse.surgery.activation_functions import is_elementwise
 from keras_structsparse.surgery.linear_layers import Bias
-from keras_structsparse.surgery.onednn_workaround import overflows, picked
+from keras_structsparse.surgery.onednn_workaround import picked
 from keras_structsparse.surgery.rules.slicing import pick
 
 Pads = list[tuple[int, int]]
