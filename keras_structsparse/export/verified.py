@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._files import write_atomically
-from keras_structsparse._typing import StrPath
+from keras_structsparse._typing import Array, StrPath
 from keras_structsparse.errors import ModelError
 from keras_structsparse.export import clean_process, formats
 from keras_structsparse.graph import functional_graph
@@ -20,8 +20,11 @@ from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.graph.training_only import without_training_layers
 from keras_structsparse.surgery.verification import Verification, random_inputs, verify_folding
 
-ALLOWED_DIFFERENCE = 1e-2
-"""Largest relative difference that can be rounding, in half precision too."""
+ALLOWED_DIFFERENCE = 3e-3
+"""Largest relative difference that can be rounding, on GPUs with TensorFloat-32 too."""
+
+ALLOWED_IF_COARSE = 1e-2
+"""The same for layers in half precision and quantised ones."""
 
 _SAMPLES = 16
 
@@ -36,7 +39,8 @@ class Exported:
         size: Its size in bytes.
         difference: Largest difference between an output of the exported network, run in a process
             without this package, and that of the given model, relative to the largest absolute
-            value of that output.
+            value of that output. Behind a last softmax, sigmoid or tanh, which may be saturated, it
+            is that of the values in front if that is larger.
         folded: Names of the batch normalisations that were folded; empty if there were none, or if
             they were left as they are.
         folding: The float64 comparison of the folded network with the given one. None if nothing
@@ -81,7 +85,8 @@ def export(
     differ. If the control shows no difference, as in some networks that were never trained, the
     model is exported unfolded. Layers that act in training only, such as dropout and random
     augmentation, are left out. The written file is run in another process, where this package
-    cannot be imported, on 16 random inputs in [0, 1]. Only then is it put in place.
+    cannot be imported, on 16 random inputs in [0, 1]. Only then is it put in place. Differences
+    behind a last softmax, sigmoid or tanh are seen also where random inputs saturate it.
 
     Args:
         model: A functional or a built Sequential model.
@@ -168,10 +173,10 @@ def _normalizations(model: keras.Model) -> Counter[str]:
 
 
 def _inputs(model: keras.Model) -> Any:
-    """Random inputs in [0, 1], as images are: larger ones would saturate a softmax."""
+    """Random inputs in [0, 1], as images are, some of them dark: large ones saturate a softmax."""
     structure = functional_graph.input_structure(model)
     arrays = [
-        (np.clip(array / 4 + 0.5, 0, 1) if array.dtype.kind == "f" else array).astype(
+        (_darkened(np.clip(array / 4 + 0.5, 0, 1)) if array.dtype.kind == "f" else array).astype(
             keras.backend.standardize_dtype(tensor.dtype)
         )
         for array, tensor in zip(random_inputs(model, _SAMPLES, 0), model.inputs, strict=True)
@@ -179,12 +184,19 @@ def _inputs(model: keras.Model) -> Any:
     return keras.tree.pack_sequence_as(structure, arrays)
 
 
+def _darkened(array: Array) -> Array:
+    """The samples times 1, 1/2, 1/4 and 1/8 in turn."""
+    shares = 0.5 ** (np.arange(len(array)) % 4)
+    return array * shares.reshape(-1, *[1] * (array.ndim - 1))
+
+
 def _checked_difference(model: keras.Model, path: Path, inputs: Any) -> float:
     difference = clean_process.check_portable(model, [path], inputs)[path]
-    if not difference <= ALLOWED_DIFFERENCE:  # NaN as well
+    allowed = ALLOWED_IF_COARSE if clean_process.is_coarse(model) else ALLOWED_DIFFERENCE
+    if not difference <= allowed:  # NaN as well
         raise ModelError(
             "export: expected outputs that differ from the model's by at most "
-            f"{ALLOWED_DIFFERENCE:g}. Received a relative difference of {difference:.1e}; nothing "
+            f"{allowed:g}. Received a relative difference of {difference:.1e}; nothing "
             "is written"
         )
     return difference

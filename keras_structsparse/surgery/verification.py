@@ -15,6 +15,7 @@ from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_folding import folded
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.kernel_axes import plain_kernel
+from keras_structsparse.graph.last_activations import in_front, kinds
 from keras_structsparse.graph.numerics import relative_difference
 from keras_structsparse.graph.prunable_layers import kernel_layers, quantized_layers
 from keras_structsparse.surgery import Costs, prune
@@ -32,7 +33,8 @@ class Verification:
     """The differences between the outputs of a rebuilt network and its reference, in float64.
 
     Attributes:
-        error: Largest difference between their outputs, relative to the largest output.
+        error: Largest difference between their outputs, relative to the largest output; also of
+            the values in front of a last softmax, sigmoid or tanh.
         control: The same after one more kernel is set to zero, to show what the check can detect.
         tolerance: The largest error that passes; a control must exceed it a thousandfold.
         subject: What was compared.
@@ -88,6 +90,7 @@ def verify(
     Both are made of a float64 copy of the model, so that rounding cannot hide an error. The inputs
     are random values; if tensors of the model have masks, also with masked steps; if it has open
     axes, in several sizes. The result says what was tried: other inputs may show other differences.
+    Outputs of a softmax, sigmoid or tanh are compared in front of it too, where it cannot saturate.
 
     Args:
         model: A functional or built Sequential model.
@@ -177,10 +180,13 @@ def _compared(
         reference = masked(double, plan)
         stage = "the rebuilt network"
         made = rebuild(double)
+        stage = "the values in front of the last activations"
+        fronts = _fronts(reference, made)
+        references, rebuilt = _with_fronts(reference, fronts), _with_fronts(made, fronts)
         for number, trial in enumerate(trials(double, samples, seed)):
             stage = f"the masked model on {trial.what}"
             try:
-                expected = _outputs(reference, trial.inputs)
+                expected = _outputs(references, trial.inputs)
             except Exception as error:  # Keras and its backends raise anything
                 if not number:
                     raise
@@ -190,11 +196,11 @@ def _compared(
                 result = _skipped(result, trial, "its outputs are not finite")
                 continue
             stage = f"the rebuilt network on {trial.what}"
-            worst = max(result.error, _difference(expected, _outputs(made, trial.inputs)))
+            worst = max(result.error, _difference(expected, _outputs(rebuilt, trial.inputs)))
             result = replace(result, error=worst, tried=(*result.tried, trial.what))
             if not number:
                 stage = "the control"
-                control = _control(double, plan, trial.inputs, expected)
+                control = _control(double, plan, fronts, trial.inputs, expected)
                 result = replace(result, control=control)
     except StructSparseError:
         raise
@@ -217,11 +223,25 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _control(model: keras.Model, plan: Plan, inputs: list[Array], expected: list[Array]) -> float:
+def _fronts(reference: keras.Model, made: keras.Model) -> list[int]:
+    """The outputs of both networks that are a last softmax, sigmoid or tanh."""
+    pairs = zip(kinds(reference), kinds(made), strict=True)
+    return [place for place, (kind, other) in enumerate(pairs) if kind == other != ""]
+
+
+def _with_fronts(model: keras.Model, fronts: list[int]) -> list[keras.Model]:
+    """A network, and what it computes in front of its last activations."""
+    return [model, in_front(model, fronts)] if fronts else [model]
+
+
+def _control(
+    model: keras.Model, plan: Plan, fronts: list[int], inputs: list[Array], expected: list[Array]
+) -> float:
     """The first detectable difference that removing one more kernel makes."""
     control = 0.0
     for other in _controls(model, plan):
-        control = max(control, _difference(expected, _outputs(masked(model, other), inputs)))
+        found = _outputs(_with_fronts(masked(model, other), fronts), inputs)
+        control = max(control, _difference(expected, found))
         if control > 1e3 * TOLERANCE:
             break
     return control
@@ -251,10 +271,10 @@ def _double(layer: keras.Layer) -> dict[str, str]:
     return {} if whole else {"dtype": "float64"}
 
 
-def _outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
-    packed = keras.tree.pack_sequence_as(functional_graph.input_structure(model), inputs)
+def _outputs(models: list[keras.Model], inputs: list[Array]) -> list[Array]:
+    packed = keras.tree.pack_sequence_as(functional_graph.input_structure(models[0]), inputs)
     # Otherwise a layer called with training=True would put the layers after it in training mode.
-    outputs = keras.tree.flatten(model(packed, training=False))
+    outputs = keras.tree.flatten([model(packed, training=False) for model in models])
     return [keras.ops.convert_to_numpy(tensor) for tensor in outputs]
 
 

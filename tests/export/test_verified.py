@@ -19,7 +19,7 @@ from keras import layers as L
 
 import keras_structsparse as kss
 from keras_structsparse.errors import ModelError, OutputError
-from keras_structsparse.export import formats, verified
+from keras_structsparse.export import clean_process, formats, verified
 from keras_structsparse.export.formats import EXPORTERS
 from keras_structsparse.surgery.verification import Verification
 
@@ -106,6 +106,52 @@ def test_a_wrong_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ModelError, match="nothing is written"):
         kss.export(network(), tmp_path / "saved")
     assert os.listdir(tmp_path) == []
+
+
+def saturated(activation: str) -> keras.Model:
+    """As a trained network on random inputs: outputs near 0 and 1."""
+    stack = [L.Conv2D(4, 3, name="conv"), L.ReLU(), L.GlobalAveragePooling2D()]
+    head = L.Dense(3, activation=activation, name="head")
+    model = randomize(keras.Sequential([keras.Input((8, 8, 3)), *stack, head]))
+    for weight in head.weights:
+        weight.assign(weight * {"softmax": 50.0, "sigmoid": 20.0, "tanh": 20.0}[activation])
+    return model
+
+
+def kernels_off(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``export`` write a network whose kernels are wrong."""
+
+    def wrong(model: keras.Model) -> Any:
+        twin = keras.models.clone_model(model)
+        twin.set_weights(model.get_weights())
+        kernel = twin.get_layer("conv").kernel
+        kernel.assign(kernel * factor)
+        return twin, (), None
+
+    monkeypatch.setattr(verified, "_folded", wrong)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "tanh"])
+def test_a_file_with_kernels_that_are_two_percent_off_is_refused(
+    activation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saturated(activation)
+    assert kss.export(model, tmp_path / "saved").difference < 1e-5
+    kernels_off(1.02, monkeypatch)
+    with pytest.raises(ModelError, match=r"at most 0\.003"):
+        kss.export(model, tmp_path / "saved")
+    # The control: the outputs alone hide it, within a limit for half precision.
+    monkeypatch.setattr(clean_process, "_kinds", lambda model: ())
+    monkeypatch.setattr(verified, "_darkened", lambda array: array)
+    monkeypatch.setattr(verified, "ALLOWED_DIFFERENCE", verified.ALLOWED_IF_COARSE)
+    assert kss.export(model, tmp_path / "saved").difference < 1e-2
+
+
+def test_half_precision_may_round_more(tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = saturated("softmax")
+    assert clean_process.is_coarse(model)
+    assert kss.export(model, tmp_path / "saved").difference < 1e-2
 
 
 # --- what is refused before any work ---

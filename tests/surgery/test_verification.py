@@ -85,6 +85,55 @@ def test_wrong_surgery_fails(wrong: Wrong, monkeypatch: pytest.MonkeyPatch) -> N
     assert "NOT equal" in str(result)
 
 
+def saturated(*last: keras.Layer) -> keras.Model:
+    """As a trained network on random inputs: outputs of 0 and 1."""
+    model = chain(
+        L.Conv2D(4, 3, activation="relu", name="first"),
+        L.Conv2D(3, 3, padding="same", name="second"),
+        L.GlobalAveragePooling2D(),
+        *last,
+    )
+    for weight in model.layers[-1].weights or model.layers[-2].weights:
+        weight.assign(weight * 1e4)
+    return model
+
+
+def is_two_percent_off(model: keras.Model, plan: Plan, *args: Any, **options: Any) -> keras.Model:
+    pruned = prune(model, plan)
+    kernel = pruned.get_layer("second").kernel
+    kernel.assign(kernel * 1.02)
+    return pruned
+
+
+HEADS: list[tuple[Callable[[], keras.Layer], ...]] = [
+    (lambda: L.Dense(3, activation="softmax"),),
+    (lambda: L.Dense(3, activation="sigmoid"),),
+    (lambda: L.Dense(3, activation="tanh"),),
+    (lambda: L.Dense(3), L.Softmax),
+    (lambda: L.Dense(3), lambda: L.Activation("sigmoid")),
+]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_saturated_activation_hides_nothing(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saturated(*[layer() for layer in head])
+    right = verify(model, PLAN)
+    assert right.passed, str(right)
+    monkeypatch.setattr(module, "prune", is_two_percent_off)
+    wrong = verify(model, PLAN)
+    assert not wrong.passed
+    assert wrong.error > 5e-3
+    # The control: the outputs alone hide it.
+    monkeypatch.setattr(module, "_fronts", lambda *models: [])
+    assert verify(model, PLAN).error <= 1e-10
+
+
+def test_a_head_whose_dead_outputs_are_put_back_is_compared_at_its_end() -> None:
+    model = chain(L.Conv2D(4, 3, name="first"), L.Dense(3, activation="sigmoid", name="head"))
+    result = verify(model, Plan({"first": [3, 0, 1, 3], "head": [1, 0, 1]}))
+    assert result.passed, str(result)
+
+
 @pytest.mark.parametrize("constants", ["interior", "drop"])
 def test_the_inexact_modes_fail(constants: str) -> None:
     result = verify(network(), PLAN, constants)
