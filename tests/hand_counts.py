@@ -48,11 +48,11 @@ Pair = tuple[Architecture, Architecture]
 
 
 def base(depth: int, rows: list[Row], shortcuts: list[Row], features: int, classes: int) -> Pair:
-    """A base with and without shortcuts; gamma and beta for each output channel."""
+    """A base with and without shortcuts; four numbers of normalisation for each output channel."""
     sizes = tuple(sorted({row.size for row in rows}))
     dense = [(features, classes)]
-    residual = found(depth, (1, *sizes), rows + shortcuts, dense, 2)
-    return residual, found(depth, sizes, rows, dense, 2)
+    residual = found(depth, (1, *sizes), rows + shortcuts, dense, 4)
+    return residual, found(depth, sizes, rows, dense, 4)
 
 
 DIGITS = base(
@@ -211,7 +211,7 @@ RESNET152 = found(
         *stage(7, 1024, 512, 3),
     ],
     [(2048, 1000)],
-    3,  # keras.applications gives the convolutions biases as well
+    5,  # keras.applications gives the convolutions biases as well
 )
 
 COUNTS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +22,8 @@ class Architecture:
             including the classifier; 1x1 convolutions of shortcuts are on shorter paths.
         widths: The distinct widths of the convolutions, ascending.
         sizes: The distinct sides of their kernels, in positions, ascending.
-        params: Number of trainable parameters.
+        params: Number of parameters, as Keras counts them: the moving statistics of batch
+            normalisations are among them.
         multiply_adds: Multiply-adds for one example (eq. 10).
     """
 
@@ -60,7 +60,7 @@ def architecture(model: keras.Model, input_shape: Sequence[int] | None = None) -
         depth=_depth(found.graph, costs),
         widths=tuple(sorted({layer.kernels for layer in convolutions})),
         sizes=tuple(sorted({side for layer in convolutions for side in layer.size})),
-        params=sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        params=model.count_params(),
         multiply_adds=costs.multiply_adds,
     )
 

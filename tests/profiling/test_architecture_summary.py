@@ -33,10 +33,12 @@ def test_widths_and_sizes_are_sets_without_the_classifier() -> None:
     assert architecture(network(0)).sizes == (1, 5)
 
 
-def test_moving_statistics_are_not_learned() -> None:
+def test_params_are_those_that_keras_counts() -> None:
     model = network(0)
     kernels = 5 * 5 * 2 * 4 + 4 + 4 * 4 + 4 + 64 * 4 * 3 + 3
-    assert architecture(model).params == kernels + 2 * 4 == model.count_params() - 2 * 4
+    assert architecture(model).params == kernels + 4 * 4 == model.count_params()
+    model.trainable = False
+    assert architecture(model).params == model.count_params()
 
 
 def test_a_layer_called_twice_is_twice_as_deep() -> None:
