@@ -14,6 +14,9 @@ from keras_structsparse.errors import DatasetError
 
 SPLITS = ("train", "val", "test")
 
+FEW = (1, 3, 4)
+"""How many channels images have; on the second axis, before a long last one, they are first."""
+
 
 def load(path: str | Path, validation: float = 0.1, seed: int = 0) -> Dataset:
     """Load images and labels from an ``.npz`` file.
@@ -34,7 +37,7 @@ def load(path: str | Path, validation: float = 0.1, seed: int = 0) -> Dataset:
         The data set.
 
     Raises:
-        DatasetError: The file cannot be read, or its arrays are others.
+        DatasetError: The file cannot be read, or its arrays are others, as with channels first.
 
     Examples:
         >>> import tempfile
@@ -88,6 +91,12 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def _split(prefix: str, name: str, images: NDArray[Any], labels: NDArray[Any]) -> Split:
     x = images[..., None] if images.ndim == 3 else images
+    if x.ndim == 4 and x.shape[1] in FEW and x.shape[3] > max(FEW):
+        raise DatasetError(
+            f"{prefix}expected x_{name} with the channels last, (n, height, width, channels), "
+            f"received shape {images.shape}, whose channels seem to be first; write "
+            f"np.moveaxis(x_{name}, 1, -1)"
+        )
     y = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if x.ndim != 4 or x.dtype.kind not in "uif":
         raise DatasetError(

@@ -67,6 +67,26 @@ def test_other_arrays_are_refused(tmp_path: Path, arrays: Any, message: str) -> 
         load(saved(tmp_path, **arrays))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", ["x", "x_train", "x_test"])
+def test_channels_first_are_refused(tmp_path: Path, channels: int, name: str) -> None:
+    images = np.zeros((40, 6, 5, channels), np.uint8)
+    arrays = {"x_train": images, "y_train": LABELS, "x_test": images, "y_test": LABELS}
+    arrays = {"x": images, "y": LABELS} if name == "x" else arrays
+    assert load(saved(tmp_path, **arrays)).shape == (6, 5, channels)  # the control
+    arrays[name] = np.moveaxis(images, -1, 1)
+    named = "x_train" if name == "x" else name
+    shape = rf"\(40, {channels}, 6, 5\)"
+    with pytest.raises(DatasetError, match=rf"{named} with the channels last.*received.*{shape}"):
+        load(saved(tmp_path, **arrays))
+
+
+def test_low_images_and_many_channels_are_taken(tmp_path: Path) -> None:
+    for shape in ((3, 4, 3), (3, 3, 1), (8, 8, 12)):
+        images = np.zeros((40, *shape), np.uint8)
+        assert load(saved(tmp_path, x=images, y=LABELS)).shape == shape
+
+
 def test_files_that_are_no_arrays_are_refused_and_pickles_not_loaded(tmp_path: Path) -> None:
     for content in (b"", b"text", b"PK\x03\x04"):
         path = tmp_path / "data.npz"
