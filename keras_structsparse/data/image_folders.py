@@ -7,6 +7,8 @@ opened, so a damaged one is named before a training starts.
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ SPLITS: Mapping[str, str] = {
 """Names of the folders of splits, and the splits that they hold."""
 
 MOST_NAMED = 5
-"""How many damaged files an error message names."""
+"""How many damaged files an error message names, and how many files that are left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,9 @@ class ImageFolder:
         of the files of each class. Without a folder ``val``, or where that is the test split, the
         validation split is drawn from the training files.
 
+        Files of the classes with other endings than :data:`SUFFIXES` are left out, and one warning
+        counts and names them; hidden files are left out without it.
+
         Args:
             folder: The folder.
             validation: Share of the training files that is held out, above 0 and below 1; not used
@@ -124,6 +129,7 @@ class ImageFolder:
         parts = _parts(root)
         classes = _classes(root, parts)
         files = {name: _files(root, path, classes) for name, path in parts.items()}
+        _say_left_out([part / name for part in parts.values() for name in classes])
         size = _checked_size(root, files.values())
         train = files["train"]
         test = files.get("test") or files.get("validation")
@@ -182,21 +188,41 @@ def _files(root: Path, part: Path, classes: Sequence[str]) -> ImageFiles:
     """The files of one split, class by class in the order of their names."""
     paths, labels = [], []
     for label, name in enumerate(classes):
-        own = sorted(_images(part / name))
+        own = [str(path) for path in _visible(part / name) if path.suffix.lower() in SUFFIXES]
         if not own:
+            held = _left_out([part / name])
             raise DatasetError(
                 f"data: expected images ({', '.join(SUFFIXES)}) of every class in {root}, received "
-                f"none in {part / name}"
+                f"none in {part / name}{', but ' if held else ''}{held}"
             )
         paths += own
         labels += [label] * len(own)
     return ImageFiles(paths, np.array(labels, np.int64))
 
 
-def _images(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-            yield str(path)
+def _visible(folder: Path) -> list[Path]:
+    """All files in a folder and its subfolders but hidden ones, sorted."""
+    return sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file())
+
+
+def _say_left_out(folders: Sequence[Path]) -> None:
+    if held := _left_out(folders):
+        warnings.warn(
+            f"data: {held} left out; images are files that end in {', '.join(SUFFIXES)}",
+            stacklevel=3,
+        )
+
+
+def _left_out(folders: Sequence[Path]) -> str:
+    """The files of classes that are not read, in words; empty if there is none."""
+    files = [p for f in folders for p in _visible(f) if p.suffix.lower() not in SUFFIXES]
+    if not files:
+        return ""
+    endings = Counter(path.suffix.lower() or "no ending" for path in files)
+    kinds = ", ".join(f"{count} x {ending}" for ending, count in endings.most_common())
+    more = len(files) - MOST_NAMED
+    named = ", ".join(map(str, files[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+    return f"{len(files)} file{'s' * (len(files) > 1)} ({kinds}: {named})"
 
 
 def _checked_size(root: Path, parts: Iterable[ImageFiles]) -> tuple[int, int] | None:

@@ -73,7 +73,43 @@ def test_other_files_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "bright" / "notes.txt").write_text("not an image")
     (tmp_path / ".cache").mkdir()
     (tmp_path / "dark" / ".hidden.jpg").write_bytes(b"x")
-    assert len(ImageFolder.open(tmp_path).train) == 14
+    with pytest.warns(UserWarning, match=r"1 file \(1 x \.txt: .*notes\.txt\) left out"):
+        assert len(ImageFolder.open(tmp_path).train) == 14
+
+
+@pytest.mark.parametrize("split", ["", "train", "test"])
+def test_images_that_are_not_read_are_counted_and_named_in_one_line(
+    tmp_path: Path, split: str
+) -> None:
+    for part in ("train", "test") if split else ("",):
+        bright_and_dark(tmp_path / part)
+    folder = tmp_path / split / "dark"
+    for name in ("a.webp", "b.webp", "c.HEIC", "d.tif", "plain", "e.webp"):
+        (folder / name).write_bytes(b"x")
+    with pytest.warns(UserWarning, match="left out") as caught:
+        ImageFolder.open(tmp_path)
+    (said,) = [str(warning.message) for warning in caught]
+    assert "6 files (3 x .webp, 1 x .heic, 1 x .tif, 1 x no ending: " in said
+    assert f"{folder / 'a.webp'}, " in said
+    assert "and 1 more) left out; images are files that end in .jpg" in said
+    assert "\n" not in said
+
+
+def test_a_class_of_other_files_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    bright_and_dark(tmp_path)
+    (tmp_path / "grey").mkdir()
+    (tmp_path / "grey" / "a.webp").write_bytes(b"x")
+    with pytest.raises(DatasetError, match=r"none in .*grey, but 1 file \(1 x \.webp: "):
+        ImageFolder.open(tmp_path)
+
+
+def test_nothing_is_said_of_folders_without_other_files(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    bright_and_dark(tmp_path)
+    (tmp_path / "dark" / ".DS_Store").write_bytes(b"x")
+    ImageFolder.open(tmp_path)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(
