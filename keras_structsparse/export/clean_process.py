@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -90,7 +91,7 @@ def check_portable(
 
     Raises:
         ModelError: A file is missing, does not load or run without this package, or gives outputs
-            of other shapes; the message ends with the last lines of Python's error output.
+            of other shapes; the message ends with what Python raised there.
     """
     for path in paths:
         if not Path(path).exists():
@@ -146,11 +147,17 @@ def _reload(folder: Path) -> None:
         check=False,
     )
     if done.returncode:
-        tail = "\n".join(done.stderr.strip().splitlines()[-15:])
         raise ModelError(
             "paths: expected files that load and run without keras_structsparse. "
-            f"Python ended with code {done.returncode}:\n{tail}"
+            f"Python ended with code {done.returncode}: {_reason(done.stderr)}"
         )
+
+
+def _reason(said: str) -> str:
+    """What Python raised, without what native libraries said before; else the last lines."""
+    lines = said.strip().splitlines()
+    raised = [i for i, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return "\n".join(lines[raised[-1] :][:15] if raised else lines[-15:])
 
 
 def is_coarse(model: keras.Model) -> bool:

@@ -17,6 +17,7 @@ import keras
 from keras_structsparse._files import unlisted, write_atomically, write_manifest
 from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import OutputError
+from keras_structsparse.export import litert
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.model_files.loading import load_model as load_model
 
@@ -79,7 +80,7 @@ def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Pa
         The path.
 
     Raises:
-        ModelError: For "onnx": the model has no graph.
+        ModelError: For "onnx": the model has no graph; for "litert": a layer does not run there.
         OutputError: The path has another ending, holds something else, or cannot be written.
         RuntimeError: A module that the format needs is not installed.
         ValueError: ``format`` is unknown.
@@ -93,6 +94,7 @@ def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Pa
     """
     check_path(path, format)
     check_installed(format)
+    check_layers(model, format)
     return write_atomically(path, lambda target: EXPORTERS[format].write(model, target))
 
 
@@ -156,6 +158,16 @@ def check_installed(format: str) -> None:
         )
 
 
+def check_layers(model: keras.Model, format: str) -> None:
+    """Raise if a format is known not to run a layer of a model.
+
+    Raises:
+        ModelError: There is such a layer.
+    """
+    if format == "litert":
+        litert.check_loops(model)
+
+
 def _write_saved_model(model: keras.Model, path: Path) -> None:
     """A TensorFlow SavedModel with the endpoint ``serve``, and a list of its files."""
     _write(model, path, "tf_saved_model")
@@ -164,7 +176,12 @@ def _write_saved_model(model: keras.Model, path: Path) -> None:
 
 def _write_litert(model: keras.Model, path: Path) -> None:
     """A file for LiteRT, formerly TensorFlow Lite."""
-    _write(model, path, "litert")
+    try:
+        _write(model, path, "litert")
+    except Exception as error:
+        if refusal := litert.refusal(model, error):
+            raise refusal from error
+        raise
 
 
 def _write_onnx(model: keras.Model, path: Path) -> None:

@@ -102,8 +102,9 @@ def export(
         What was done.
 
     Raises:
-        ModelError: The model has no graph, folding changes its outputs, or the written file does
-            not run by itself or computes something else. Nothing is written.
+        ModelError: The model has no graph, folding changes its outputs, the format does not have
+            what a layer needs, or the written file does not run by itself or computes something
+            else. Nothing is written.
         OutputError: The path has another ending, holds something else, or cannot be written.
         RuntimeError: A module that the format needs is not installed; or the backend cannot
             compute in float64, which the check of the folding needs.
@@ -120,6 +121,8 @@ def export(
     _refuse_quantization(quantize, representative)
     formats.check_path(path, format)
     formats.check_installed(format)
+    if isinstance(model, keras.Model):
+        formats.check_layers(model, format)
     plain, names, check = _folded(model) if fold else (model, (), None)
     plain, left_out = without_training_layers(plain)
     inputs = _inputs(model)

@@ -12,7 +12,7 @@ from helpers_export import images, network, same
 from keras import layers as kl
 
 from keras_structsparse.errors import ModelError
-from keras_structsparse.export.clean_process import _difference, check_portable
+from keras_structsparse.export.clean_process import _difference, _reason, check_portable
 from keras_structsparse.export.formats import export, load_model, save_model
 from keras_structsparse.graph.numerics import relative_difference
 from keras_structsparse.regularizers import KernelSize
@@ -45,6 +45,15 @@ def test_a_model_that_needs_us_does_not_pass(tmp_path: Path) -> None:
     assert same(load_model(path), model)  # here it loads
     with pytest.raises(ModelError, match=r"(?s)without keras_structsparse.*KernelSize"):
         check_portable(model, [path], images())
+
+
+def test_only_what_python_raised_is_said() -> None:
+    native = "I0000 00:00:1 port.cc:153] oneDNN custom operations are on."
+    trace = 'Traceback (most recent call last):\n  File "x", line 1\n    run()'
+    assert _reason(f"{native}\n{trace}\nRuntimeError: no such op\nin node 1") == (
+        "RuntimeError: no such op\nin node 1"
+    )
+    assert _reason(f"{native}\nkilled") == f"{native}\nkilled"
 
 
 def test_a_file_that_is_missing_does_not_pass(tmp_path: Path) -> None:
