@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.functional_graph import Call, Graph, is_opened
 from keras_structsparse.graph.mask_terms import CLEARS, OWN, Term, Terms, frozen, makes_masks
 
 INDIFFERENT = (layers.Add, layers.Subtract, layers.Average, layers.Concatenate)
@@ -96,10 +96,11 @@ class _Follower:
             self._value(call)
             self._alias(call)
             return
-        masked = any(self.mask(i) is not None for i in call.inputs)
         masks: Sequence[Term | None] = [None] * len(call.outputs)
         arguments = _Arguments.of(call)
         previous = self._previous(arguments)
+        reached = (*keras.tree.flatten(previous), *map(self.mask, call.inputs))
+        masked = any(mask is not None for mask in reached)
         if isinstance(operation, keras.Model) and arguments.mask is not None:
             self._give(call, arguments.first, previous)
         self._receive(call, arguments, previous)
@@ -225,13 +226,22 @@ class _Follower:
         return [None if m is None else self.terms.expression(m, leaves) for m in found]
 
     def _unknown(self, call: Call, previous: Any) -> list[Term | None]:
-        """Masks of which only this is known: which layer may compute them, and from what."""
+        """Masks of which only this is known: which call may compute them, and from what.
+
+        The call whose output stands for the same tensor: another layer of the same type may compute
+        another mask.
+        """
         masks = tuple(keras.tree.flatten(previous))
         inputs = tuple(self.values[i] for i in call.inputs)
-        kind = type(call.operation).__name__
+        kind: type = type(call.operation)
+        # Of a Sequential model the copy is functional, which hands on the same masks.
+        if is_opened(call.operation) and not call.operation.supports_masking:
+            kind = keras.Model
         return [
-            self.terms.of(("unknown", kind, place, masks, inputs), self.graph.shapes[index][:-1])
-            for place, index in enumerate(call.outputs)
+            self.terms.of(
+                ("unknown", kind, self.values[index], masks, inputs), self.graph.shapes[index][:-1]
+            )
+            for index in call.outputs
         ]
 
 

@@ -39,6 +39,17 @@ def flat(x: Any, words: Any) -> list[Any]:
     return [*sums, *joins, *parts, *states, L.Attention()([a, b]), L.TimeDistributed(L.Dense(2))(b)]
 
 
+class Marks(L.Layer):
+    """Hands on the mask of a layer inside, without saying so."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.inner = L.Masking(value)
+
+    def call(self, x: Any, mask: Any = None) -> Any:
+        return self.inner(x)
+
+
 def test_which_tensors_have_masks() -> None:
     values, words = keras.Input((STEPS, 3)), keras.Input((STEPS,), dtype="int32")
     model = keras.Model([values, words], flat(L.Masking()(values), words))
@@ -59,6 +70,17 @@ def test_equal_terms_are_equal_masks() -> None:
             other = by_term.setdefault(found.beside[index], mask)
             np.testing.assert_array_equal(mask, other)
     assert len({mask.tobytes() for mask in by_term.values()}) > 3
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_layers_of_a_user_make_masks_of_their_own(given: bool) -> None:
+    """Layers of one type make different masks of the same tensor, also of a mask given to them."""
+    values = keras.Input((STEPS, 3))
+    options = {"mask": ops.any(values > 0, -1)} if given else {}
+    outputs = [Marks(v)(values, **options) for v in (0.0, 1.0)]
+    graph = read(keras.Model(values, outputs))
+    found = follow(graph)
+    assert len({found.beside[i] for i in graph.outputs}) == 2
 
 
 def test_attention_takes_masks_off() -> None:

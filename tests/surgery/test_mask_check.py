@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from helpers_masks import STEPS, MaskedNetwork, masked_batch
+from helpers_masks import STEPS, MaskedNetwork, masked_batch, nested
 from helpers_models import TOLERANCE, difference, random_plan, randomize, use_float64
 from keras import layers as L
 from keras import ops
@@ -128,6 +128,25 @@ def attention_that_takes_masks_off(x: Any, free: Any) -> Any:
     return L.GlobalAveragePooling1D()(L.Add()([found, L.MultiHeadAttention(2, 3)(found, found)]))
 
 
+def given(x: Any, *stack: Any) -> Any:
+    """A nested model that stays whole, since it is given another mask; its copy is functional."""
+    return nested(*stack, like=x)(x, mask=ops.any(x > 0, -1))
+
+
+def behind_a_model_given_a_mask(x: Any, free: Any) -> Any:
+    return L.GRU(2)(dense(given(x, L.Dense(5)), "a"))
+
+
+def bare_sum_behind_a_model_given_a_mask(x: Any, free: Any) -> Any:
+    return bare_sum(given(free, L.Dense(5)), free)
+
+
+def sum_with_a_dead_side_behind_another_model(x: Any, free: Any) -> Any:
+    """The control: models that are given the same mask hand on different ones."""
+    other = given(x, L.Masking(1.0), L.Dense(5))
+    return L.GRU(2)(L.Add()([dense(given(x, L.Dense(5)), "a"), dense(other, "dead")]))
+
+
 KINDS: tuple[Callable[[Any, Any], Any], ...] = (
     bare_sum,
     bare_sum_with_a_dead_side,
@@ -140,6 +159,9 @@ KINDS: tuple[Callable[[Any, Any], Any], ...] = (
     reader_in_a_nested_model,
     source_in_a_nested_model,
     attention_that_takes_masks_off,
+    behind_a_model_given_a_mask,
+    bare_sum_behind_a_model_given_a_mask,
+    sum_with_a_dead_side_behind_another_model,
 )
 
 SIZES = {"dead": (0,) * 6, "cut": (1, 1, 0, 0, 0, 0)}
