@@ -346,7 +346,7 @@ def options(sketch: Sketch) -> str:
     forms += [f"ops.pad({x}, {around}, 'constant', {number})", f"ops.pad({x}, {around}, 'reflect')"]
     forms += [f"ops.leaky_relu({x}, {number})", f"ops.elu({x}, 0.3)", f"ops.gelu({x}, False)"]
     forms += [
-        f"ops.leaky_relu({x}, {array})",
+        # No array as the slope of a leaky_relu: TensorFlow refuses it when the network runs.
         f"ops.clip({x}, {array}, 0.7)",
         f"ops.clip({x}, {number}, 0.7)",
     ]
