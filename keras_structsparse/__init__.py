@@ -42,6 +42,7 @@ from keras_structsparse.profiling.calibration import calibrate
 from keras_structsparse.profiling.profile import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
 from keras_structsparse.regularizers.attachment import attach, penalty, regularizers_of
+from keras_structsparse.regularizers.saliency import Saliency
 from keras_structsparse.surgery import Costs, prune
 from keras_structsparse.surgery.kernel_provenance import Ancestry
 from keras_structsparse.surgery.plans import Plan, masked, plan
@@ -52,8 +53,12 @@ from keras_structsparse.sweeps import sweep
 from keras_structsparse.training.callbacks.sparsity_logger import SparsityLogger
 from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
 from keras_structsparse.training.callbacks.target_multiply_adds import TargetMultiplyAdds
+from keras_structsparse.training.measured_saliency import saliency
 from keras_structsparse.training.optimizer.proximal import Proximal
 from keras_structsparse.training.optimizer_state import carry_optimizer
+from keras_structsparse.training.shrink.method import ShrinkMethod
+from keras_structsparse.training.shrink.result import ShrinkResult
+from keras_structsparse.training.shrink.shrink import shrink
 from keras_structsparse.training.shrinking import Shrunk, fit_shrinking
 
 if TYPE_CHECKING:
@@ -80,6 +85,9 @@ __all__ = [
     "PlanError",
     "Profile",
     "Proximal",
+    "Saliency",
+    "ShrinkMethod",
+    "ShrinkResult",
     "Shrunk",
     "SparsityLogger",
     "StopOnNaN",
@@ -106,6 +114,8 @@ __all__ = [
     "prune",
     "reestimate_batch_norm",
     "regularizers_of",
+    "saliency",
+    "shrink",
     "surgery",
     "sweep",
     "traced",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
@@ -54,7 +55,8 @@ class _Work:
 
     Attributes:
         step: What the call does to channels.
-        whole: Its multiply-adds before surgery.
+        whole: Its cost before surgery: multiply-adds, or parameters.
+        places: How often each entry of its kernel is used.
         kernel: Shape (*spatial, in, out) of its kernel, if the layer is prunable; else None.
         fixed: Whether the estimate keeps all its kernels: the layer is called more than once, or
             computes an output of the model.
@@ -62,6 +64,7 @@ class _Work:
 
     step: ChannelStep
     whole: int
+    places: int
     kernel: tuple[int, ...] | None
     fixed: bool
 
@@ -91,26 +94,29 @@ class Estimate:
     realize: str
 
     @classmethod
-    def of(cls, found: PrunableLayers, realize: str = "auto") -> Self:
+    def of(cls, found: PrunableLayers, realize: str = "auto", unit: str = "multiply_adds") -> Self:
         """Prepare an estimate.
 
         Args:
             found: The prunable layers of the model.
             realize: As for :func:`keras_structsparse.prune`.
+            unit: "multiply_adds" or "params", which are counted once for each layer.
 
         Raises:
             ModelError: The size of a map is open.
         """
-        return cls(found, tuple(_work(found, step) for step in found.channels.steps), realize)
+        seen: set[int] = set()
+        work = tuple(_work(found, step, unit, seen) for step in found.channels.steps)
+        return cls(found, work, realize)
 
     def remaining(self, sizes: Sizes) -> dict[str, int]:
-        """The multiply-adds of each layer after surgery.
+        """The multiply-adds, or the parameters, of each layer after surgery.
 
         Args:
             sizes: The sizes of the kernels, by layer; layers that are not named do not change.
 
         Returns:
-            Multiply-adds for one example by name of the layer; layers without any are left out.
+            The cost for one example by name of the layer; layers without any are left out.
         """
         kernels = [_sizes(work, sizes) for work in self.work]
         kept = self._kept(self._live(kernels), kernels)
@@ -165,13 +171,22 @@ def _keep_inputs(step: ChannelStep, live: Array, kept: Array) -> None:
             kept[alone] |= live[alone]
 
 
-def _work(found: PrunableLayers, step: ChannelStep) -> _Work:
+def _work(found: PrunableLayers, step: ChannelStep, unit: str, seen: set[int]) -> _Work:
     call, graph = step.call, found.graph
     counted = getattr(call.operation, "weights", ())
-    whole = multiply_adds(call.operation, call, dict(enumerate(graph.shapes))) if counted else 0
+    used = multiply_adds(call.operation, call, dict(enumerate(graph.shapes))) if counted else 0
     kernel = plain_shape(call.operation) if call.name in found.layers else None
     fixed = graph.is_shared(call) or call.outputs[0] in graph.outputs
-    return _Work(step, whole or 0, kernel, fixed)
+    places = (used or 0) // math.prod(kernel) if kernel else 0
+    whole = used if unit == "multiply_adds" else _params(call.operation, seen)
+    return _Work(step, whole or 0, places, kernel, fixed)
+
+
+def _params(operation: keras.Operation, seen: set[int]) -> int:
+    """The weights of an operation without those of the operations before it."""
+    new = [w for w in getattr(operation, "weights", ()) if id(w) not in seen]
+    seen.update(map(id, new))
+    return sum(math.prod(w.shape) for w in new)
 
 
 def _passes(step: ChannelStep) -> bool:
@@ -198,8 +213,7 @@ def _share(work: _Work, kept: Array, sizes: Array | None, realize: str) -> float
         return float(inputs.mean()) * columns / (beside + entries)
     least = 1 if axes_of(layer).sized else max(work.kernel[:-2])
     left = np.maximum(np.sort(sizes[outputs]), least)
-    places = work.whole // math.prod(work.kernel)
-    found = _entries(work.kernel[:-2], int(inputs.sum()), left, places, realize)
+    found = _entries(work.kernel[:-2], int(inputs.sum()), left, work.places, realize)
     return found / math.prod(work.kernel)
 
 

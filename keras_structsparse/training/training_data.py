@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import keras
+import numpy as np
 
 from keras_structsparse._typing import Array
 
@@ -68,6 +73,34 @@ class TrainingData:
         if self.y is not None:
             return {"batch_size": batch_size, "shuffle": shuffle}
         return {"shuffle": shuffle and isinstance(self.x, keras.utils.PyDataset)}
+
+    def some_batches(self, count: int, batch_size: int) -> Iterator[tuple[Any, Any]]:
+        """Some batches of inputs and targets: of arrays and a ``PyDataset``, drawn at random.
+
+        Args:
+            count: Their number, at most that of an epoch.
+            batch_size: Examples per batch, for arrays.
+        """
+        count = min(count, self.steps)
+        # Keras' set_random_seed seeds this too.
+        draw = np.random.default_rng(random.getrandbits(64)).permutation
+        if self.y is not None:
+            examples = _examples(self.x, self.y)
+            order = draw(examples)
+            for start in range(0, min(count * batch_size, examples), batch_size):
+                chosen = order[start : start + batch_size]
+                pick = partial(_taken, chosen)
+                yield keras.tree.map_structure(pick, self.x), keras.tree.map_structure(pick, self.y)
+        elif isinstance(self.x, keras.utils.PyDataset):
+            for number in draw(self.steps)[:count]:
+                yield self.x[int(number)][:2]
+        else:
+            for batch in itertools.islice(self.x, count):
+                yield batch[0], batch[1]
+
+
+def _taken(chosen: Array, array: Array) -> Array:
+    return np.asarray(array)[chosen]
 
 
 def _examples(x: Any, y: Any) -> int:

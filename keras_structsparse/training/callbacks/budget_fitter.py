@@ -9,28 +9,17 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.profiling.estimate import Estimate
+from keras_structsparse.profiling.group_selection import LayerGroups, Sizes
 from keras_structsparse.profiling.kernel_reader import KernelReader, KernelState
-from keras_structsparse.profiling.profile import profile
+from keras_structsparse.profiling.work_share import WorkShare, plan_of
 from keras_structsparse.regularizers.attachment import regularizers_of
-from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked_kernel
 from keras_structsparse.surgery.thresholds import threshold_norms
-from keras_structsparse.training.callbacks.greedy_group_selection import (
-    GroupSelection,
-    LayerGroups,
-    Sizes,
-    select_groups,
-)
 
 Mask = tuple[keras.Variable, Any]
 """A variable, and a tensor of ones and zeros of its shape."""
-
-ROUNDS = 6
-"""Largest number of networks that are rebuilt for one selection."""
 
 SMALL = 0.1
 """Groups with norms up to this share of the network's root mean square are about to vanish."""
@@ -55,7 +44,7 @@ class BudgetFitter:
     """
 
     def __init__(self, model: keras.Model, tau: float, realize: str = "auto") -> None:
-        self.model, self.tau, self.realize = model, tau, realize
+        self.model, self.tau = model, tau
         self.found = PrunableLayers.of(model)
         self.reader = KernelReader(self.found)
         self.regularizers = {
@@ -63,9 +52,7 @@ class BudgetFitter:
             for name, regularizer in regularizers_of(self.found).items()
             if kernel_of(self.reader.layers[name]).trainable
         }
-        self.base = profile(self.found).multiply_adds
-        self._counting = Estimate.of(self.found, realize)
-        self._correction = 1.0
+        self._share = WorkShare(self.found, realize)
         state = self.reader.state()
         self._lengths = {
             name: _root_mean_square(self._norms(name, state, "kernel"))
@@ -74,11 +61,11 @@ class BudgetFitter:
 
     def share(self, state: KernelState) -> float:
         """Estimate the share that surgery would leave."""
-        return self._estimate(self.reader.sizes(state, self.tau))
+        return self._share.estimate(self.reader.sizes(state, self.tau))
 
     def corrected_share(self, state: KernelState) -> float:
         """Compute the share that surgery would leave by rebuilding the network."""
-        return self._rebuilt(self.reader.sizes(state, self.tau))
+        return self._share.rebuilt(self.reader.sizes(state, self.tau))
 
     def coming_share(self, state: KernelState) -> float:
         """Estimate the share without the groups that have become small and may vanish next.
@@ -92,14 +79,11 @@ class BudgetFitter:
         for name, own in norms.items():
             reached = self.reader.reached(name, self.regularizers[name].groups)
             sizes[name] = np.minimum(sizes[name], reached[(own > small).sum(axis=0)])
-        return self._estimate(sizes)
+        return self._share.estimate(sizes)
 
     def exact_share(self, plan: Plan) -> float:
         """Compute the share that surgery leaves under a plan; 0 if the network would be dead."""
-        try:
-            return profile(prune(self.found, plan, realize=self.realize)).multiply_adds / self.base
-        except DeadNetworkError:
-            return 0.0
+        return self._share.exact(plan)
 
     def select(self, target: float, slack: float) -> tuple[Plan, float]:
         """Find a plan that leaves ``target ± slack``, or comes as near to it as it can.
@@ -114,22 +98,8 @@ class BudgetFitter:
         state = self.reader.state()
         now = self.reader.sizes(state, self.tau)
         layers = {name: self._groups(name, state, now) for name in self.regularizers}
-        factor, aim, bounds = self._correction, target, (0.0, 2.0)
-        tried: list[tuple[float, GroupSelection, Sizes]] = []
-        for _ in range(ROUNDS):
-            found = select_groups(
-                layers, lambda left: factor * self._work({**now, **left}), aim, slack / 2
-            )
-            sizes: Sizes = {**now, **found.sizes}
-            share = self._rebuilt(sizes)
-            tried.append((share, found, sizes))
-            if abs(share - target) <= slack or (share < target and _same(sizes, now)):
-                break
-            bounds = (bounds[0], aim) if share > target else (aim, bounds[1])
-            aim = _between(aim * target / max(share, TINY), *bounds)
-        share, found, sizes = min(tried, key=lambda each: abs(each[0] - target))
-        self._correct(share, sizes)
-        return _plan(sizes), found.threshold
+        found = self._share.select(layers, now, target, slack)
+        return plan_of(found.sizes), found.threshold
 
     def remove(self, plan: Plan) -> list[Mask]:
         """Set the groups that a plan removes to zero in the effective kernels.
@@ -202,23 +172,6 @@ class BudgetFitter:
             (v, keras.ops.convert_to_tensor(mask, v.dtype)) for v, mask in found if not mask.all()
         ]
 
-    def _work(self, sizes: Sizes) -> float:
-        return sum(self._counting.remaining(sizes).values()) / self.base
-
-    def _estimate(self, sizes: Sizes) -> float:
-        return self._correction * self._work(sizes)
-
-    def _rebuilt(self, sizes: Sizes) -> float:
-        """Compute the exact share, and correct later estimates by it."""
-        share = self.exact_share(_plan(sizes))
-        self._correct(share, sizes)
-        return share
-
-    def _correct(self, share: float, sizes: Sizes) -> None:
-        work = self._work(sizes)
-        if share > 0 and work > 0:
-            self._correction = share / work
-
     def _relative_norms(self, name: str, state: KernelState) -> Array:
         """Norms of a layer's groups, divided by the root mean square of its kernels at start."""
         norms = self._norms(name, state, self.regularizers[name].groups)
@@ -230,19 +183,6 @@ class BudgetFitter:
         norms = self._norms(name, state, regularizer.groups)
         reached = self.reader.reached(name, regularizer.groups)
         return LayerGroups(norms / (regularizer.weight or TINY), reached, now[name])
-
-
-def _plan(sizes: Sizes) -> Plan:
-    return Plan({name: own.tolist() for name, own in sizes.items()})
-
-
-def _same(left: Sizes, right: Sizes) -> bool:
-    return all(np.array_equal(left[name], right[name]) for name in left)
-
-
-def _between(value: float, low: float, high: float) -> float:
-    """The value, or the middle of the bounds if it is outside them."""
-    return value if low < value < high else (low + high) / 2
 
 
 def _root_mean_square(norms: Array) -> float:

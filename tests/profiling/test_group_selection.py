@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_structsparse.training.callbacks.greedy_group_selection import LayerGroups, select_groups
+from keras_structsparse.profiling.group_selection import LayerGroups, select_groups
 
 Array = Any
 

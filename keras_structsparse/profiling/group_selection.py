@@ -86,6 +86,42 @@ def select_groups(
     return _one_by_one(layers, cost, target, slack, float(order[low]))
 
 
+def select_down_to(
+    layers: Mapping[str, LayerGroups], cost: Callable[[Sizes], float], target: float
+) -> GroupSelection:
+    """Remove groups in the order of their norms until the cost is at most a target.
+
+    The last removed group may save more than was needed; none is removed out of order instead.
+
+    Args:
+        layers: The groups of each layer.
+        cost: Cost of kernel sizes; it must not rise when groups are removed, and is 0 for a network
+            whose output depends on no input.
+        target: The cost to reach.
+
+    Returns:
+        The selection. Its cost is above the target if the next group is the last one of the
+        network.
+
+    Examples:
+        >>> norms, sizes = np.array([[0.1, 0.5, 0.3]]), np.array([1, 1, 1])
+        >>> layers = {"a": LayerGroups(norms, np.array([0, 1]), sizes)}
+        >>> select_down_to(layers, lambda left: float(left["a"].sum()), 1.5).sizes["a"].tolist()
+        [0, 1, 0]
+    """
+    order = np.unique(np.concatenate([layer.norms.ravel() for layer in layers.values()]))
+    order = np.concatenate([[-1.0], order])
+    low, high = -1, len(order) - 1
+    while high - low > 1:  # At order[high] the cost is small enough, at order[low] too large.
+        middle = (low + high) // 2
+        fits = cost(_above(layers, order[middle])) <= target
+        low, high = (low, middle) if fits else (middle, high)
+    # A dead network costs nothing, and helps nobody.
+    while high > 0 and cost(_above(layers, order[high])) <= 0:
+        high -= 1
+    return GroupSelection(_above(layers, order[high]), max(float(order[high]), 0.0))
+
+
 def _above(layers: Mapping[str, LayerGroups], threshold: float) -> dict[str, Array]:
     return {name: layer.above(threshold) for name, layer in layers.items()}
 

@@ -1,0 +1,162 @@
+"""GradualPruning: a callback that removes groups little by little until a share is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse import _keras_compat
+from keras_structsparse._typing import Array
+from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_kernel, plain_shape
+from keras_structsparse.profiling.group_prices import priced, reached_sizes
+from keras_structsparse.profiling.group_selection import Sizes, select_down_to
+from keras_structsparse.profiling.work_share import WorkShare, plan_of
+from keras_structsparse.surgery.plans import Plan, masked_kernel
+from keras_structsparse.surgery.thresholds import threshold_norms
+from keras_structsparse.training.grouped_kernels import GroupedKernel
+from keras_structsparse.training.optimizer.masked import Masked
+
+UPDATES = 40
+"""Number of times in the training that groups are removed."""
+
+MEMORY = 0.5
+"""The weight of the measurements before the last one."""
+
+TINY = float(np.finfo("float32").tiny)
+
+
+def planned_share(progress: float, start: float, target: float) -> float:
+    """The share that is left after a part of the training: a cubic fall (Zhu & Gupta 2017).
+
+    Most is removed early, when there is most to choose from and most time to recover.
+
+    Args:
+        progress: The part of the training that is over, in [0, 1].
+        start: The share at the start.
+        target: The share at the end.
+
+    Examples:
+        >>> [round(planned_share(p, 1.0, 0.2), 3) for p in (0.0, 0.5, 1.0)]
+        [1.0, 0.3, 0.2]
+    """
+    return target + (start - target) * (1.0 - progress) ** 3
+
+
+class GradualPruning(keras.callbacks.Callback):
+    """Remove the groups that the loss needs least for what they cost, little by little.
+
+    40 times in a training, what the loss would lose without each group is measured, and the groups
+    with the smallest loss for each unit of their cost are set to zero, so that the share falls as
+    :func:`planned_share` says. At the end of the training the share is met exactly, as far as there
+    are groups to remove.
+
+    Args:
+        kernels: The kernels with groups that may be removed, by name of the layer.
+        optimizer: The optimizer that the model is compiled with, with masks for them.
+        measure: Measures the saliency (groups, kernels) of the groups of each layer.
+        share: Counts the cost.
+        target: The share to leave, in (0, 1].
+        groups: "half_ring", "ring" or "kernel".
+
+    Attributes:
+        sizes: The present sizes of the kernels, by layer.
+    """
+
+    def __init__(
+        self,
+        kernels: Mapping[str, GroupedKernel],
+        optimizer: Masked,
+        measure: Callable[[], Mapping[str, Array]],
+        share: WorkShare,
+        target: float,
+        groups: str = "half_ring",
+    ) -> None:
+        super().__init__()
+        self.found, self.kernels, self.share = share.found, kernels, share
+        self._optimizer, self._measure = optimizer, measure
+        self.target, self.groups = target, groups
+        self._losses: dict[str, Array] = {}
+        self.sizes: Sizes = {name: self._sizes(name) for name in self.found.layers}
+        self._start = share.rebuilt(self.sizes)
+        self._epoch = self._updates = 0
+
+    @property
+    def plan(self) -> Plan:
+        """The present sizes as a plan."""
+        return plan_of(self.sizes)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Store the index of the epoch."""
+        self._epoch = epoch
+        self._updates = math.floor(epoch / self.params["epochs"] * UPDATES)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Remove groups if that is due."""
+        steps = self.params.get("steps")
+        if steps:
+            self._advance((self._epoch + (batch + 1) / steps) / self.params["epochs"])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Remove groups if that is due; write the entry `share` into the logs."""
+        self._advance((epoch + 1) / self.params["epochs"])
+        if logs is not None:
+            logs["share"] = self.share.estimate(self.sizes)
+
+    def _advance(self, progress: float) -> None:
+        due = math.floor(progress * UPDATES + 1e-6)
+        if due <= self._updates:
+            return
+        self._updates = due
+        planned = planned_share(min(progress, 1.0), self._start, self.target)
+        if due < UPDATES and self.share.estimate(self.sizes) <= planned:
+            return
+        _keras_compat.sync_jax_state(self.model)
+        layers = priced(self.share, self._measured(), self.sizes, self.groups)
+        if due < UPDATES:
+            left = select_down_to(
+                layers, lambda own: self.share.estimate({**self.sizes, **own}), planned
+            ).sizes
+            self._remove({**self.sizes, **left})
+        else:
+            self._remove(self.share.reduce(layers, self.sizes, planned))
+
+    def _measured(self) -> Mapping[str, Array]:
+        """What the loss would lose: an average in which the last measurement has most weight."""
+        for name, lost in self._measure().items():
+            before: Array = self._losses.get(name, lost)
+            self._losses[name] = MEMORY * before + (1.0 - MEMORY) * lost
+        return self._losses
+
+    def _remove(self, sizes: Sizes) -> None:
+        for name, own in self.kernels.items():
+            if np.array_equal(sizes[name], self.sizes[name]):
+                continue
+            layer = self.found.layers[name]
+            kernel, plain = plain_kernel(layer), axes_of(layer).plain
+            kept = masked_kernel(kernel, sizes[name].tolist())
+            entries = masked_kernel(np.ones(plain_shape(layer), kernel.dtype), sizes[name].tolist())
+            masks = {id(own.kernel): plain(entries)}
+            if own.gamma is not None:
+                ratio = _lengths(kept) / np.maximum(_lengths(kernel), TINY)
+                own.gamma.assign(keras.ops.convert_to_numpy(own.gamma) * ratio)
+                masks[id(own.gamma)] = (np.asarray(sizes[name]) > 0).astype(kernel.dtype)
+            kernel_of(layer).assign(plain(kept))
+            self._optimizer.set_masks(masks)
+        self.sizes = {name: np.asarray(size) for name, size in sizes.items()}
+
+    def _sizes(self, name: str) -> Array:
+        """The sizes of the kernels as they are: nonzero supports."""
+        layer = self.found.layers[name]
+        norms = threshold_norms(plain_kernel(layer), None, self._groups(name))
+        return reached_sizes(self.found, name, self.groups)[(norms > 0).sum(axis=0)]
+
+    def _groups(self, name: str) -> str:
+        return self.groups if axes_of(self.found.layers[name]).sized else "kernel"
+
+
+def _lengths(kernel: Array) -> Array:
+    return threshold_norms(kernel, None, "kernel")[0]

@@ -1,0 +1,177 @@
+"""Measure on data what the loss would lose without groups of kernel entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_structsparse import _keras_compat
+from keras_structsparse._typing import Array, Tensor
+from keras_structsparse._validation import positive_int
+from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.functional_graph import functional
+from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.inner_layers import inner_layers
+from keras_structsparse.regularizers.saliency import Saliency
+from keras_structsparse.training.grouped_kernels import GroupedKernel, grouped_kernels
+from keras_structsparse.training.training_data import Data, TrainingData
+
+
+def saliency(
+    model: keras.Model,
+    data: Data,
+    loss: Any = None,
+    *,
+    groups: str = "half_ring",
+    batches: int = 50,
+    batch_size: int = 32,
+) -> Saliency:
+    """Measure what the loss of a network would lose without each nested group of its kernels.
+
+    The network computes as in inference: normalisations use their moving statistics, and dropout
+    is off. In training mode the statistics of a batch would hide the length of a kernel, and with
+    it what its outer half-rings do. No weight is changed.
+
+    Args:
+        model: A functional or built Sequential model.
+        data: Arrays (inputs, targets), a ``tf.data.Dataset`` or a ``keras.utils.PyDataset``.
+        loss: The loss; by default that of the compiled model.
+        groups: "half_ring", "ring" or "kernel".
+        batches: The largest number of batches that are measured.
+        batch_size: Examples of a batch, for arrays.
+
+    Returns:
+        The saliency of all trained kernels that may be removed: not of those that compute outputs.
+
+    Raises:
+        ModelError: The model has no graph, or no kernels that can be removed.
+        ValueError: There is no loss, or an argument is out of its range.
+
+    Examples:
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 1)),
+        ...     keras.layers.Conv2D(4, 3, name="conv"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(1),
+        ... ])
+        >>> data = np.ones((32, 8, 8, 1)), np.ones((32, 1))
+        >>> saliency(model, data, "mse").second["conv"].shape
+        (3, 4)
+    """
+    if loss is None:
+        loss = getattr(model, "loss", None)
+    if loss is None:
+        raise ValueError("loss: expected a loss, or a compiled model. Received: None")
+    found = PrunableLayers.of(model)
+    kernels = grouped_kernels(found, inner_layers(found), groups)
+    if not kernels:
+        raise ModelError(
+            f"Model '{model.name}': expected trainable convolutions or dense layers before its "
+            "last one. Received none"
+        )
+    measure = Measurement(model, kernels, {"loss": loss})
+    train = TrainingData.of(data, batch_size)
+    return measure.on(train, positive_int("batches", batches), batch_size, groups)
+
+
+class Measurement:
+    """Measures the saliency of groups again and again while a network is trained.
+
+    Args:
+        model: The network.
+        kernels: The kernels with their groups, by name of the layer.
+        options: The arguments of ``compile`` that say what the loss is.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        kernels: Mapping[str, GroupedKernel],
+        options: Mapping[str, Any],
+    ) -> None:
+        self.kernels = kernels
+        self._recorder = _Recorder(kernels)
+        self._model = InferenceMode(model)
+        self._model.compile(optimizer=self._recorder, **options)
+
+    def on(self, data: TrainingData, batches: int, batch_size: int, groups: str) -> Saliency:
+        """Measure on some batches.
+
+        Args:
+            data: The data.
+            batches: The number of batches, at most those of an epoch.
+            batch_size: Examples of a batch, for arrays.
+            groups: The kind of groups that the kernels have.
+        """
+        examples, steps = 0, 0
+        for x, y in data.some_batches(batches, batch_size):
+            self._model.train_on_batch(x, y)
+            examples += len(keras.tree.flatten(x)[0])
+            steps += 1
+        return self._recorder.taken(steps, examples / max(steps, 1), groups)
+
+
+class InferenceMode(keras.Model):
+    """A network that shares the layers of another one, and always computes as in inference."""
+
+    def __init__(self, model: keras.Model) -> None:
+        graph = functional(model)
+        super().__init__(
+            inputs=_keras_compat.input_structure(graph),
+            outputs=_keras_compat.output_structure(graph),
+            name="measured",
+        )
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Compute the outputs as in inference."""
+        return super().call(inputs, training=False, mask=mask)
+
+
+class _Recorder(keras.optimizers.Optimizer):
+    """An optimizer that changes no weight, and sums up what groups do to the loss."""
+
+    def __init__(self, kernels: Mapping[str, GroupedKernel]) -> None:
+        super().__init__(learning_rate=0.0, name="recorder")
+        self.kernels = kernels
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        self._sums: dict[str, tuple[keras.Variable, keras.Variable]] = {}
+        for number, (name, own) in enumerate(self.kernels.items()):
+            shape = (len(own.groups), own.width)
+            first = self.add_variable(shape, name=f"first_{number}")
+            self._sums[name] = first, self.add_variable(shape, name=f"second_{number}")
+        super().build(variables)
+
+    def apply(
+        self,
+        grads: Sequence[Tensor],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
+        if not self.built and trainable_variables is not None:
+            self.build(list(trainable_variables))
+        variables = list(trainable_variables or _keras_compat.trained_variables(self))
+        found = {id(v): g for v, g in zip(variables, grads, strict=True) if g is not None}
+        for name, own in self.kernels.items():
+            if id(own.kernel) in found:
+                change = own.change(found[id(own.kernel)])
+                first, second = self._sums[name]
+                first.assign(ops.convert_to_tensor(first) + ops.abs(change))
+                second.assign(ops.convert_to_tensor(second) + ops.square(change))
+
+    def taken(self, steps: int, examples: float, groups: str) -> Saliency:
+        """The saliency of the batches since the last call."""
+
+        def mean(variable: keras.Variable) -> Array:
+            value = np.array(ops.convert_to_numpy(variable), np.float64) / max(steps, 1)
+            variable.assign(np.zeros(variable.shape))
+            return value
+
+        orders = {name: (mean(a), mean(b) * examples / 2) for name, (a, b) in self._sums.items()}
+        first = {name: own for name, (own, _) in orders.items()}
+        return Saliency(first, {name: own for name, (_, own) in orders.items()}, groups)

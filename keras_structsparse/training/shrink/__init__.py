@@ -1,0 +1,1 @@
+"""Shrink a trained network to a budget: remove groups gradually, rebuild, tune."""

@@ -1,0 +1,165 @@
+"""Store the state of a shrinking after every epoch, so that it can be continued after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_structsparse._files import new_directory, write_atomically
+from keras_structsparse._typing import Array
+from keras_structsparse.errors import OutputError
+from keras_structsparse.export.formats import save_model
+from keras_structsparse.graph.model_files.loading import load_model
+
+STATE, PRUNED = "state.npz", "pruned.keras"
+FORMAT = "keras_structsparse.shrinking/1"
+
+
+@dataclass(frozen=True)
+class State:
+    """A shrinking after an epoch.
+
+    Attributes:
+        stage: "remove" or "tune".
+        epochs: Number of finished epochs of all stages.
+        values: The weights of the network and the variables of its optimizer.
+        history: The logs of the finished epochs.
+        known: What else the stage must know.
+    """
+
+    stage: str
+    epochs: int
+    values: Sequence[Array]
+    history: Mapping[str, list[float]]
+    known: Mapping[str, Any]
+
+
+class Checkpoints:
+    """The directory with the state of one shrinking; without one, nothing is stored.
+
+    Args:
+        directory: The directory, new or empty or made by an earlier call; or None.
+        settings: What the shrinking depends on; a state of other settings is refused.
+
+    Raises:
+        OutputError: The directory holds something else.
+    """
+
+    def __init__(self, directory: str | Path | None, settings: Mapping[str, Any]) -> None:
+        self.folder = None if directory is None else new_directory(directory, "workdir")
+        self._settings = json.dumps(settings, sort_keys=True)
+
+    def load(self) -> State | None:
+        """The last stored state; None if there is none.
+
+        Raises:
+            OutputError: The state belongs to another model or other settings, or is damaged.
+        """
+        if self.folder is None or not (self.folder / STATE).exists():
+            return None
+        try:
+            with np.load(self.folder / STATE, allow_pickle=False) as stored:
+                head = json.loads(str(stored["head"]))
+                values = [stored[str(number)] for number in range(head["count"])]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise OutputError(
+                f"workdir: expected the state of a shrinking in {self.folder / STATE}. Received: "
+                f"{error}. Remove the directory to begin again"
+            ) from error
+        if head["format"] != FORMAT or head["settings"] != self._settings:
+            raise OutputError(
+                f"workdir: expected a directory of this model and these settings. Received: "
+                f"{self.folder}, which belongs to others. Choose another one"
+            )
+        return State(head["stage"], head["epochs"], values, head["history"], head["known"])
+
+    def save(
+        self,
+        stage: str,
+        epochs: int,
+        model: keras.Model,
+        history: Mapping[str, list[float]],
+        known: Mapping[str, Any],
+    ) -> None:
+        """Store the state after an epoch; the file is the old one or the new one, never a half.
+
+        Args:
+            stage: "remove" or "tune".
+            epochs: Number of finished epochs of all stages.
+            model: The network, compiled.
+            history: The logs of the finished epochs.
+            known: What else the stage must know, as JSON takes it.
+        """
+        if self.folder is None:
+            return
+        values = [np.array(keras.ops.convert_to_numpy(v)) for v in _variables(model)]
+        head = json.dumps(
+            {
+                "format": FORMAT,
+                "settings": self._settings,
+                "stage": stage,
+                "epochs": epochs,
+                "history": history,
+                "known": known,
+                "count": len(values),
+            }
+        )
+        arrays = {str(number): value for number, value in enumerate(values)}
+
+        def write(path: Path) -> None:
+            np.savez(path, head=np.array(head), **arrays)  # type: ignore[arg-type]
+
+        write_atomically(self.folder / STATE, write)
+
+    def save_pruned(self, model: keras.Model) -> None:
+        """Store the rebuilt network, without its optimizer.
+
+        Args:
+            model: The network.
+        """
+        if self.folder is not None:
+            save_model(model, self.folder / PRUNED)
+
+    def load_pruned(self) -> keras.Model:
+        """The rebuilt network, uncompiled."""
+        assert self.folder is not None
+        return load_model(self.folder / PRUNED, compile=False)
+
+
+def restore(model: keras.Model, state: State) -> None:
+    """Give a network and its optimizer the values of a state.
+
+    Args:
+        model: The network, compiled as it was; its optimizer is built.
+        state: The state.
+    """
+    variables = _variables(model)
+    for variable, value in zip(variables, state.values, strict=True):
+        variable.assign(value)
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    teacher = {id(w) for w in getattr(getattr(model, "teacher", None), "weights", ())}
+    own = [weight for weight in model.weights if id(weight) not in teacher]
+    return [*own, *model.optimizer.variables]
+
+
+def fingerprint(model: keras.Model) -> str:
+    """A number that two models share only if all their weights are equal.
+
+    Args:
+        model: The model.
+    """
+    found = hashlib.sha256()
+    for weight in model.weights:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        found.update(f"{value.dtype}{value.shape}".encode())
+        found.update(value.tobytes())
+    return found.hexdigest()

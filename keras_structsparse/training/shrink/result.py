@@ -1,0 +1,115 @@
+"""What a shrinking returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from keras_structsparse._files import new_directory, write_text
+from keras_structsparse._typing import StrPath
+from keras_structsparse.export.formats import save_model
+from keras_structsparse.export.verified import export
+from keras_structsparse.profiling.summaries import Comparison
+from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.verification import Verification
+from keras_structsparse.training.shrink.metrics import Judge
+
+
+@dataclass(frozen=True, eq=False)
+class ShrinkResult:
+    """A network that was shrunk to a budget.
+
+    Attributes:
+        model: The smaller network, a plain Keras model, compiled as the model before.
+        plan: The kernels that are left, and their sizes.
+        comparison: The costs before and after, layer by layer.
+        history: The metrics of every epoch; ``share`` is the planned share of the cost.
+        before: The validation metrics of the model before; empty without validation data.
+        after: Those of the smaller network.
+        judge: The metric that judges both; None without validation data.
+        verification: The float64 comparison of the rebuilt network with the masked one; None where
+            the backend cannot compute in float64.
+        warnings: What the user should know, such as a budget that was not met.
+        classes: The names of the classes, if they are known.
+    """
+
+    model: keras.Model
+    plan: Plan
+    comparison: Comparison
+    history: Mapping[str, Sequence[float]]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    judge: Judge | None
+    verification: Verification | None
+    warnings: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @property
+    def drop(self) -> float:
+        """How much worse the validation metric is; NaN without validation data."""
+        return float("nan") if self.judge is None else self.judge.drop(self.before, self.after)
+
+    @property
+    def card(self) -> str:
+        """The model card, in Markdown."""
+        return "\n".join(_card(self)) + "\n"
+
+    def save(self, directory: StrPath, formats: Sequence[str] = ("saved_model",)) -> Path:
+        """Write the network, its exports, its plan and its card.
+
+        Args:
+            directory: A new or empty directory, or one that an earlier call made.
+            formats: Of "saved_model", "litert" and "onnx".
+
+        Returns:
+            The directory with ``model.keras``, ``plan.json``, ``card.md``, ``history.json`` and
+            one export for each format; ``labels.txt`` if the names of the classes are known.
+
+        Raises:
+            OutputError: The directory holds something else, or cannot be written.
+            RuntimeError: A module that a format needs is not installed.
+        """
+        folder = new_directory(directory, "directory")
+        save_model(self.model, folder / "model.keras")
+        for format_ in formats:
+            export(self.model, folder / FILES[format_], format_)
+        write_text(folder / "plan.json", self.plan.to_json())
+        history = {name: list(values) for name, values in self.history.items()}
+        write_text(folder / "history.json", json.dumps(history, indent=1) + "\n")
+        write_text(folder / "card.md", self.card)
+        if self.classes:
+            write_text(folder / "labels.txt", "\n".join(self.classes) + "\n")
+        return folder
+
+
+FILES = {"saved_model": "saved_model", "litert": "model.tflite", "onnx": "model.onnx"}
+"""Names of the exports in the directory."""
+
+
+def _card(result: ShrinkResult) -> list[str]:
+    """The lines of the model card."""
+    found = result.comparison
+    lines = [
+        "# A network that was shrunk with keras_structsparse",
+        "",
+        "| | before | after | after / before |",
+        "| --- | --- | --- | --- |",
+        _row("multiply-adds", *found.multiply_adds),
+        _row("parameters", *found.params),
+    ]
+    for name, before in result.before.items():
+        lines.append(f"| validation {name} | {before:.4f} | {result.after[name]:.4f} | |")
+    if result.classes:
+        lines += ["", f"Classes: {', '.join(result.classes)}."]
+    if result.verification is not None:
+        lines += ["", f"Surgery: {result.verification}."]
+    lines += [f"\nWarning: {text}" for text in result.warnings]
+    return [*lines, "", "```", str(found), "```"]
+
+
+def _row(name: str, before: int, after: int) -> str:
+    return f"| {name} | {before:,} | {after:,} | {after / max(before, 1):.1%} |"

@@ -1,0 +1,228 @@
+"""`shrink`: the smallest network within a budget, from a trained one and its data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.cloning import copy_model
+from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.profile import compare
+from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.training.shrink.budget import Budget
+from keras_structsparse.training.shrink.checkpoints import Checkpoints, fingerprint
+from keras_structsparse.training.shrink.finishing import (
+    checked_surgery,
+    doubts,
+    evaluated,
+    recalibrated,
+    verification_from_json,
+    verification_to_json,
+)
+from keras_structsparse.training.shrink.method import ShrinkMethod
+from keras_structsparse.training.shrink.metrics import Judge
+from keras_structsparse.training.shrink.progress import EpochLines
+from keras_structsparse.training.shrink.result import ShrinkResult
+from keras_structsparse.training.shrink.stages import (
+    Job,
+    compile_options,
+    rebuild,
+    remove,
+    tune,
+)
+from keras_structsparse.training.shrinking import own_training
+from keras_structsparse.training.training_data import Data, TrainingData
+
+ATTEMPTS = 5
+"""Networks that are trained to find the smallest one within `max_drop`."""
+
+SMALLEST = 0.05
+"""The smallest share that is tried for `max_drop`."""
+
+
+def shrink(
+    model: keras.Model,
+    train: Data,
+    validation: Data | None = None,
+    *,
+    multiply_adds: float | None = None,
+    params: float | None = None,
+    max_drop: float | None = None,
+    epochs: int = 20,
+    batch_size: int = 32,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    method: ShrinkMethod | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    workdir: str | Path | None = None,
+    verbose: Any = "auto",
+) -> ShrinkResult:
+    """Shrink a trained network to a budget, and train it so that it keeps its accuracy.
+
+    In the first half of the epochs, groups of kernel entries are removed little by little: those
+    that the loss needs least for what they cost. What the loss needs is measured on the training
+    data, as the squared first-order change of the loss without the group. Then the network is
+    rebuilt without them, which changes no output, and trained for the other half. In both halves
+    the unpruned network is the teacher. At the end the statistics of normalisations are estimated
+    again if that makes the loss on the validation data smaller.
+
+    The loss, the metrics and their weights are those that the model was compiled with; the model
+    itself is not changed.
+
+    Args:
+        model: A compiled functional or built Sequential model.
+        train: Arrays (inputs, targets), a ``tf.data.Dataset`` or a ``keras.utils.PyDataset``.
+        validation: Data of any of these kinds, to judge the network before and after; needed for
+            ``max_drop``.
+        multiply_adds: The share of the multiply-adds (10) that may be left, in (0, 1].
+        params: The share of the parameters that may be left, in (0, 1].
+        max_drop: Find the smallest network whose validation metric is at most this much worse.
+            The metric is the first of the model's metrics, or its loss. Five networks are trained.
+        epochs: Number of epochs in all, at least 2.
+        batch_size: Examples per step, for arrays.
+        optimizer: The optimizer to train with. By default Adam, with a learning rate that suits the
+            size of the weights and falls to 0: it does not harm a trained network.
+        method: What else can be chosen.
+        callbacks: Callbacks of both stages; their model is the one that is trained.
+        workdir: A directory to store the state in after every epoch. If the call is killed, the
+            same call goes on from there.
+        verbose: 0 for no lines about the progress.
+
+    Returns:
+        The smaller network, with its plan, its comparison, its history and its card.
+
+    Raises:
+        DivergedError: The loss is no longer a finite number.
+        ModelError: The model has no graph, or no kernels that can be removed.
+        OutputError: ``workdir`` belongs to another model or to other settings.
+        ValueError: An argument is out of its range, the model is not compiled, not exactly one
+            budget is given, or ``max_drop`` without validation data.
+
+    Examples:
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 1)),
+        ...     keras.layers.Conv2D(8, 3, activation="relu"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2, activation="softmax"),
+        ... ])
+        >>> model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> data = rng.random((64, 8, 8, 1)), rng.integers(0, 2, 64)
+        >>> result = shrink(model, data, data, multiply_adds=0.5, epochs=2, verbose=0)
+        >>> 0.4 < result.comparison.multiply_adds_fraction < 0.51
+        True
+    """
+    budget = Budget(multiply_adds, params, max_drop)
+    _check_model(model)
+    PrunableLayers.of(model)
+    method = ShrinkMethod() if method is None else method
+    method.removal_epochs(epochs)
+    if budget.share is None and validation is None:
+        raise ValueError("validation: expected data to measure max_drop on. Received: None")
+    data = TrainingData.of(train, batch_size)
+    job = Job(
+        model,
+        data,
+        tuple(validation) if isinstance(validation, list) else validation,
+        batch_size,
+        epochs,
+        optimizer,
+        budget,
+        method,
+        (*callbacks, *([EpochLines(epochs)] if verbose else [])),
+        Checkpoints(None, {}),
+    )
+    before = evaluated(model, job)
+    if budget.share is None:
+        return _smallest(job, before, workdir)
+    return _to_share(job, before, workdir)
+
+
+def _to_share(job: Job, before: Mapping[str, float], workdir: str | Path | None) -> ShrinkResult:
+    """Shrink to a share of the cost."""
+    job = dataclasses.replace(job, checkpoints=Checkpoints(workdir, _settings(job)))
+    state, teacher = job.checkpoints.load(), copy_model(job.model)
+    known: dict[str, Any]
+    if state is None or state.stage == "remove":
+        student = copy_model(job.model)
+        plan, history = remove(job, student, teacher, state)
+        pruned, verification = rebuild(job, student, plan), checked_surgery(student, plan, job)
+        known = {"plan": plan.to_json(), "verification": verification_to_json(verification)}
+        job.checkpoints.save_pruned(pruned)
+        job.checkpoints.save("tune", job.removal, pruned, history, known)
+        state = None
+    else:
+        pruned, history, known = job.checkpoints.load_pruned(), state.history, dict(state.known)
+        plan, verification = (
+            Plan.from_json(known["plan"]),
+            verification_from_json(known["verification"]),
+        )
+    history = tune(job, pruned, teacher, history, known, state)
+    pruned.compile(optimizer=pruned.optimizer, **compile_options(job.model))
+    after = recalibrated(pruned, job, evaluated(pruned, job))
+    judge = Judge.of(before) if before else None
+    comparison = compare(job.model, pruned)
+    result = ShrinkResult(pruned, plan, comparison, history, before, after, judge, verification)
+    said = tuple(doubts(result, job))
+    for text in said:
+        warnings.warn(text, stacklevel=4)
+    return dataclasses.replace(result, warnings=said)
+
+
+def _smallest(job: Job, before: Mapping[str, float], workdir: str | Path | None) -> ShrinkResult:
+    """Find the smallest network within a drop: shares are halved between too small and enough."""
+    largest = job.budget.max_drop
+    assert largest is not None
+    low, high, best = SMALLEST, 1.0, None
+    for _ in range(ATTEMPTS):
+        share = math.sqrt(low * high)
+        folder = None if workdir is None else Path(workdir) / f"share-{share:.4f}"
+        tried = _to_share(dataclasses.replace(job, budget=job.budget.at(share)), before, folder)
+        if tried.drop <= largest:
+            best, high = tried, share
+        else:
+            low = share
+    if best is None:
+        raise ModelError(
+            f"Model '{job.model.name}': expected a smaller network that loses at most {largest:g} "
+            f"of {tried.judge.metric if tried.judge else 'the loss'}. Received: with {share:.0%} "
+            f"of the multiply-adds it loses {tried.drop:.4g}. Allow more, or train longer"
+        )
+    return best
+
+
+def _settings(job: Job) -> Mapping[str, Any]:
+    """What the result depends on, as JSON takes it."""
+    optimizer = job.optimizer and keras.saving.serialize_keras_object(job.optimizer)
+    return {
+        "model": fingerprint(job.model),
+        "budget": vars(job.budget),
+        "method": vars(job.method),
+        "epochs": job.epochs,
+        "steps": job.data.steps,
+        "batch_size": job.batch_size,
+        "optimizer": str(optimizer and optimizer["config"]),
+    }
+
+
+def _check_model(model: keras.Model) -> None:
+    if getattr(model, "optimizer", None) is None or not model.compiled:
+        raise ValueError(
+            "model: expected a compiled model, whose loss and metrics are those of the training. "
+            "Received: one that is not; call model.compile(loss=..., metrics=[...])"
+        )
+    if own := own_training(model):
+        raise ValueError(
+            f"model: expected one that trains as Keras does. Received: {type(model).__name__} with "
+            f"its own {own}, which the smaller model would lose"
+        )
+    if getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1) > 1:
+        raise ValueError("model: expected a model on one device. Received: one with replicas")
+    compile_options(model)

@@ -1,0 +1,240 @@
+"""The two stages of a shrinking: remove groups gradually, and tune the rebuilt network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_structsparse._typing import Array
+from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.inner_layers import inner_layers
+from keras_structsparse.profiling.work_share import WorkShare
+from keras_structsparse.surgery import prune
+from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.training.callbacks.gradual_pruning import GradualPruning
+from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
+from keras_structsparse.training.distilling import Distilling
+from keras_structsparse.training.grouped_kernels import grouped_kernels
+from keras_structsparse.training.measured_saliency import Measurement
+from keras_structsparse.training.optimizer.masked import Masked
+from keras_structsparse.training.optimizer_state import carry_optimizer
+from keras_structsparse.training.shrink.budget import Budget
+from keras_structsparse.training.shrink.checkpoints import Checkpoints, State, restore
+from keras_structsparse.training.shrink.method import ShrinkMethod, suited_rate
+from keras_structsparse.training.training_data import TrainingData
+
+Logs = Mapping[str, list[float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What all stages of a shrinking share.
+
+    Attributes:
+        model: The compiled model to shrink; it is not changed, and teaches the smaller network.
+        data: The training data.
+        validation: Data to evaluate after every epoch; None without any.
+        batch_size: Examples per step, for arrays.
+        epochs: The number of epochs of all stages.
+        optimizer: The optimizer to train with; None for that of the method.
+        budget: What the network may cost.
+        method: How to remove groups and to train.
+        callbacks: More callbacks.
+        checkpoints: Where the state is stored.
+    """
+
+    model: keras.Model
+    data: TrainingData
+    validation: Any
+    batch_size: int
+    epochs: int
+    optimizer: keras.optimizers.Optimizer | None
+    budget: Budget
+    method: ShrinkMethod
+    callbacks: Sequence[keras.callbacks.Callback]
+    checkpoints: Checkpoints
+
+    @property
+    def removal(self) -> int:
+        """The number of epochs in which groups are removed."""
+        return self.method.removal_epochs(self.epochs)
+
+    def new_optimizer(self) -> keras.optimizers.Optimizer:
+        """A fresh optimizer for all epochs."""
+        if self.optimizer is not None:
+            return type(self.optimizer).from_config(self.optimizer.get_config())
+        steps = self.data.steps * self.epochs
+        rate = self.method.learning_rate or suited_rate(self.model, steps)
+        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+
+    def fit(
+        self,
+        model: keras.Model,
+        stage: str,
+        start: int,
+        stop: int,
+        history: Logs,
+        callbacks: Sequence[keras.callbacks.Callback],
+        known: Mapping[str, Any],
+    ) -> Logs:
+        """Train from one epoch to another; store the state after each.
+
+        Args:
+            model: The compiled network.
+            stage: "remove" or "tune".
+            start: The epochs that are over.
+            stop: The epochs that are over at the end.
+            history: The logs of the epochs before.
+            callbacks: The callbacks of the stage.
+            known: What the stage must know when it is continued.
+
+        Returns:
+            The logs of all epochs.
+        """
+        store = _StoreEpochs(self.checkpoints, stage, history, known)
+        model.fit(
+            self.data.x,
+            self.data.y,
+            initial_epoch=start,
+            epochs=stop,
+            validation_data=self.validation,
+            callbacks=[StopOnNaN(), *callbacks, *self.callbacks, store],
+            verbose=0,
+            **self.data.options(self.batch_size, True),
+        )
+        return store.history
+
+
+class _StoreEpochs(keras.callbacks.Callback):
+    """Collects the logs of the epochs and stores the state after each."""
+
+    def __init__(
+        self, checkpoints: Checkpoints, stage: str, history: Logs, known: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self._checkpoints, self._stage, self._known = checkpoints, stage, known
+        self.history = {name: list(values) for name, values in history.items()}
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Store the state."""
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(float(value))
+        self._checkpoints.save(self._stage, epoch + 1, self.model, self.history, self._known)
+
+
+def compile_options(model: keras.Model) -> dict[str, Any]:
+    """The arguments that a model was compiled with, without the optimizer.
+
+    Args:
+        model: A compiled model.
+
+    Raises:
+        ValueError: The loss or a metric cannot be serialized.
+    """
+    try:
+        options = keras.saving.deserialize_keras_object(model.get_compile_config())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "model: expected a loss and metrics that Keras can serialize; see "
+            f"keras.saving.register_keras_serializable. Received: {error}"
+        ) from error
+    options.pop("optimizer", None)
+    return dict(options)
+
+
+def remove(
+    job: Job, student: keras.Model, teacher: keras.Model, state: State | None
+) -> tuple[Plan, Logs]:
+    """Remove groups gradually, until the budget is met.
+
+    Args:
+        job: The shrinking.
+        student: A copy of the model; it is trained, and left compiled with its optimizer.
+        teacher: Another copy.
+        state: The state after an epoch of this stage, to continue from it; None to begin.
+
+    Returns:
+        The plan of what is left, and the logs.
+
+    Raises:
+        ModelError: No kernel can be removed.
+    """
+    found = PrunableLayers.of(student)
+    kernels = grouped_kernels(found, inner_layers(found), job.method.groups)
+    if not kernels:
+        raise ModelError(
+            f"Model '{student.name}': expected trainable convolutions or dense layers before its "
+            "last one, so that some of their kernels can be removed. Received none"
+        )
+    inner = job.new_optimizer()
+    optimizer = Masked(inner, kernels)
+    trained = Distilling(student, teacher, job.method.distillation)
+    trained.compile(optimizer=optimizer, **compile_options(job.model))
+    optimizer.build(trained.trainable_variables)
+    if state is not None:
+        restore(trained, state)
+    start, history = (0, {}) if state is None else (state.epochs, state.history)
+    share = WorkShare(found, job.method.realize, job.budget.unit)
+    assert job.budget.share is not None
+    measurement = Measurement(student, kernels, compile_options(job.model))
+
+    def measure() -> Mapping[str, Array]:
+        batches = job.method.measured_batches
+        return measurement.on(job.data, batches, job.batch_size, job.method.groups).second
+
+    pruning = GradualPruning(
+        kernels, optimizer, measure, share, job.budget.share, job.method.groups
+    )
+    history = job.fit(trained, "remove", start, job.removal, history, [pruning], {})
+    student.compile(optimizer=inner, **compile_options(job.model))
+    return pruning.plan, history
+
+
+def rebuild(job: Job, student: keras.Model, plan: Plan) -> keras.Model:
+    """Rebuild the network without what was removed; it continues with the optimizer's state.
+
+    Args:
+        job: The shrinking.
+        student: The network that :func:`remove` trained.
+        plan: What is left of it.
+    """
+    pruned = prune(student, plan, realize=job.method.realize)
+    return carry_optimizer(student, pruned)
+
+
+def tune(
+    job: Job,
+    pruned: keras.Model,
+    teacher: keras.Model,
+    history: Logs,
+    known: Mapping[str, Any],
+    state: State | None,
+) -> Logs:
+    """Train the rebuilt network for the remaining epochs.
+
+    Args:
+        job: The shrinking.
+        pruned: The network. If it is compiled, with the optimizer to go on with.
+        teacher: A copy of the model.
+        history: The logs of the first stage.
+        known: What is stored beside the state.
+        state: The state after an epoch of this stage, to continue from it; None to begin.
+
+    Returns:
+        The logs of all epochs.
+    """
+    optimizer = pruned.optimizer if pruned.compiled else job.new_optimizer()
+    trained = Distilling(pruned, teacher, job.method.distillation)
+    trained.compile(optimizer=optimizer, **compile_options(job.model))
+    if not optimizer.built:
+        optimizer.build(trained.trainable_variables)
+    start = job.removal
+    if state is not None:
+        restore(trained, state)
+        start, history = state.epochs, state.history
+    pruned.compile(optimizer=optimizer, **compile_options(job.model))
+    return job.fit(trained, "tune", start, job.epochs, history, [], known)
