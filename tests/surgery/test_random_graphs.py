@@ -73,10 +73,10 @@ def test_each_family_by_itself(family: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(10))
 def test_thousands_of_networks(part: int) -> None:
-    """Ten times three hundred, which several processes can share."""
+    """Ten times one hundred, which several processes can share."""
 
     @seed(part)
-    @settings(quick(300), derandomize=False)
+    @settings(quick(100), derandomize=False)
     @given(cases(depth=12))
     def run(case: Case) -> None:
         check(case)
@@ -122,7 +122,7 @@ def test_sizes_that_are_not_known(case: Case) -> None:
 @pytest.mark.parametrize("part", range(5))
 def test_thousands_of_sizes_that_are_not_known(part: int) -> None:
     @seed(part)
-    @settings(quick(300), derandomize=False)
+    @settings(quick(100), derandomize=False)
     @given(cases(OPEN, depth=8))
     def run(case: Case) -> None:
         check_opened(case)
@@ -134,7 +134,7 @@ def test_thousands_of_sizes_that_are_not_known(part: int) -> None:
 @pytest.mark.parametrize("part", range(5))
 def test_thousands_of_things_that_users_do(part: int) -> None:
     @seed(part)
-    @settings(quick(300), derandomize=False)
+    @settings(quick(100), derandomize=False)
     @given(cases(("convolution", "activation", *USERS), depth=8))
     def run(case: Case) -> None:
         check(case)
