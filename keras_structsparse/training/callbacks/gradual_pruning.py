@@ -29,21 +29,20 @@ MEMORY = 0.5
 TINY = float(np.finfo("float32").tiny)
 
 
-def planned_share(progress: float, start: float, target: float) -> float:
+def planned_share(progress: float, target: float) -> float:
     """The share that is left after a part of the training: a cubic fall (Zhu & Gupta 2017).
 
     Most is removed early, when there is most to choose from and most time to recover.
 
     Args:
         progress: The part of the training that is over, in [0, 1].
-        start: The share at the start.
         target: The share at the end.
 
     Examples:
-        >>> [round(planned_share(p, 1.0, 0.2), 3) for p in (0.0, 0.5, 1.0)]
+        >>> [round(planned_share(p, 0.2), 3) for p in (0.0, 0.5, 1.0)]
         [1.0, 0.3, 0.2]
     """
-    return target + (start - target) * (1.0 - progress) ** 3
+    return target + (1.0 - target) * (1.0 - progress) ** 3
 
 
 class GradualPruning(keras.callbacks.Callback):
@@ -81,7 +80,7 @@ class GradualPruning(keras.callbacks.Callback):
         self.target, self.groups = target, groups
         self._losses: dict[str, Array] = {}
         self.sizes: Sizes = {name: self._sizes(name) for name in self.found.layers}
-        self._start = share.rebuilt(self.sizes)
+        share.rebuilt(self.sizes)
         self._epoch = self._updates = 0
 
     @property
@@ -111,7 +110,7 @@ class GradualPruning(keras.callbacks.Callback):
         if due <= self._updates:
             return
         self._updates = due
-        planned = planned_share(min(progress, 1.0), self._start, self.target)
+        planned = planned_share(min(progress, 1.0), self.target)
         if due < UPDATES and self.share.estimate(self.sizes) <= planned:
             return
         _keras_compat.sync_jax_state(self.model)
