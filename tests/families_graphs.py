@@ -343,7 +343,9 @@ def options(sketch: Sketch) -> str:
     forms = [f"{x} + ops.{kind}({x}, {axis}, keepdims=True, initial={number})"]
     forms += [f"{x} + ops.{sketch.one_of('sum', 'mean', 'var', 'max')}({x}, {all_axes}, True)"]
     forms += [f"{x} * ops.{sketch.one_of('mean', 'min')}({x}, {axis}, keepdims=True)"]
-    forms += [f"ops.pad({x}, {around}, 'constant', {number})", f"ops.pad({x}, {around}, 'reflect')"]
+    forms += [f"ops.pad({x}, {around}, 'constant', {number})"]
+    if min(sketch.shapes[x]) > 1:  # backends cannot reflect a side of one entry
+        forms += [f"ops.pad({x}, {around}, 'reflect')"]
     forms += [f"ops.leaky_relu({x}, {number})", f"ops.elu({x}, 0.3)", f"ops.gelu({x}, False)"]
     forms += [
         # No array as the slope of a leaky_relu: TensorFlow refuses it when the network runs.

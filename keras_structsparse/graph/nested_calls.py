@@ -40,8 +40,9 @@ def given_inputs(node: Node, model: keras.Model) -> list[Tensor] | None:
         model: The nested model, as a functional one.
 
     Returns:
-        For each input of the model the tensor of the call; None if it is not certain, or if the
-        call has further arguments. Masks are not looked at.
+        For each input of the model the tensor of the call; None if it is not certain, if the call
+        has further arguments, or if only the model knows how many channels a tensor has: its layers
+        cannot be called without that. Masks are not looked at.
     """
     arguments = call_arguments(node)
     others = [value for name, value in arguments.items() if name not in NAMES]
@@ -49,7 +50,16 @@ def given_inputs(node: Node, model: keras.Model) -> list[Tensor] | None:
         return None
     found = _in_order(arguments["inputs"], _keras_compat.input_structure(model), model)
     tensors = all(isinstance(tensor, keras.KerasTensor) for tensor in found)
-    return found if tensors and len(found) == len(model.inputs) else None
+    if not tensors or len(found) != len(model.inputs):
+        return None
+    return None if any(map(_loses_channels, found, model.inputs)) else found
+
+
+def _loses_channels(tensor: Tensor, expected: Tensor) -> bool:
+    """Whether the number of channels is open where an input of the nested model has one."""
+    pairs = zip(tensor.shape[1:], expected.shape[1:], strict=False)
+    opened = [outer is None and inner is not None for outer, inner in pairs]
+    return len(opened) > 1 and opened[-1]
 
 
 def _in_order(given: Any, expected: Any, model: keras.Model) -> list[Any]:

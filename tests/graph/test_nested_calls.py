@@ -171,6 +171,24 @@ def test_what_cannot_be_told_of_training_stays_one_call() -> None:
     assert_same_function(model, pruned, random_batch(model))
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [L.Conv2D(4, 2), L.Conv2DTranspose(4, 2), L.SeparableConv2D(4, 2), L.BatchNormalization()],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_channels_of_which_only_the_nested_model_knows_the_number(layer: keras.Layer) -> None:
+    """Opened, its layers would be called on an unknown number of channels, which Keras refuses."""
+    inputs, x = keras.Input((4, 4, 4)), keras.Input((None, 4, 4))
+    inner = keras.Model(inputs, L.GlobalAveragePooling2D()(layer(inputs)), name="inner")
+    reshaped = L.Reshape((4, 4, -1))(L.Conv2D(4, 1, name="first")(x))
+    model = randomize(keras.Model(x, inner(reshaped)))
+    assert "inner" in {call.name for call in read(model).layers()}
+    plan = Plan({"first": (1, 0, 1, 0)})
+    batch = np.random.default_rng(0).normal(size=(3, 4, 4, 4))
+    assert_same_function(masked(model, plan), prune(model, plan), batch)
+    assert difference(model, masked(model, plan), batch) > 1e-3  # the control
+
+
 def test_nested_models_that_share_layers() -> None:
     inputs, image = keras.Input(SHAPE), keras.Input(SHAPE)
     first = L.Conv2D(4, 3, padding="same", name="c")(inputs)

@@ -23,6 +23,8 @@ from keras_structsparse.graph.channels import propagation
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan, masked
 
+pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+
 
 @pytest.fixture(autouse=True)
 def _float64() -> None:
@@ -105,7 +107,10 @@ def check_opened(case: Case) -> None:
     plan = random_plan(model, case.seed)
     reference = masked(model, plan)
     assume(difference(model, reference, inputs) > 1e3 * TOLERANCE)
-    pruned = prune(model, plan, realize=case.realize, round_to=case.round_to)
+    try:
+        pruned = prune(model, plan, realize=case.realize, round_to=case.round_to)
+    except DeadNetworkError:
+        assume(False)
     assert_same_function(reference, pruned, inputs)
 
 
