@@ -70,8 +70,9 @@ def load(
     check_memory(source.name, images, shape, STREAM_INSTEAD)
     train, test = _official_splits(source)
     train, held_out = cut(train, validation, seed)
-    classes = int(source.info.features["label"].num_classes)
-    return Dataset(name, train, held_out, test, classes, shape)
+    label = source.info.features["label"]
+    names = tuple(label.names)
+    return Dataset(name, train, held_out, test, int(label.num_classes), shape, names)
 
 
 def builder(name: str, data_dir: str | Path | None = None) -> Any:

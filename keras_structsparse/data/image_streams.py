@@ -15,7 +15,7 @@ import numpy as np
 from keras_structsparse._typing import Tensor
 from keras_structsparse.data.augmentation import Augmentation
 from keras_structsparse.data.preprocessing import preprocessing
-from keras_structsparse.data.records import Records, records_of
+from keras_structsparse.data.records import Records, RecordSplits, records_of
 
 Stream = Any
 """A ``tf.data.Dataset`` of batches: images, float32 as the preprocessing makes them, and labels,
@@ -112,6 +112,20 @@ def streams(
         (1167, (8, 8, 1))
     """
     opened = records_of(settings.dataset, data_dir, settings.side, validation, seed)
+    return streams_of(opened, settings, seed)
+
+
+def streams_of(opened: RecordSplits, settings: StreamSettings, seed: int) -> Streams:
+    """The splits of an opened data set as streams.
+
+    Args:
+        opened: The splits.
+        settings: As for :func:`streams`.
+        seed: As for :func:`streams`.
+
+    Raises:
+        DatasetError: As for :func:`streams`.
+    """
     train, held, test = (SplitStreams(records, settings, seed) for records in opened.splits)
     batches = train.changed(), held.plain(), test.plain()
     examples, names = train.records.examples, opened.class_names

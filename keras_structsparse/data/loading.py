@@ -14,7 +14,7 @@ from keras_structsparse.data.augmentation import (
     Augmentation,
     ImageOptions,
 )
-from keras_structsparse.data.image_streams import SplitStreams, Streams, streams
+from keras_structsparse.data.image_streams import SplitStreams, Streams, streams, streams_of
 from keras_structsparse.data.preprocessing import preprocessing
 from keras_structsparse.data.records import is_local, records_of
 from keras_structsparse.data.splits import Dataset, Split, check_memory
@@ -111,6 +111,43 @@ def for_training(
     data = load(name, data_dir, seed=seed, preprocess=preprocess)
     parts = data.train.arrays, data.validation.arrays, data.test.arrays
     return Streams(*parts, len(data.train), data.shape, data.classes, data.class_names)
+
+
+def for_model(
+    name: str,
+    data_dir: str | Path | None,
+    options: ImageOptions,
+    batch_size: int,
+    seed: int = 0,
+    side: int | None = None,
+) -> Streams:
+    """Open a data set to train a given network on, with images of the size that it takes.
+
+    Args:
+        name: As for :func:`load`.
+        data_dir: As for :func:`load`.
+        options: As for :func:`for_training`.
+        batch_size: As for :func:`for_training`.
+        seed: As for :func:`for_training`.
+        side: Height and width that the network takes; images of another size are resized and
+            cropped to it. None for a network that takes any size, or where ``options`` has one.
+
+    Returns:
+        The splits, each as arrays or as a stream.
+
+    Raises:
+        DatasetError: As for :func:`load`.
+    """
+    if side is None or options.image_size is not None:
+        return for_training(name, data_dir, options, batch_size, seed)
+    opened = records_of(name, data_dir, side, 0.1, seed)
+    first, augmentation = opened.splits[0], AUGMENTATIONS[options.augment]
+    fits = first.shape[:2] == (side, side) and augmentation.area is None
+    if fits and not is_local(name):
+        return for_training(name, data_dir, options, batch_size, seed)
+    used = None if fits or not first.encoded else side
+    settings = _Settings(name, used, options.preprocess, batch_size, augmentation)
+    return streams_of(opened, settings, seed)
 
 
 def _read(

@@ -131,3 +131,36 @@ def test_what_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_image_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageOptions(**options)  # type: ignore[arg-type]
+
+
+def test_images_have_the_side_that_a_network_takes(folder: str, tmp_path: Path) -> None:
+    plain = ImageOptions()
+    for options, side, expected in (
+        (plain, 8, (8, 8, 3)),
+        (plain, None, (12, 16, 3)),
+        (ImageOptions(image_size=10), 8, (10, 10, 3)),
+    ):
+        found = loading.for_model(folder, None, options, 4, 0, side)
+        assert found.shape == expected
+        assert found.class_names == ("bright", "dark")
+        assert next(iter(found.train))[0].shape[1:] == expected
+
+
+def test_images_that_have_the_side_already_stay_as_they_are(tmp_path: Path) -> None:
+    bright_and_dark(tmp_path / "square", size=(8, 8))
+    same = loading.for_model(str(tmp_path / "square"), None, ImageOptions(), 4, 0, 8)
+    raw = loading.for_training(str(tmp_path / "square"), None, ImageOptions(), 4)
+    resized = loading.for_training(str(tmp_path / "square"), None, ImageOptions(8), 4)
+    given, plain, cropped = (next(iter(x.test))[0].numpy() for x in (same, raw, resized))
+    np.testing.assert_array_equal(given, plain)
+    assert not np.array_equal(given, cropped)  # the control: a crop of what was made larger
+    digits = loading.for_model("digits", None, ImageOptions(), 4, 0, 8)
+    assert isinstance(digits.train, tuple)
+    assert digits.class_names == tuple("0123456789")
+
+
+def test_arrays_are_not_resized_for_a_network(tmp_path: Path) -> None:
+    file = tmp_path / "data.npz"
+    np.savez(file, x=np.zeros((40, 6, 6), np.uint8), y=np.arange(40) % 4)
+    found = loading.for_model(str(file), None, ImageOptions(), 4, 0, 8)
+    assert (found.shape, found.class_names) == ((6, 6, 1), ())
