@@ -18,6 +18,12 @@ NORMS = ("l2", "group_normalized", "group_scaled", "linf")
 STEPS = ("half_ring", "ring")
 """Kinds of nested groups: kernels shrink to every size, or to every second one."""
 
+GROUPS = (*STEPS, "kernel")
+"""The same, and whole kernels, which are kept or removed."""
+
+HEADS = ("auto", "none", "new")
+"""What becomes of the last layers of a network that is to classify."""
+
 WEIGHTS = ("uniform", "multiply_adds", "params")
 """Ways to share alpha among layers."""
 

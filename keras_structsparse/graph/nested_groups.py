@@ -16,9 +16,8 @@ import functools
 import numpy as np
 
 from keras_structsparse._typing import SpatialShape
-from keras_structsparse._validation import STEPS, one_of
-
-GROUPS = (*STEPS, "kernel")
+from keras_structsparse._validation import GROUPS as GROUPS
+from keras_structsparse._validation import one_of
 
 
 def support(shape: SpatialShape, size: int) -> tuple[slice, ...]:

@@ -31,13 +31,8 @@ def classifier(
         ModelError: The network does not take the images or does not give class probabilities.
     """
     copy = copy_model(base)
-    shape = tuple(images.shape[1:])
-    inputs, outputs = ([tuple(t.shape[1:]) for t in side] for side in (copy.inputs, copy.outputs))
-    if len(inputs) != 1 or not _takes(inputs[0], shape):
-        raise ModelError(
-            f"{model}: expected an input of shape {shape}, the images of data set '{data}'. "
-            f"Received: a model with {_listed('input', inputs)}"
-        )
+    check_images(copy, images, model, data)
+    outputs = [tuple(tensor.shape[1:]) for tensor in copy.outputs]
     if outputs != [(classes,)]:
         raise ModelError(
             f"{model}: expected an output of shape ({classes},), the classes of data set "
@@ -50,6 +45,29 @@ def classifier(
             f"from {answers.min():.3g} to {answers.max():.3g}"
         )
     return copy
+
+
+def check_images(
+    network: keras.Model, images: Array, model: str = "model", data: str = "data"
+) -> None:
+    """Raise unless a network takes the images of a data set.
+
+    Args:
+        network: The network.
+        images: Some images (examples, height, width, channels).
+        model: What the user calls the network, for errors.
+        data: What the user calls the data set, for errors.
+
+    Raises:
+        ModelError: It takes several inputs, or inputs of another shape.
+    """
+    shape = tuple(images.shape[1:])
+    inputs = [tuple(tensor.shape[1:]) for tensor in network.inputs]
+    if len(inputs) != 1 or not _takes(inputs[0], shape):
+        raise ModelError(
+            f"{model}: expected an input of shape {shape}, the images of data set '{data}'. "
+            f"Received: a model with {_listed('input', inputs)}"
+        )
 
 
 def _takes(shape: Shape, image: tuple[int, ...]) -> bool:

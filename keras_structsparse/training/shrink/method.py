@@ -1,13 +1,16 @@
-"""How a network is shrunk: what can be chosen besides the budget."""
+"""How a network is shrunk: what can be chosen besides the budget.
+
+Importing this module does not import Keras: options of the command line are read off
+`ShrinkMethod`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import keras
-import numpy as np
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from keras_structsparse._validation import (
+    GROUPS,
     fraction,
     fraction_below_one,
     nonnegative,
@@ -15,10 +18,10 @@ from keras_structsparse._validation import (
     positive_int,
     positive_number,
 )
-from keras_structsparse.graph.channels.splitting import check_realize
-from keras_structsparse.graph.kernel_axes import kernel_of
-from keras_structsparse.graph.nested_groups import GROUPS
-from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.graph.channels.splitting import REALIZE, check_realize
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class ShrinkMethod:
 
     removal: float = 0.5
     distillation: float = 0.9
-    groups: str = "half_ring"
-    realize: str = "split"
+    groups: str = field(default="half_ring", metadata={"choices": GROUPS})
+    realize: str = field(default="split", metadata={"choices": tuple(REALIZE)})
     measured_batches: int = 6
     learning_rate: float | None = None
 
@@ -103,10 +106,17 @@ def suited_rate(model: keras.Model, steps: int) -> float:
         A rate in [3e-4, 3e-3].
 
     Examples:
+        >>> import keras
         >>> layer = keras.layers.Dense(4, kernel_initializer="ones")
         >>> suited_rate(keras.Sequential([keras.Input((3,)), layer]), 10_000)
         0.0005
     """
+    import keras
+    import numpy as np
+
+    from keras_structsparse.graph.kernel_axes import kernel_of
+    from keras_structsparse.graph.prunable_layers import PrunableLayers
+
     kernels = [kernel_of(layer) for layer in PrunableLayers.of(model).layers.values()]
     values = [keras.ops.convert_to_numpy(kernel).astype(np.float64) for kernel in kernels]
     usual = float(np.median([np.sqrt(np.mean(np.square(value))) for value in values] or [1.0]))
