@@ -1,0 +1,91 @@
+"""The report of a shrinking: one HTML page that opens without a network connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from keras_structsparse.plots import svg
+from keras_structsparse.plots.style import Figure
+from keras_structsparse.profiling.summaries import LayerComparison
+from keras_structsparse.training.shrink.measured import Row
+from keras_structsparse.training.shrink.result import ShrinkResult
+
+TEMPLATES = Path(__file__).parent
+
+
+def page(
+    result: ShrinkResult,
+    rows: Sequence[Row],
+    figure: Figure,
+    failed: Sequence[str] = (),
+    sizes: Mapping[str, int] = MappingProxyType({}),
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The page; every text in it is escaped.
+
+    Args:
+        result: The result.
+        rows: The numbers of both networks.
+        figure: The network before and after.
+        failed: Why an export was not possible.
+        sizes: The sizes of the files in bytes, by name.
+        settings: What else the page says, by name.
+
+    Raises:
+        ImportError: jinja2 is not installed.
+    """
+    return str(
+        template().render(
+            title=f"{result.model.name}, shrunk",
+            rows=rows,
+            figure=svg(figure),
+            warnings=[*result.warnings, *failed],
+            verification=result.verification and str(result.verification),
+            layers=[_layer(layer) for layer in result.comparison.layers],
+            left_out=result.comparison.left_out,
+            epochs=list(_epochs(result.history)),
+            classes=result.classes,
+            sizes=[(name, f"{size:,}") for name, size in sizes.items()],
+            settings=settings,
+        )
+    )
+
+
+def template() -> Any:
+    """The template of the page.
+
+    Raises:
+        ImportError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "report: expected jinja2, which makes the page: pip install "
+            f"'keras-structsparse[plots]'. Received: {error}"
+        ) from error
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    return jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")
+
+
+def _layer(layer: LayerComparison) -> list[str]:
+    """The cells of a layer."""
+    kernels = [
+        f"{count} of {'×'.join(map(str, size))}" if size else str(count)
+        for count, size in zip(layer.kernels, layer.size, strict=True)
+    ]
+    counts = [f"{count:,}" for count in (*layer.multiply_adds, *layer.params)]
+    return [layer.name, layer.kind, *kernels, *counts]
+
+
+def _epochs(history: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The rows of the table of epochs, headings first; the share is known in the first stage."""
+    if not history:
+        return
+    yield ["epoch", *history]
+    for epoch in range(max(len(values) for values in history.values())):
+        cells = [f"{v[epoch]:.4g}" if epoch < len(v) else "" for v in history.values()]
+        yield [str(epoch + 1), *cells]
