@@ -27,6 +27,7 @@ from keras_structsparse.graph.model_files.loading import load_model as load_mode
 from keras_structsparse.models import REGISTRY, build, cards, find, is_spec, load
 from keras_structsparse.surgery import Costs
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.training.classifier import check_images as check_images
 from keras_structsparse.training.classifier import classifier as fitting
 from keras_structsparse.training.training_data import Data
 
@@ -38,6 +39,18 @@ def save(model: keras.Model, path: Path) -> None:
     """Save a model and say so."""
     formats.save_model(model, path)
     typer.echo(f"saved {path} ({path.stat().st_size:,} bytes)")
+
+
+def load_compiled(path: Path) -> keras.Model:
+    """A model with its loss and metrics, where its file has them and they can be restored.
+
+    Raises:
+        ModelError: The file holds no model.
+    """
+    try:
+        return load_model(path, compile=True)
+    except ModelError:
+        return load_model(path)
 
 
 def source(name: str) -> Source:

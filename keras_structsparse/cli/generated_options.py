@@ -35,6 +35,7 @@ TEXTS: Mapping[Any, Mapping[str, Any]] = {
     int: {"parser": parsing.whole, "metavar": "INT"},
     int | None: {"parser": parsing.whole, "metavar": "INT"},  # 0 stands for None
     float: {"parser": parsing.number, "metavar": "FLOAT"},
+    float | None: {"parser": parsing.number, "metavar": "FLOAT"},
     Range | None: {"parser": parsing.interval, "metavar": "LEAST:LARGEST"},
 }
 """How the values of a type are written, by its type."""

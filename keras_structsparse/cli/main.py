@@ -25,6 +25,7 @@ from keras_structsparse.cli import (
     quickstart,
     recipe,
     report,
+    shrink,
     sweep,
     train,
 )
@@ -86,6 +87,7 @@ def structsparse(
 
 app.command(epilog=quickstart.EXAMPLE)(quickstart.quickstart)
 app.command(epilog=models.EXAMPLE)(models.models)
+app.command(epilog=shrink.EXAMPLE)(shrink.shrink)
 app.command(epilog=train.EXAMPLE)(train.train)
 app.command(epilog=recipe.EXAMPLE)(recipe.recipe)
 app.command(epilog=sweep.EXAMPLE)(sweep.sweep)

@@ -48,14 +48,13 @@ AnyNetwork = Annotated[
     str,
     typer.Option(metavar=f"NAME|FILE{KERAS}", help="A name of `models`, or a file (.h5 too)."),
 ]
-DataName = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME|DIR|FILE.npz",
-        help="digits, a TFDS image-classification set, a folder with one subfolder of images for "
-        "each class (with or without train, val, test above), or arrays.",
-    ),
-]
+_DATA = {
+    "metavar": "NAME|DIR|FILE.npz",
+    "help": "digits, a TFDS image-classification set, a folder with one subfolder of images for "
+    "each class (with or without train, val, test above), or arrays.",
+}
+DataName = Annotated[str, typer.Option(**_DATA)]
+DataArgument = Annotated[str, typer.Argument(**_DATA)]
 DataDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of prepared or raw TFDS data.")
 ]

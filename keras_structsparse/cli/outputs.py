@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from keras_structsparse._files import unlisted
-from keras_structsparse.errors import OutputError
+from keras_structsparse._files import is_ours, unlisted
+from keras_structsparse.errors import DatasetError, OutputError
 
 
 def check_new_file(path: Path, option: str, suffix: str, force: bool) -> None:
@@ -50,6 +50,45 @@ def check_new_directory(path: Path, option: str, force: bool) -> None:
     if path.is_dir() and any(path.iterdir()) and not force:
         raise OutputError(f"{expected}. Received: {path}, an export; --force replaces it")
     _check_writable(path, option)
+
+
+def check_own_directory(path: Path, option: str, force: bool) -> None:
+    """Raise unless a directory can be filled by this program; nothing is written.
+
+    Args:
+        path: The directory: it must not exist, be empty, or have been made by an earlier call.
+        option: The option that gave it.
+        force: Whether what an earlier call wrote may be replaced.
+
+    Raises:
+        OutputError: The directory holds something else, or cannot be written.
+    """
+    expected = f"{option}: expected a new or empty directory"
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{expected}. Received a file: {path}")
+    held = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    if held and not is_ours(path):
+        raise OutputError(f"{expected}. Received: {path}, which holds '{held[0]}'")
+    if len(held) > 1 and not force:
+        raise OutputError(
+            f"{expected}. Received: {path}, which an earlier call wrote; --force replaces it"
+        )
+    _check_writable(path, option)
+
+
+def check_data(name: str) -> None:
+    """Raise unless a folder or file of the user exists; names of data sets are not looked up.
+
+    Args:
+        name: What the user calls the data set.
+
+    Raises:
+        DatasetError: There is no such folder or file.
+    """
+    from keras_structsparse.data.records import is_local
+
+    if is_local(name) and not Path(name).expanduser().exists():
+        raise DatasetError(f"DATA: expected a folder of images or an .npz file. Received: {name}")
 
 
 def _check_writable(path: Path, option: str) -> None:

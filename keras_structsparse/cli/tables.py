@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_structsparse.sweeps.points import Point
     from keras_structsparse.sweeps.run_directory import Found
     from keras_structsparse.training.recipes import DataRecipe
+    from keras_structsparse.training.shrink.measured import Row
 
 WIDTH = 150
 """Columns where standard output is no terminal."""
@@ -171,6 +172,20 @@ def points_table(dense: Point, points: Sequence[Point], chosen: int) -> Table:
             f"{point.accuracy_finetuned:.1%}",
             style="bold" if index == chosen else None,
         )
+    return table
+
+
+def before_and_after_table(rows: Sequence[Row]) -> Table:
+    """Numbers of a network before and after shrinking.
+
+    Args:
+        rows: The numbers.
+    """
+    table = Table("")
+    for heading in ("before", "after", "after / before"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row.name, row.before, row.after, row.share)
     return table
 
 
