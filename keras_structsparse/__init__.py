@@ -39,13 +39,14 @@ from keras_structsparse.graph.model_files.loading import load_model
 from keras_structsparse.graph.tracing import traced
 from keras_structsparse.profiling import latency  # noqa: F401
 from keras_structsparse.profiling.calibration import calibrate
+from keras_structsparse.profiling.planning import plan
 from keras_structsparse.profiling.profile import Comparison, Profile, compare, profile
 from keras_structsparse.regularizers import KernelCount, KernelSize, MultiplyAdds
 from keras_structsparse.regularizers.attachment import attach, penalty, regularizers_of
 from keras_structsparse.regularizers.saliency import Saliency
 from keras_structsparse.surgery import Costs, prune
 from keras_structsparse.surgery.kernel_provenance import Ancestry
-from keras_structsparse.surgery.plans import Plan, masked, plan
+from keras_structsparse.surgery.plans import Plan, masked
 from keras_structsparse.surgery.verification import Verification, verify
 from keras_structsparse.sweeps import Search as SweepSearch
 from keras_structsparse.sweeps import Settings as SweepSettings

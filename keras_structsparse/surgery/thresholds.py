@@ -35,7 +35,9 @@ def sizes(
         ModelError: A weight is not finite.
     """
     layers = found.layers
-    norms = {n: _norms(n, layer, found.scaled_norms.get(n), groups) for n, layer in layers.items()}
+    norms = {
+        n: layer_norms(n, layer, found.scaled_norms.get(n), groups) for n, layer in layers.items()
+    }
     counts = {name: np.sum(own > tau, axis=0) for name, own in norms.items()}
     strength = {name: own[-1] for name, own in norms.items()}
     if coupled:
@@ -97,7 +99,18 @@ def _joint_norms(joined: Sequence[KernelRun], norms: Mapping[str, Array]) -> dic
     return found
 
 
-def _norms(name: str, layer: keras.Layer, norm: keras.Layer | None, groups: str) -> Array:
+def layer_norms(name: str, layer: keras.Layer, norm: keras.Layer | None, groups: str) -> Array:
+    """The group norms of a layer that are compared with thresholds.
+
+    Args:
+        name: The name of the layer, for errors.
+        layer: The layer.
+        norm: The batch normalisation that is paired with it; None without one.
+        groups: "half_ring", "ring" or "kernel".
+
+    Raises:
+        ModelError: A weight is not finite.
+    """
     gamma = _finite(norm.name, norm.gamma) if norm is not None else None
     kernel = axes_of(layer).plain(_finite(name, kernel_of(layer)))
     return threshold_norms(kernel, gamma, groups_of(layer, groups))
