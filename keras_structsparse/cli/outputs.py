@@ -76,11 +76,12 @@ def check_own_directory(path: Path, option: str, force: bool) -> None:
     _check_writable(path, option)
 
 
-def check_data(name: str) -> None:
+def check_data(name: str, option: str) -> None:
     """Raise unless a folder or file of the user exists; names of data sets are not looked up.
 
     Args:
         name: What the user calls the data set.
+        option: The option that gave it.
 
     Raises:
         DatasetError: There is no such folder or file.
@@ -88,7 +89,9 @@ def check_data(name: str) -> None:
     from keras_structsparse.data.records import is_local
 
     if is_local(name) and not Path(name).expanduser().exists():
-        raise DatasetError(f"DATA: expected a folder of images or an .npz file. Received: {name}")
+        raise DatasetError(
+            f"{option}: expected a folder of images or an .npz file. Received: {name}"
+        )
 
 
 def _check_writable(path: Path, option: str) -> None:

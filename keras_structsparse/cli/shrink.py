@@ -73,14 +73,16 @@ def shrink(
     """Shrink a trained model to a budget, and write it with its exports and a report."""
     _check(budget, method, epochs, batch_size)
     outputs.check_own_directory(out, "--out", force)
-    outputs.check_data(data)
+    outputs.check_data(data, "DATA")
     from keras_structsparse.cli import files
+    from keras_structsparse.data.loading import for_model
+    from keras_structsparse.training.heads import image_side
     from keras_structsparse.training.shrink import shrink as training
     from keras_structsparse.training.shrink.handing_over import check_modules, hand_over
 
     check_modules()
     network = files.load_compiled(model)
-    streams = _data(network, data, data_dir, images, batch_size, seed)
+    streams = for_model(data, data_dir, images, batch_size, seed, image_side(network))
     network = _classifier(network, streams, model, data, head, epochs, batch_size, workdir, seed)
     result = training.shrink(
         network,
@@ -128,22 +130,6 @@ def _shown(method: ShrinkMethod, epochs: int, batch_size: int, seed: int) -> dic
         name.replace("_", " "): "chosen" if value is None else str(value)
         for name, value in numbers.items()
     }
-
-
-def _data(
-    network: keras.Model,
-    data: str,
-    data_dir: Path | None,
-    images: ImageOptions,
-    batch_size: int,
-    seed: int,
-) -> Streams:
-    """The data, with images of the size that the network takes."""
-    from keras_structsparse.data.loading import for_model
-
-    shape = network.inputs[0].shape[1:]
-    fixed = len(shape) == 3 and shape[0] == shape[1]
-    return for_model(data, data_dir, images, batch_size, seed, shape[0] if fixed else None)
 
 
 def _classifier(

@@ -25,6 +25,20 @@ NUMBERS = "sparse_categorical_crossentropy"
 """The loss of Keras that takes class numbers."""
 
 
+def image_side(model: keras.Model) -> int | None:
+    """Height and width of the images that a network takes; None if they are open or differ.
+
+    Args:
+        model: The network.
+
+    Examples:
+        >>> image_side(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(5, 3)]))
+        8
+    """
+    shape = model.inputs[0].shape[1:]
+    return shape[0] if len(shape) == 3 and shape[0] == shape[1] else None
+
+
 def needs_head(model: keras.Model, classes: int, head: str = "auto", name: str = "model") -> bool:
     """Whether a network gets a new head before it can classify.
 
@@ -49,8 +63,8 @@ def needs_head(model: keras.Model, classes: int, head: str = "auto", name: str =
     fits = shapes[0] == (classes,) or (shapes[0] == (1,) and classes == 2)
     if head == "none" and not fits:
         raise ModelError(
-            f"{name}: expected an output of shape ({classes},), the classes of the data, with "
-            f"head 'none'. Received: {shapes[0]}; 'auto' and 'new' give the network a new head"
+            f"{name}: expected an output of shape ({classes},), the classes of the data. Received: "
+            f"{shapes[0]}; structsparse shrink --head auto gives the network a new head"
         )
     return head == "new" or not fits
 

@@ -131,7 +131,7 @@ def test_a_compiled_network_keeps_its_loss_and_arrays_have_no_names(tmp_path: Pa
         ((*BUDGET, "--groups", "square"), ("--groups", "Received: 'square'")),
         ((*BUDGET, "--head", "old"), ("--head", "expected one of auto, none, new")),
         ((*BUDGET, "--preprocess", "tf"), ("--preprocess", "Received: 'tf'")),
-        ((*BUDGET, "--head", "none"), ("MODEL base.keras", "head 'none'")),
+        ((*BUDGET, "--head", "none"), ("MODEL base.keras", "shape (2,), the classes of the data")),
         ((*BUDGET, "--image-size", "9"), ("MODEL base.keras", "input of shape (9, 9, 3)")),
         ((*BUDGET, "--workdir", "photos"), ("workdir", "photos, which holds 'bright'")),
     ],

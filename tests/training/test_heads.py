@@ -43,7 +43,7 @@ def test_a_head_that_does_not_fit_is_new(
 
 
 def test_without_a_fitting_head_none_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"MODEL x: expected an output of shape \(3,\).*'none'"):
+    with pytest.raises(ModelError, match=r"MODEL x: expected an output of shape \(3,\)"):
         needs_head(network(), 3, "none", "MODEL x")
 
 
