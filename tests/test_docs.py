@@ -32,6 +32,7 @@ LONG = ("sweep", "report", "choose", "--references")
 CHANGES = {
     "train": ("--epochs", "1", "--batch-size", "512", "--force"),
     "recipe": ("--epochs", "1", "--force"),
+    "shrink": ("--epochs", "2", "--force"),
     "prune": ("--force",),
     "export": ("--force",),
     "sweep": ("--epochs", "1", "--tuning-epochs", "0", "--batch-size", "512"),
@@ -127,6 +128,7 @@ def execute(page: Path, skipped: Container[str] = ()) -> None:
             assert block.language == "text", f"{page}:{block.line}: no rule for this language"
 
 
+@pytest.mark.filterwarnings("ignore:shrink. :UserWarning")  # trainings are short
 @pytest.mark.parametrize("page", with_blocks())
 def test_a_page_does_what_it_says(page: Path, folder: Path) -> None:
     execute(page, skipped=LONG)
