@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,6 +82,8 @@ def shrink(
     from keras_structsparse.training.shrink.handing_over import check_modules, hand_over
 
     check_modules()
+    # It warns of the second compilation of a training, which is meant here.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     network = files.load_compiled(model)
     streams = for_model(data, data_dir, images, batch_size, seed, image_side(network))
     network = _classifier(network, streams, model, data, head, epochs, batch_size, workdir, seed)
