@@ -64,6 +64,13 @@ def trained_with_head(
     Raises:
         ModelError: As for :func:`with_head`.
         OutputError: ``workdir`` holds something else, or the network of another model.
+
+    Examples:
+        >>> import numpy as np
+        >>> base = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3)])
+        >>> data = np.ones((16, 8, 8, 1)), np.arange(16) % 2
+        >>> trained_with_head(base, 2, data, epochs=2).output_shape
+        (None, 2)
     """
     folder = None if workdir is None else new_directory(workdir, "workdir")
     origin = {"model": fingerprint(model), "classes": classes, "epochs": epochs}

@@ -34,7 +34,7 @@ def network() -> keras.Model:
 def shrunk(model: keras.Model, **changes: Any) -> ShrinkResult:
     """A result as if it had been trained."""
     plan = kss.Plan({"conv": (3, 0, 2, 0)})
-    pruned = kss.prune(model, plan)
+    pruned = kss.prune(model, plan, realize="split")
     pruned.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     values: dict[str, Any] = {
         "model": pruned,
@@ -103,7 +103,7 @@ def test_the_report_is_one_file_and_escapes_texts(tmp_path: Path) -> None:
     assert not {"img", "link", "iframe"} & set(found.tags)
     assert found.text.count(EVIL) == 3  # classes, warning, setting
     assert "svg" in found.tags
-    for part in ("little, shrunk", "4 of 3×3", "0.9000", "2 of 3×3"):
+    for part in ("little, shrunk", "4 of 3×3", "0.9000", "2 of 3×3, 2×2"):
         assert part in found.text
     assert 'href="http' not in text.replace('xlink:href="http://purl.org', "")
 

@@ -91,6 +91,19 @@ def hand_over(
     Raises:
         ImportError: matplotlib or jinja2 is not installed.
         OutputError: The directory holds something else, or cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from keras_structsparse.training.shrink.shrink import shrink
+        >>> stack = [keras.layers.Conv2D(8, 3), keras.layers.GlobalAveragePooling2D()]
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), *stack, keras.layers.Dense(2)])
+        >>> model.compile("adam", "mse")
+        >>> data = np.ones((32, 8, 8, 1)), np.ones((32, 2))
+        >>> result = shrink(model, data, multiply_adds=0.5, epochs=2, verbose=0)
+        >>> written = hand_over(result, model, Path(tempfile.mkdtemp()), formats=())
+        >>> sorted(written.sizes), (written.folder / "report.html").is_file()
+        (['layers.png', 'model.keras', 'plan.json'], True)
     """
     folder = result.save(directory, formats=())
     failed = tuple(_exported(result.model, folder, formats))

@@ -72,10 +72,13 @@ def template() -> Any:
 
 
 def _layer(layer: LayerComparison) -> list[str]:
-    """The cells of a layer."""
+    """The cells of a layer; one that was split has several sizes."""
+    sizes = [layer.size[0]], list(layer.parts) or [layer.size[1]]
     kernels = [
-        f"{count} of {'×'.join(map(str, size))}" if size else str(count)
-        for count, size in zip(layer.kernels, layer.size, strict=True)
+        f"{count} of {', '.join('×'.join(map(str, size)) for size in own)}"
+        if any(own)
+        else str(count)
+        for count, own in zip(layer.kernels, sizes, strict=True)
     ]
     counts = [f"{count:,}" for count in (*layer.multiply_adds, *layer.params)]
     return [layer.name, layer.kind, *kernels, *counts]
