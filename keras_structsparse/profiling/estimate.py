@@ -7,7 +7,7 @@ training steps. The estimate propagates only widths and sizes, which takes a few
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -57,6 +57,7 @@ class _Work:
         step: What the call does to channels.
         whole: Its cost before surgery: multiply-adds, or parameters.
         places: How often each entry of its kernel is used.
+        beside: The part of the cost that goes with whole output channels: parameters of biases.
         kernel: Shape (*spatial, in, out) of its kernel, if the layer is prunable; else None.
         fixed: Whether the estimate keeps all its kernels: the layer is called more than once, or
             computes an output of the model.
@@ -64,6 +65,7 @@ class _Work:
 
     step: ChannelStep
     whole: int
+    beside: int
     places: int
     kernel: tuple[int, ...] | None
     fixed: bool
@@ -118,14 +120,31 @@ class Estimate:
         Returns:
             The cost for one example by name of the layer; layers without any are left out.
         """
+        found: dict[str, int] = {}
+        for work, entries, beside in self._parts(sizes):
+            name = work.call.name
+            found[name] = found.get(name, 0) + round(entries) + round(beside)
+        return {name: left for name, left in found.items() if left}
+
+    def entries(self, name: str, sizes: Sizes) -> int:
+        """What the kernel entries of a layer cost after surgery, without its bias.
+
+        Args:
+            name: The layer.
+            sizes: As for :meth:`remaining`.
+        """
+        parts = self._parts(sizes)
+        return sum(round(entries) for work, entries, _ in parts if work.call.name == name)
+
+    def _parts(self, sizes: Sizes) -> Iterator[tuple[_Work, float, float]]:
+        """The calls with the cost that remains: of kernel entries, and beside them."""
         kernels = [_sizes(work, sizes) for work in self.work]
         kept = self._kept(self._live(kernels), kernels)
-        found: dict[str, int] = {}
         for work, own in zip(self.work, kernels, strict=True):
             if work.whole:
-                left = round(work.whole * _share(work, kept, own, self.realize))
-                found[work.call.name] = found.get(work.call.name, 0) + left
-        return {name: left for name, left in found.items() if left}
+                entries = (work.whole - work.beside) * _share(work, kept, own, self.realize)
+                beside = float(kept[work.step.outputs[0]].mean()) if entries else 0.0
+                yield work, entries, work.beside * beside
 
     def _live(self, kernels: Sequence[Array | None]) -> Array:
         """For each channel number, whether the channel depends on the input."""
@@ -178,8 +197,12 @@ def _work(found: PrunableLayers, step: ChannelStep, unit: str, seen: set[int]) -
     kernel = plain_shape(call.operation) if call.name in found.layers else None
     fixed = graph.is_shared(call) or call.outputs[0] in graph.outputs
     places = (used or 0) // math.prod(kernel) if kernel else 0
-    whole = used if unit == "multiply_adds" else _params(call.operation, seen)
-    return _Work(step, whole or 0, places, kernel, fixed)
+    if unit == "multiply_adds":
+        return _Work(step, used or 0, 0, places, kernel, fixed)
+    whole = _params(call.operation, seen)
+    bias = getattr(call.operation, "bias", None) if kernel and whole else None
+    beside = 0 if bias is None else math.prod(bias.shape)
+    return _Work(step, whole, beside, places, kernel, fixed)
 
 
 def _params(operation: keras.Operation, seen: set[int]) -> int:
@@ -202,8 +225,10 @@ def _sizes(work: _Work, sizes: Sizes) -> Array | None:
 
 
 def _share(work: _Work, kept: Array, sizes: Array | None, realize: str) -> float:
-    """The fraction of the multiply-adds of a call that remains."""
+    """The fraction of the kernel entries of a call that remains."""
     outputs = kept[work.step.outputs[0]]
+    if not outputs.any():
+        return 0.0
     if work.kernel is None or sizes is None:
         return float(outputs.mean())
     layer, inputs = work.call.operation, kept[work.step.inputs[0]]

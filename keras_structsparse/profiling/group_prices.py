@@ -48,17 +48,18 @@ def group_prices(share: WorkShare, name: str, sizes: Sizes, reached: Array) -> A
     areas = np.array([_entries(shape, int(size)) for size in range(max(reached) + 1)])
     own = areas[sizes[name]]
     whole = share.counting.remaining(sizes)
-    unit = whole.get(name, 0) / max(int(own.sum()), 1) / share.base
+    entries = share.counting.entries(name, sizes)
+    unit = entries / max(int(own.sum()), 1) / share.base
     left = areas[reached[-2::-1]]
     prices = unit * np.maximum(own - left[:, None], 0)
     prices[-1] += np.where(own > 0, _column(share, name, sizes, whole, unit * own), 0.0)
-    return prices
+    return np.maximum.accumulate(np.maximum(prices, 0.0), axis=0)
 
 
 def _column(
     share: WorkShare, name: str, sizes: Sizes, whole: Mapping[str, int], own: Array
 ) -> float:
-    """What the readers of a channel of a layer save without it."""
+    """What the readers of a channel save without it; negative where a sum keeps the channel."""
     living = np.flatnonzero(sizes[name])
     if len(living) < 2:
         return 0.0
@@ -66,7 +67,7 @@ def _column(
     fewer[living[0]] = 0
     without: Sizes = {**sizes, name: fewer}
     saved = sum(whole.values()) - sum(share.counting.remaining(without).values())
-    return max(saved / share.base - float(own[living[0]]), 0.0)
+    return saved / share.base - float(own[living[0]])
 
 
 def _entries(shape: tuple[int, ...], size: int) -> int:
@@ -87,7 +88,8 @@ def priced(
         groups: "half_ring", "ring" or "kernel".
 
     Returns:
-        The groups of each layer of ``losses``.
+        The groups of each layer of ``losses``. The best kernel of a layer that all ways from the
+        inputs to the outputs go through is infinitely better than others.
     """
     found = {}
     for name, lost in losses.items():
@@ -95,5 +97,13 @@ def priced(
         prices = group_prices(share, name, sizes, reached)
         ratios = np.divide(lost, prices, out=np.zeros_like(lost, np.float64), where=prices > 0)
         # A larger group contains the smaller ones, so it is not removed before them.
-        found[name] = LayerGroups(np.maximum.accumulate(ratios, axis=0), reached, sizes[name])
+        norms = np.maximum.accumulate(ratios, axis=0)
+        if _is_bridge(share, name, sizes):
+            norms[-1, np.argmax(np.where(sizes[name] > 0, norms[-1], -1.0))] = np.inf
+        found[name] = LayerGroups(norms, reached, sizes[name])
     return found
+
+
+def _is_bridge(share: WorkShare, name: str, sizes: Sizes) -> bool:
+    """Whether no output depends on an input without a layer, which must keep a kernel then."""
+    return not share.counting.remaining({**sizes, name: np.zeros_like(sizes[name])})

@@ -76,12 +76,11 @@ def select_groups(
         >>> select_groups(layers, lambda left: float(left["a"].sum()), 1.0, 0.1).sizes["a"].tolist()
         [0, 1, 0]
     """
-    order = np.unique(np.concatenate([layer.norms.ravel() for layer in layers.values()]))
-    order = np.concatenate([[-1.0], order])
+    order = thresholds(layers)
     low, high = 0, len(order)
     while high - low > 1:  # At order[low] the cost is large enough, at order[high] too small.
         middle = (low + high) // 2
-        fits = cost(_above(layers, order[middle])) >= target - slack
+        fits = cost(above(layers, order[middle])) >= target - slack
         low, high = (middle, high) if fits else (low, middle)
     return _one_by_one(layers, cost, target, slack, float(order[low]))
 
@@ -109,20 +108,26 @@ def select_down_to(
         >>> select_down_to(layers, lambda left: float(left["a"].sum()), 1.5).sizes["a"].tolist()
         [0, 1, 0]
     """
-    order = np.unique(np.concatenate([layer.norms.ravel() for layer in layers.values()]))
-    order = np.concatenate([[-1.0], order])
+    order = thresholds(layers)
     low, high = -1, len(order) - 1
     while high - low > 1:  # At order[high] the cost is small enough, at order[low] too large.
         middle = (low + high) // 2
-        fits = cost(_above(layers, order[middle])) <= target
+        fits = cost(above(layers, order[middle])) <= target
         low, high = (low, middle) if fits else (middle, high)
     # A dead network costs nothing, and helps nobody.
-    while high > 0 and cost(_above(layers, order[high])) <= 0:
+    while high > 0 and cost(above(layers, order[high])) <= 0:
         high -= 1
-    return GroupSelection(_above(layers, order[high]), max(float(order[high]), 0.0))
+    return GroupSelection(above(layers, order[high]), max(float(order[high]), 0.0))
 
 
-def _above(layers: Mapping[str, LayerGroups], threshold: float) -> dict[str, Array]:
+def thresholds(layers: Mapping[str, LayerGroups]) -> Array:
+    """All norms in order, after a number with which no group is removed."""
+    norms = np.unique(np.concatenate([layer.norms.ravel() for layer in layers.values()]))
+    return np.concatenate([[-1.0], norms])
+
+
+def above(layers: Mapping[str, LayerGroups], threshold: float) -> dict[str, Array]:
+    """The sizes of the kernels of each layer without the groups up to a threshold."""
     return {name: layer.above(threshold) for name, layer in layers.items()}
 
 
@@ -133,7 +138,7 @@ def _one_by_one(
     slack: float,
     threshold: float,
 ) -> GroupSelection:
-    sizes, reached = _above(layers, threshold), threshold
+    sizes, reached = above(layers, threshold), threshold
     now = cost(sizes)
     for norm, name, group, kernel in _next_groups(layers, threshold):
         if now <= target + slack:

@@ -13,8 +13,10 @@ from keras_structsparse.profiling.group_selection import (
     GroupSelection,
     LayerGroups,
     Sizes,
+    above,
     select_down_to,
     select_groups,
+    thresholds,
 )
 from keras_structsparse.profiling.profile import Profile, profile
 from keras_structsparse.surgery import prune
@@ -24,6 +26,9 @@ UNITS = ("multiply_adds", "params")
 
 ROUNDS = 6
 """Largest number of networks that are rebuilt for one selection."""
+
+NEAR = 1e-3
+"""A share below the target by less than this part of it is near enough."""
 
 TINY = float(np.finfo("float32").tiny)
 
@@ -122,7 +127,8 @@ class WorkShare:
     def reduce(self, layers: Mapping[str, LayerGroups], now: Sizes, target: float) -> Sizes:
         """Remove groups in order until at most a share is left, as far as they reach.
 
-        Networks are rebuilt until the share is right.
+        Networks are rebuilt until the share is right, and more than it by less than 0.1 % of it or
+        with the last removed group.
 
         Args:
             layers: The groups that may be removed, by layer.
@@ -132,15 +138,22 @@ class WorkShare:
         Returns:
             The sizes of all layers.
         """
-        aim, found = target, now
-        for _ in range(ROUNDS):
-            left = select_down_to(layers, lambda own: self.estimate({**now, **own}), aim).sizes
-            found = {**now, **left}
+        order = thresholds(layers)
+        low, high, best, least = -1, len(order), now, False
+        while high - low > 1:  # At order[low] the share is too large; at order[high] it is not.
+            aim = select_down_to(layers, lambda own: self.estimate({**now, **own}), target)
+            guess = int(np.clip(np.searchsorted(order, aim.threshold), low + 1, high - 1))
+            found: Sizes = {**now, **above(layers, order[guess])}
             share = self.rebuilt(found)
-            if share <= target or share == 0:
+            if share > target:
+                low = guess
+                best = best if least else found
+            else:
+                high = guess
+                best, least = (found, True) if share > 0 else (best, least)
+            if least and share <= target and share >= (1 - NEAR) * target:
                 break
-            aim *= min(target / share, 1 - 1e-3)
-        return found
+        return best
 
 
 def cost(profiled: Profile, unit: str) -> int:

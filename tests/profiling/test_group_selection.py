@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_structsparse.profiling.group_selection import LayerGroups, select_groups
+from keras_structsparse.profiling.group_selection import (
+    LayerGroups,
+    select_down_to,
+    select_groups,
+)
 
 Array = Any
 
@@ -79,3 +83,75 @@ def test_a_group_that_costs_too_much_stays_and_the_next_goes() -> None:
         "narrow": [0, 1],
     }
     assert found.threshold == pytest.approx(0.2)
+
+
+def chained(sizes: Mapping[str, Array]) -> float:
+    """Layers that read each other: nothing is left where one has no kernel."""
+    return float(np.prod([own.sum() for own in sizes.values()]))
+
+
+def living(seed: int, kernels: int) -> dict[str, LayerGroups]:
+    """Random groups of two layers; each has at least one kernel."""
+    found = layers(seed, kernels)
+    for layer in found.values():
+        layer.sizes[0] = max(layer.sizes[0], 1)
+    return found
+
+
+def steps(start: Mapping[str, LayerGroups]) -> Array:
+    """All thresholds that differ, the first of which removes nothing."""
+    return np.unique([-1.0, *np.concatenate([x.norms.ravel() for x in start.values()])])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9), st.floats(0, 1.1))
+def test_down_to_a_target_groups_go_in_order(seed: int, kernels: int, share: float) -> None:
+    start = living(seed, kernels)
+    target = share * chained({name: layer.sizes for name, layer in start.items()})
+    found = select_down_to(start, chained, target)
+    order = steps(start)
+    trials = [{name: x.above(t) for name, x in start.items()} for t in order]
+    costs = [chained(trial) for trial in trials]
+    # The first threshold in the order that is cheap enough, or the last one that is not dead.
+    enough = next(n for n, cost in enumerate(costs) if cost <= target)
+    expected = next(n for n in range(enough, -1, -1) if costs[n] > 0)
+    for name, own in found.sizes.items():
+        np.testing.assert_array_equal(own, trials[expected][name])
+    assert found.threshold == max(order[expected], 0.0)
+    assert 0 < chained(found.sizes) <= max(target, costs[expected])
+    assert chained(found.sizes) <= target or costs[enough] == 0
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_all_removed_groups_are_smaller_than_all_kept_ones(seed: int, share: float) -> None:
+    whole = {
+        name: LayerGroups(x.norms, x.reached, x.reached[[-1] * 6])
+        for name, x in living(seed, 6).items()
+    }
+    found = select_down_to(whole, chained, share * 18 * 6)
+    kept, removed = [], []
+    for name, layer in whole.items():
+        left = np.arange(len(layer.norms))[::-1, None] < found.sizes[name]
+        kept += layer.norms[left].tolist()
+        removed += layer.norms[~left].tolist()
+    assert max(removed, default=0.0) <= found.threshold < min(kept)
+
+
+def test_a_step_by_step_selection_would_go_out_of_order() -> None:
+    wide = LayerGroups(np.array([[0.1, 0.9]]), np.array([0, 1]), np.array([1, 1]))
+    narrow = LayerGroups(np.array([[0.2, 0.3]]), np.array([0, 1]), np.array([1, 1]))
+
+    def price(left: Mapping[str, Array]) -> float:
+        return 10.0 * float(left["wide"].sum()) + float(left["narrow"].sum())
+
+    layers = {"wide": wide, "narrow": narrow}
+    found = select_down_to(layers, price, 21.0)
+    assert [own.tolist() for own in found.sizes.values()] == [[0, 1], [1, 1]]
+    control = select_groups(layers, price, 21.0, 0.5)
+    assert [own.tolist() for own in control.sizes.values()] == [[1, 1], [0, 1]]
+
+
+def test_nothing_goes_where_the_cost_is_small_enough() -> None:
+    start = living(3, 4)
+    found = select_down_to(start, chained, np.inf)
+    assert all((found.sizes[name] == layer.sizes).all() for name, layer in start.items())
+    assert found.threshold == 0.0
