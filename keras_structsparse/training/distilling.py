@@ -1,12 +1,12 @@
 """Train a network on its labels and on the outputs of another one, its teacher.
 
 Keras' own ``Distiller`` leaves out sample and class weights, loss weights, and what layers add to
-the
+the loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -60,10 +60,11 @@ class SameLoss(keras.distillation.DistillationLoss):
 
     Args:
         loss: The loss, a function of targets and outputs.
+        targets: Makes targets of outputs: of logits, probabilities.
     """
 
-    def __init__(self, loss: Any) -> None:
-        self.loss = loss
+    def __init__(self, loss: Any, targets: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.loss, self.targets = loss, targets
 
     def compute_loss(self, teacher_outputs: Tensor, student_outputs: Tensor, **_: Any) -> Tensor:
         """Compute the mean loss.
@@ -75,7 +76,10 @@ class SameLoss(keras.distillation.DistillationLoss):
         Returns:
             A scalar.
         """
-        return ops.mean(self.loss(ops.cast(teacher_outputs, "float32"), student_outputs))
+        targets = ops.cast(teacher_outputs, "float32")
+        if self.targets is not None:
+            targets = self.targets(targets)
+        return ops.mean(self.loss(targets, student_outputs))
 
 
 def distillation_loss(loss: Any) -> keras.distillation.DistillationLoss:
@@ -102,17 +106,27 @@ def distillation_loss(loss: Any) -> keras.distillation.DistillationLoss:
         return SoftTargets(from_logits=bool(found.get_config().get("from_logits", False)))
     if name in CATEGORICAL:
         return SoftTargets()
-    return SameLoss(found)
+    return SameLoss(found, _probabilities(found))
+
+
+def _probabilities(loss: Any) -> Callable[[Tensor], Tensor] | None:
+    """What turns the outputs that a loss takes as logits into the targets that it takes."""
+    config: Mapping[str, Any] = loss.get_config() if hasattr(loss, "get_config") else {}
+    if not config.get("from_logits", False):
+        return None
+    binary = keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy
+    return ops.sigmoid if isinstance(loss, binary) else ops.softmax
 
 
 class Distilling(keras.Model):
-    """A network that shares its layers with a compiled one and is trained with a teacher as well.
+    """A network that shares its layers with another one and is trained with a teacher as well.
 
     The loss in training is ``(1 - weight) * data + weight * distillation`` plus what layers and
-    regularizers add. In evaluation it is that of the model.
+    regularizers add. Both parts have the loss weights of the outputs. In evaluation it is the loss
+    that the network is compiled with.
 
     Args:
-        student: The compiled model; its weights are trained.
+        student: The network whose weights are trained. It need not be compiled.
         teacher: A model of the same inputs and outputs; it is not trained.
         weight: The weight of the distillation, in [0, 1].
     """
@@ -127,7 +141,23 @@ class Distilling(keras.Model):
         self.weight = weight
         teacher.trainable = False
         self.teacher = teacher
-        self.terms = _terms(student.loss, self.output_names)
+
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, loss_weights: Any = None, **options: Any
+    ) -> None:
+        """Compile as every model; the loss of an output is that of its distillation too.
+
+        Args:
+            optimizer: As for ``keras.Model.compile``.
+            loss: Likewise.
+            loss_weights: Likewise.
+            **options: Likewise.
+        """
+        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **options)
+        names = _names(self)
+        terms = [None if x is None else distillation_loss(x) for x in _of_outputs(loss, names)]
+        weights = [1.0 if x is None else float(x) for x in _of_outputs(loss_weights, names)]
+        self.terms = tuple(zip(terms, weights, strict=True))
 
     def compute_loss(
         self,
@@ -150,28 +180,32 @@ class Distilling(keras.Model):
             A scalar.
         """
         whole = super().compute_loss(x, y, y_pred, sample_weight, training)
-        if not training:
+        if not training or self.weight == 0:
             return whole
         added = sum(self.losses, start=ops.zeros_like(whole))
         taught = keras.tree.flatten(self.teacher(x, training=False))
         outputs = keras.tree.flatten(y_pred)
         distilled = [
-            term.compute_loss(ops.stop_gradient(given), own)
-            for term, given, own in zip(self.terms, taught, outputs, strict=True)
+            weight * term.compute_loss(ops.stop_gradient(given), own)
+            for (term, weight), given, own in zip(self.terms, taught, outputs, strict=True)
             if term is not None
         ]
         distance = sum(distilled, start=ops.zeros_like(whole))
         return (1.0 - self.weight) * (whole - added) + added + self.weight * distance
 
 
-def _terms(
-    losses: Any, names: Sequence[str]
-) -> tuple[keras.distillation.DistillationLoss | None, ...]:
-    """The distillation loss of each output; None for outputs without a loss."""
-    if isinstance(losses, Mapping) and "class_name" not in losses:
-        own = [losses.get(name) for name in names]
-    elif isinstance(losses, Sequence) and not isinstance(losses, str):
-        own = list(losses)
-    else:
-        own = [losses] * len(names)
-    return tuple(None if loss is None else distillation_loss(loss) for loss in own)
+def _names(model: keras.Model) -> list[str]:
+    """The names of the outputs in the order of ``keras.tree.flatten``."""
+    structure = _keras_compat.output_structure(model)
+    if isinstance(structure, Mapping):
+        return [str(name) for name in keras.tree.flatten({name: name for name in structure})]
+    return list(model.output_names)
+
+
+def _of_outputs(given: Any, names: Sequence[str]) -> list[Any]:
+    """The losses, or their weights, of each output; None for outputs without one."""
+    if isinstance(given, Mapping) and "class_name" not in given:
+        return [given.get(name) for name in names]
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return list(given)
+    return [given] * len(names)
