@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_structsparse._typing import Array
+from keras_structsparse._validation import one_of
+from keras_structsparse.graph.nested_groups import GROUPS
 
 FORMAT = "keras_structsparse.saliency/1"
 
@@ -43,14 +45,15 @@ class Saliency:
     groups: str
 
     def __post_init__(self) -> None:
+        one_of("groups", self.groups, GROUPS)
         for name in ("first", "second"):
-            arrays = {key: np.asarray(own, np.float64) for key, own in getattr(self, name).items()}
-            for key, own in arrays.items():
-                if own.ndim != 2 or not np.isfinite(own).all() or own.min(initial=0.0) < 0:
-                    raise ValueError(
-                        f"saliency: layer '{key}': expected finite numbers >= 0 of the shape "
-                        f"(groups, kernels). Received: an array of the shape {own.shape}"
-                    )
+            given = getattr(self, name)
+            if not isinstance(given, Mapping):
+                raise ValueError(
+                    f"saliency: expected '{name}' as arrays by name of the layer. Received: "
+                    f"{type(given).__name__}"
+                )
+            arrays = {key: _numbers(key, own) for key, own in given.items()}
             object.__setattr__(self, name, arrays)
         shapes = [
             {key: own.shape for key, own in each.items()} for each in (self.first, self.second)
@@ -79,8 +82,27 @@ class Saliency:
         Raises:
             ValueError: The text is not JSON, or not a saliency of this format.
         """
-        content: Any = json.loads(text)
+        try:
+            content: Any = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"saliency: expected JSON. Received: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise ValueError(f'saliency: expected "format": "{FORMAT}". Received: {found!r}')
-        return cls(content["first"], content["second"], content["groups"])
+        keys = ("first", "second", "groups")
+        parts: dict[str, Any] = {key: content.get(key) for key in keys}
+        return cls(**parts)
+
+
+def _numbers(layer: str, given: Any) -> Array:
+    """The numbers of a layer, if they are what a saliency has."""
+    try:
+        found = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        found = np.full(1, np.nan)
+    if found.ndim != 2 or not np.isfinite(found).all() or found.min(initial=0.0) < 0:
+        raise ValueError(
+            f"saliency: layer '{layer}': expected finite numbers >= 0 of the shape (groups, "
+            f"kernels). Received: {np.array2string(np.asarray(found), threshold=8)}"
+        )
+    return found

@@ -39,7 +39,7 @@ def saliency(
     Args:
         model: A functional or built Sequential model.
         data: Arrays (inputs, targets), a ``tf.data.Dataset`` or a ``keras.utils.PyDataset``.
-        loss: The loss; by default that of the compiled model.
+        loss: The loss; by default that of the compiled model, with its loss weights.
         groups: "half_ring", "ring" or "kernel".
         batches: The largest number of batches that are measured.
         batch_size: Examples of a batch, for arrays.
@@ -62,8 +62,9 @@ def saliency(
         >>> saliency(model, data, "mse").second["conv"].shape
         (3, 4)
     """
-    if loss is None:
-        loss = getattr(model, "loss", None)
+    weights = None
+    if loss is None and getattr(model, "compiled", False):
+        loss, weights = model.loss, model.get_compile_config().get("loss_weights")
     if loss is None:
         raise ValueError("loss: expected a loss, or a compiled model. Received: None")
     found = PrunableLayers.of(model)
@@ -73,8 +74,8 @@ def saliency(
             f"Model '{model.name}': expected trainable convolutions or dense layers before its "
             "last one. Received none"
         )
-    measure = Measurement(model, kernels, {"loss": loss})
-    train = TrainingData.of(data, batch_size)
+    measure = Measurement(model, kernels, {"loss": loss, "loss_weights": weights})
+    train = TrainingData.of(data, positive_int("batch_size", batch_size))
     return measure.on(train, positive_int("batches", batches), batch_size, groups)
 
 
@@ -84,7 +85,7 @@ class Measurement:
     Args:
         model: The network.
         kernels: The kernels with their groups, by name of the layer.
-        options: The arguments of ``compile`` that say what the loss is.
+        options: The arguments of ``compile``; those that say what the loss is are used.
     """
 
     def __init__(
@@ -96,7 +97,8 @@ class Measurement:
         self.kernels = kernels
         self._recorder = _Recorder(kernels)
         self._model = InferenceMode(model)
-        self._model.compile(optimizer=self._recorder, **options)
+        loss = {name: options.get(name) for name in ("loss", "loss_weights")}
+        self._model.compile(optimizer=self._recorder, **loss)
 
     def on(self, data: TrainingData, batches: int, batch_size: int, groups: str) -> Saliency:
         """Measure on some batches.
@@ -108,9 +110,9 @@ class Measurement:
             groups: The kind of groups that the kernels have.
         """
         examples, steps = 0, 0
-        for x, y in data.some_batches(batches, batch_size):
-            self._model.train_on_batch(x, y)
-            examples += len(keras.tree.flatten(x)[0])
+        for batch in data.some_batches(batches, batch_size):
+            self._model.train_on_batch(*batch)
+            examples += len(keras.tree.flatten(batch[0])[0])
             steps += 1
         return self._recorder.taken(steps, examples / max(steps, 1), groups)
 

@@ -74,8 +74,10 @@ class TrainingData:
             return {"batch_size": batch_size, "shuffle": shuffle}
         return {"shuffle": shuffle and isinstance(self.x, keras.utils.PyDataset)}
 
-    def some_batches(self, count: int, batch_size: int) -> Iterator[tuple[Any, Any]]:
-        """Some batches of inputs and targets: of arrays and a ``PyDataset``, drawn at random.
+    def some_batches(self, count: int, batch_size: int) -> Iterator[tuple[Any, ...]]:
+        """Some batches of inputs, targets and, where data sets have them, sample weights.
+
+        Those of arrays and of a ``PyDataset`` are drawn at random.
 
         Args:
             count: Their number, at most that of an epoch.
@@ -93,10 +95,10 @@ class TrainingData:
                 yield keras.tree.map_structure(pick, self.x), keras.tree.map_structure(pick, self.y)
         elif isinstance(self.x, keras.utils.PyDataset):
             for number in draw(self.steps)[:count]:
-                yield self.x[int(number)][:2]
+                yield tuple(self.x[int(number)])
         else:
             for batch in itertools.islice(self.x, count):
-                yield batch[0], batch[1]
+                yield tuple(batch)
 
 
 def _taken(chosen: Array, array: Array) -> Array:

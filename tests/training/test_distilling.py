@@ -35,7 +35,8 @@ def distilling(
 ) -> Distilling:
     student, teacher = (network(seed, activation, **options) for seed in (1, 2))
     model = Distilling(student, teacher, weight)
-    model.compile(optimizer=keras.optimizers.SGD(rate), loss=loss)
+    # One step is faster than the compilation of one.
+    model.compile(optimizer=keras.optimizers.SGD(rate), loss=loss, run_eagerly=rate == 0)
     return model
 
 
@@ -200,7 +201,7 @@ def test_every_output_has_a_loss_of_its_own(name: str) -> None:
     values = VALUES[:, :2]
     targets: Any = {"z": CLASSES, "a": values} if kind == "dict" else [CLASSES, values]
     model = Distilling(two_headed(1, kind), two_headed(2, kind), 0.4)
-    model.compile(optimizer=keras.optimizers.SGD(0.0), loss=loss, loss_weights=loss_weights)
+    model.compile(keras.optimizers.SGD(0.0), loss, loss_weights, run_eagerly=True)
     taught, own = (f(X, training=False) for f in (model.teacher, model))
     keys: Any = ("z", "a") if kind == "dict" else (0, 1)
     t, s = (

@@ -77,8 +77,8 @@ def _some_inputs(job: Job) -> Any:
     """Some training inputs, as arrays nested as the model takes them."""
     parts: list[Any] = []
     count = 0
-    for inputs, _ in job.data.some_batches(job.data.steps, job.batch_size):
-        parts.append(keras.tree.map_structure(keras.ops.convert_to_numpy, inputs))
+    for batch in job.data.some_batches(job.data.steps, job.batch_size):
+        parts.append(keras.tree.map_structure(keras.ops.convert_to_numpy, batch[0]))
         count += len(keras.tree.flatten(parts[-1])[0])
         if count >= RECALIBRATION:
             break

@@ -1,0 +1,246 @@
+"""What the loss would lose without groups, against differences of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from helpers_models import use_float64
+from helpers_saliency import brute, small
+from keras import layers as L
+
+import keras_structsparse as kss
+from keras_structsparse.training import measured_saliency
+from keras_structsparse.training.measured_saliency import InferenceMode
+
+Array = Any
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(8, 4, 4, 2)).astype("float32")
+CLASSES = RNG.integers(0, 3, 8)
+VALUES = RNG.random((8, 1)).astype("float32")
+WEIGHTS = RNG.random(8).astype("float32")
+
+cross_entropy = keras.losses.SparseCategoricalCrossentropy(dtype="float64")
+squares = keras.losses.MeanSquaredError(dtype="float64")
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches as they are given."""
+
+    def __init__(self, batches: Sequence[tuple[Any, ...]]) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return self.batches[index]
+
+
+def halves(*arrays: Array) -> list[tuple[Array, ...]]:
+    return [tuple(array[i::2] for array in arrays) for i in (0, 1)]
+
+
+def assert_near(found: kss.Saliency, expected: tuple[dict[str, Array], dict[str, Array]]) -> None:
+    for own, theirs in zip((found.first, found.second), expected, strict=True):
+        assert list(own) == list(theirs) == ["a", "up", "b"]
+        for name, array in own.items():
+            assert array.shape == theirs[name].shape
+            scale = theirs[name].max()
+            assert scale > 1e-5
+            np.testing.assert_allclose(array, theirs[name], atol=2e-4 * scale)
+            assert np.abs(array - theirs[name][:, ::-1]).max() > 0.02 * scale  # the control
+
+
+@pytest.mark.parametrize("groups", ["half_ring", "ring", "kernel"])
+def test_it_is_the_slope_of_the_loss_in_inference_mode(groups: str) -> None:
+    use_float64()
+    model = small()
+    batches = halves(X, CLASSES)
+    found = kss.saliency(model, Batches(batches), cross_entropy, groups=groups, batches=9)
+    expected = brute(model, batches, lambda out, y: cross_entropy(y, out), groups)
+    assert_near(found, expected)
+    assert found.groups == groups
+
+
+def test_arrays_are_measured_in_batches() -> None:
+    use_float64()
+    model = small("value")
+    whole = kss.saliency(model, (X, VALUES), "mse", batch_size=8)
+    assert_near(whole, brute(model, [(X, VALUES)], lambda out, y: squares(y, out)))
+    parts = kss.saliency(model, (X, VALUES), "mse", batch_size=3)
+    assert not np.allclose(parts.first["b"], whole.first["b"], rtol=1e-3)
+    one = kss.saliency(model, (X, VALUES), "mse", batch_size=3, batches=1)
+    assert not np.allclose(parts.first["b"], one.first["b"], rtol=1e-3)
+
+
+def test_sample_weights_and_loss_weights_count() -> None:
+    use_float64()
+    model = small("both")
+    model.compile("sgd", [cross_entropy, "mse"], loss_weights=[0.5, 3.0])
+    batches = [(x, (y, v), (w, w)) for x, y, v, w in halves(X, CLASSES, VALUES, WEIGHTS)]
+
+    def loss(out: Any, y: Any, w: Any) -> Any:
+        return 0.5 * cross_entropy(y[0], out[0], w[0]) + 3.0 * squares(y[1], out[1], w[1])
+
+    found = kss.saliency(model, Batches(batches))
+    assert_near(found, brute(model, batches, loss))
+    given = kss.saliency(model, Batches(batches), [cross_entropy, "mse"])
+    assert not np.allclose(given.first["b"], found.first["b"], rtol=1e-2)
+
+
+def test_all_kinds_of_data_give_the_same() -> None:
+    model = small()
+    model.compile("sgd", cross_entropy)
+    found = [kss.saliency(model, data, batch_size=8) for data in (_kinds(X, CLASSES))]
+    for each in found[1:]:
+        for name, own in found[0].first.items():
+            np.testing.assert_allclose(each.first[name], own, rtol=1e-4, atol=1e-7)
+    other = kss.saliency(model, (X, (CLASSES + 1) % 3), batch_size=8)
+    assert not np.allclose(other.first["b"], found[0].first["b"], rtol=1e-2)
+
+
+def _kinds(x: Any, y: Any) -> list[Any]:
+    kinds: list[Any] = [(x, y), [x, y], Batches([(x, y)])]
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        kinds.append(tf.data.Dataset.from_tensor_slices((x, y)).batch(8))
+    return kinds
+
+
+def test_inputs_may_be_named() -> None:
+    image, number = keras.Input((4, 4, 2), name="image"), keras.Input((2,), name="number")
+    x = L.GlobalAveragePooling2D()(L.Conv2D(3, 3, name="a")(image))
+    x = L.Dense(4, activation="tanh", name="b")(L.Concatenate()([x, number]))
+    model = keras.Model({"image": image, "number": number}, L.Dense(1)(x))
+    inputs = {"image": X, "number": X[:, 0, 0]}
+    found = [kss.saliency(model, data, "mse", batch_size=8) for data in _kinds(inputs, VALUES)]
+    assert {name: own.shape for name, own in found[0].second.items()} == {"a": (3, 3), "b": (1, 4)}
+    for each in found[1:]:
+        np.testing.assert_allclose(each.first["a"], found[0].first["a"], rtol=1e-4, atol=1e-7)
+
+
+def test_frozen_kernels_and_outputs_are_left_out() -> None:
+    model = small("both")
+    model.get_layer("a").trainable = False
+    found = kss.saliency(model, (X, (CLASSES, VALUES)), [cross_entropy, "mse"])
+    assert list(found.first) == list(found.second) == ["up", "b"]
+
+
+def test_the_model_is_not_changed() -> None:
+    model = small()
+    model.compile(keras.optimizers.Adam(0.1), cross_entropy, metrics=["accuracy"])
+    model.fit(X, CLASSES, epochs=1, verbose=0)
+    kept = (model.optimizer, model.loss, model.train_function, model.trainable)
+    variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+    def state() -> list[Array]:
+        return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+
+    before = state()
+    kss.saliency(model, (X, CLASSES))
+    assert all(
+        each is old
+        for each, old in zip(
+            (model.optimizer, model.loss, model.train_function), kept, strict=False
+        )
+    )
+    for own, old in zip(state(), before, strict=True):
+        np.testing.assert_array_equal(own, old)
+    model.fit(X, CLASSES, epochs=1, verbose=0)
+    pairs = zip(state(), before, strict=True)
+    assert sum(not np.array_equal(own, old) for own, old in pairs) > 10  # the control
+
+
+def bad(**changes: Any) -> dict[str, Any]:
+    return {"model": small(), "data": (X, CLASSES), "loss": cross_entropy, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": None}, "loss: expected a loss, or a compiled model"),
+        ({"data": 3}, "train: expected arrays"),
+        ({"data": (X, CLASSES[1:])}, "train: expected as many inputs as labels"),
+        ({"groups": "rings"}, "groups: expected one of"),
+        ({"batches": 0}, "batches: expected a whole number >= 1"),
+        ({"batch_size": 0}, "batch_size: expected a whole number >= 1"),
+        ({"batch_size": 2.5}, "batch_size: expected a whole number >= 1"),
+    ],
+)
+def test_errors_name_the_argument(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kss.saliency(**bad(**changes))
+
+
+def test_a_network_without_inner_layers_is_refused() -> None:
+    model = keras.Sequential([keras.Input((4, 4, 2)), L.Flatten(), L.Dense(3)], name="net")
+    with pytest.raises(kss.ModelError, match=r"'net': expected trainable convolutions"):
+        kss.saliency(model, (X, CLASSES), cross_entropy)
+
+
+def spearman(left: Array, right: Array) -> float:
+    first, second = (np.argsort(np.argsort(each)) for each in (left, right))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def trained_on_digits() -> tuple[keras.Model, Array, Array]:
+    """Two layers with normalisations and one without."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    x, y = data.images[:900, :, :, None].astype("float32") / 16, data.target[:900]
+    stack = []
+    for name, width in (("a", 8), ("b", 12)):
+        stack += [L.Conv2D(width, 3, padding="same", use_bias=False, name=name)]
+        stack += [L.BatchNormalization(momentum=0.8), L.ReLU()]
+    top = [L.MaxPooling2D(4), L.Flatten(), L.Dense(24, activation="relu", name="c")]
+    top += [L.Dense(10, activation="softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *stack, *top])
+    model.compile(keras.optimizers.Adam(0.01), cross_entropy)
+    model.fit(x, y, epochs=6, batch_size=32, verbose=0)
+    return model, x, y
+
+
+def changes_of_the_loss(model: keras.Model, x: Array, y: Array) -> Array:
+    """How much the loss changes without each kernel."""
+    found = []
+    base = float(cross_entropy(y, model(x, training=False)))
+    for name in ("a", "b", "c"):
+        kernel = model.get_layer(name).kernel
+        value = np.array(keras.ops.convert_to_numpy(kernel))
+        for index in range(value.shape[-1]):
+            without = value.copy()
+            without[..., index] = 0
+            kernel.assign(without)
+            found.append(float(cross_entropy(y, model(x, training=False))) - base)
+        kernel.assign(value)
+    return np.array(found)
+
+
+class TrainingMode(InferenceMode):
+    """The control: normalisation by the statistics of the batch."""
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        return super(InferenceMode, self).call(inputs, training=True)
+
+
+def test_it_ranks_removals_and_training_mode_hides_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, y = trained_on_digits()
+    true = changes_of_the_loss(model, x, y)
+
+    def measured() -> Array:
+        found = kss.saliency(model, (x, y), groups="kernel")
+        return np.concatenate([own.ravel() for own in found.second.values()])
+
+    good = measured()
+    assert spearman(good, true) > 0.4
+    monkeypatch.setattr(measured_saliency, "InferenceMode", TrainingMode)
+    bad = measured()
+    normed = slice(0, 20)  # the layers that a normalisation follows
+    assert np.median(good[normed]) > 0.05 * np.median(true[normed]) > 100 * np.median(bad[normed])
