@@ -68,7 +68,8 @@ def separable() -> keras.Model:
 def dense() -> keras.Model:
     """Dense layers only."""
     stack = [L.Dense(12, activation="relu", name="a"), L.Dense(8, activation="relu", name="b")]
-    return randomize(keras.Sequential([keras.Input((5,)), *stack, L.Dense(3, "softmax")]))
+    stack += [L.Dense(3, activation="softmax", name="head")]
+    return randomize(keras.Sequential([keras.Input((5,)), *stack]))
 
 
 def series() -> keras.Model:
@@ -77,7 +78,7 @@ def series() -> keras.Model:
         L.Conv1D(6, 5, padding="same", activation="relu", name="a"),
         L.Conv1D(5, 3, activation="relu", name="b"),
         L.GlobalAveragePooling1D(),
-        L.Dense(3, activation="softmax"),
+        L.Dense(3, activation="softmax", name="head"),
     ]
     return randomize(keras.Sequential([keras.Input((12, 2)), *stack]))
 

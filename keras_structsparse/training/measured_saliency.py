@@ -97,7 +97,8 @@ class Measurement:
         self.kernels = kernels
         self._recorder = _Recorder(kernels)
         self._model = InferenceMode(model)
-        loss = {name: options.get(name) for name in ("loss", "loss_weights")}
+        given = ("loss", "loss_weights", "run_eagerly")
+        loss = {name: options[name] for name in given if name in options}
         self._model.compile(optimizer=self._recorder, **loss)
 
     def on(self, data: TrainingData, batches: int, batch_size: int, groups: str) -> Saliency:

@@ -105,6 +105,10 @@ class GradualPruning(keras.callbacks.Callback):
         if logs is not None:
             logs["share"] = self.share.estimate(self.sizes)
 
+    def on_train_end(self, logs: Any = None) -> None:
+        """Remove what is left to remove, if another callback ended the training early."""
+        self._advance(1.0)
+
     def _advance(self, progress: float) -> None:
         due = math.floor(progress * UPDATES + 1e-6)
         if due <= self._updates:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from keras_structsparse.graph.model_files.loading import load_model
 
 STATE, PRUNED = "state.npz", "pruned.keras"
 FORMAT = "keras_structsparse.shrinking/1"
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -65,20 +69,27 @@ class Checkpoints:
         if self.folder is None or not (self.folder / STATE).exists():
             return None
         try:
-            with np.load(self.folder / STATE, allow_pickle=False) as stored:
-                head = json.loads(str(stored["head"]))
+            # From memory: NumPy does not close a file that is no archive.
+            content = io.BytesIO((self.folder / STATE).read_bytes())
+            with np.load(content, allow_pickle=False) as stored:
+                head = dict(json.loads(str(stored["head"])))
                 values = [stored[str(number)] for number in range(head["count"])]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+            parts = head["stage"], head["epochs"], values, head["history"], head["known"]
+            form, settings = head["format"], json.loads(head["settings"])
+        except DAMAGED as error:
             raise OutputError(
                 f"workdir: expected the state of a shrinking in {self.folder / STATE}. Received: "
                 f"{error}. Remove the directory to begin again"
             ) from error
-        if head["format"] != FORMAT or head["settings"] != self._settings:
+        mine = json.loads(self._settings)
+        other = [name for name, value in mine.items() if settings.get(name) != value]
+        if form != FORMAT or other:
             raise OutputError(
                 f"workdir: expected a directory of this model and these settings. Received: "
-                f"{self.folder}, which belongs to others. Choose another one"
+                f"{self.folder}, which belongs to another {', '.join(other) or form}. Choose "
+                "another one"
             )
-        return State(head["stage"], head["epochs"], values, head["history"], head["known"])
+        return State(*parts)
 
     def save(
         self,
@@ -128,9 +139,19 @@ class Checkpoints:
             save_model(model, self.folder / PRUNED)
 
     def load_pruned(self) -> keras.Model:
-        """The rebuilt network, uncompiled."""
+        """The rebuilt network, uncompiled.
+
+        Raises:
+            OutputError: It is missing or damaged.
+        """
         assert self.folder is not None
-        return load_model(self.folder / PRUNED, compile=False)
+        try:
+            return load_model(self.folder / PRUNED, compile=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise OutputError(
+                f"workdir: expected the rebuilt network in {self.folder / PRUNED}. Received: "
+                f"{error}. Remove the directory to begin again"
+            ) from error
 
 
 def restore(model: keras.Model, state: State) -> None:

@@ -92,7 +92,7 @@ def doubts(result: ShrinkResult, job: Job) -> list[str]:
     if job.budget.share is not None and left > job.budget.share + TOLERANCE:
         said.append(
             f"shrink: expected {job.budget}. Received {left:.1%}: the kernels that can be removed "
-            f"are not enough. {_left_out(result)}"
+            f"are not enough{_left_out(result)}"
         )
     if result.judge is not None:
         name = result.judge.metric
@@ -113,4 +113,4 @@ def _left_out(result: ShrinkResult) -> str:
     kinds = "; ".join(
         f"{reason}: {', '.join(n)}" for reason, n in result.comparison.left_out.items()
     )
-    return f"Layers that cannot be planned: {kinds}" if kinds else ""
+    return f". Layers that cannot be planned: {kinds}" if kinds else ""

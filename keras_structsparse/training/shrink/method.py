@@ -55,14 +55,19 @@ class ShrinkMethod:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        fraction_below_one("removal", self.removal)
-        if nonnegative("distillation", self.distillation) > 1:
+        removal = fraction_below_one("removal", self.removal)
+        distillation = nonnegative("distillation", self.distillation)
+        if distillation > 1:
             fraction("distillation", self.distillation)
         one_of("groups", self.groups, GROUPS)
         check_realize(self.realize)
-        positive_int("measured_batches", self.measured_batches)
-        if self.learning_rate is not None:
-            positive_number("learning_rate", self.learning_rate)
+        batches, rate = positive_int("measured_batches", self.measured_batches), self.learning_rate
+        if rate is not None:
+            rate = positive_number("learning_rate", rate)
+        # Numbers of Python: NumPy's are no JSON.
+        checked = {"removal": removal, "distillation": distillation, "learning_rate": rate}
+        for name, value in {**checked, "measured_batches": batches}.items():
+            object.__setattr__(self, name, value)
 
     def removal_epochs(self, epochs: int) -> int:
         """The number of epochs in which groups are removed: at least one, and one less than all.

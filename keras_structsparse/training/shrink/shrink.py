@@ -11,11 +11,18 @@ from typing import Any
 
 import keras
 
+from keras_structsparse._files import new_directory
+from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.profile import compare
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.training.shrink.arguments import (
+    check_model,
+    check_settings,
+    checked_validation,
+)
 from keras_structsparse.training.shrink.budget import Budget
 from keras_structsparse.training.shrink.checkpoints import Checkpoints, fingerprint
 from keras_structsparse.training.shrink.finishing import (
@@ -33,11 +40,11 @@ from keras_structsparse.training.shrink.result import ShrinkResult
 from keras_structsparse.training.shrink.stages import (
     Job,
     compile_options,
+    inner_kernels,
     rebuild,
     remove,
     tune,
 )
-from keras_structsparse.training.shrinking import own_training
 from keras_structsparse.training.training_data import Data, TrainingData
 
 ATTEMPTS = 5
@@ -120,19 +127,20 @@ def shrink(
         True
     """
     budget = Budget(multiply_adds, params, max_drop)
-    _check_model(model)
-    PrunableLayers.of(model)
+    check_model(model)
     method = ShrinkMethod() if method is None else method
+    check_settings(optimizer, method, callbacks, workdir)
     method.removal_epochs(epochs)
+    inner_kernels(PrunableLayers.of(model), method.groups)
     if budget.share is None and validation is None:
         raise ValueError("validation: expected data to measure max_drop on. Received: None")
-    data = TrainingData.of(train, batch_size)
+    batch_size = positive_int("batch_size", batch_size)
     job = Job(
         model,
-        data,
-        tuple(validation) if isinstance(validation, list) else validation,
+        TrainingData.of(train, batch_size),
+        checked_validation(validation, batch_size),
         batch_size,
-        epochs,
+        positive_int("epochs", epochs),
         optimizer,
         budget,
         method,
@@ -140,9 +148,11 @@ def shrink(
         Checkpoints(None, {}),
     )
     before = evaluated(model, job)
-    if budget.share is None:
-        return _smallest(job, before, workdir)
-    return _to_share(job, before, workdir)
+    find = _smallest if budget.share is None else _to_share
+    result = find(job, before, workdir)
+    for text in result.warnings:
+        warnings.warn(text, stacklevel=2)
+    return result
 
 
 def _to_share(job: Job, before: Mapping[str, float], workdir: str | Path | None) -> ShrinkResult:
@@ -170,20 +180,18 @@ def _to_share(job: Job, before: Mapping[str, float], workdir: str | Path | None)
     judge = Judge.of(before) if before else None
     comparison = compare(job.model, pruned)
     result = ShrinkResult(pruned, plan, comparison, history, before, after, judge, verification)
-    said = tuple(doubts(result, job))
-    for text in said:
-        warnings.warn(text, stacklevel=4)
-    return dataclasses.replace(result, warnings=said)
+    return dataclasses.replace(result, warnings=tuple(doubts(result, job)))
 
 
 def _smallest(job: Job, before: Mapping[str, float], workdir: str | Path | None) -> ShrinkResult:
     """Find the smallest network within a drop: shares are halved between too small and enough."""
     largest = job.budget.max_drop
     assert largest is not None
+    parent = None if workdir is None else new_directory(workdir, "workdir")
     low, high, best = SMALLEST, 1.0, None
     for _ in range(ATTEMPTS):
         share = math.sqrt(low * high)
-        folder = None if workdir is None else Path(workdir) / f"share-{share:.4f}"
+        folder = None if parent is None else parent / f"share-{share:.4f}"
         tried = _to_share(dataclasses.replace(job, budget=job.budget.at(share)), before, folder)
         if tried.drop <= largest:
             best, high = tried, share
@@ -201,6 +209,8 @@ def _smallest(job: Job, before: Mapping[str, float], workdir: str | Path | None)
 def _settings(job: Job) -> Mapping[str, Any]:
     """What the result depends on, as JSON takes it."""
     optimizer = job.optimizer and keras.saving.serialize_keras_object(job.optimizer)
+    given = ("loss", "loss_weights", "metrics", "weighted_metrics")
+    compiled = [job.model.get_compile_config().get(name) for name in given]
     return {
         "model": fingerprint(job.model),
         "budget": vars(job.budget),
@@ -209,20 +219,5 @@ def _settings(job: Job) -> Mapping[str, Any]:
         "steps": job.data.steps,
         "batch_size": job.batch_size,
         "optimizer": str(optimizer and optimizer["config"]),
+        "loss and metrics": str(compiled),
     }
-
-
-def _check_model(model: keras.Model) -> None:
-    if getattr(model, "optimizer", None) is None or not model.compiled:
-        raise ValueError(
-            "model: expected a compiled model, whose loss and metrics are those of the training. "
-            "Received: one that is not; call model.compile(loss=..., metrics=[...])"
-        )
-    if own := own_training(model):
-        raise ValueError(
-            f"model: expected one that trains as Keras does. Received: {type(model).__name__} with "
-            f"its own {own}, which the smaller model would lose"
-        )
-    if getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1) > 1:
-        raise ValueError("model: expected a model on one device. Received: one with replicas")
-    compile_options(model)

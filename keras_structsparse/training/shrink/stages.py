@@ -18,7 +18,7 @@ from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.training.callbacks.gradual_pruning import GradualPruning
 from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
 from keras_structsparse.training.distilling import Distilling
-from keras_structsparse.training.grouped_kernels import grouped_kernels
+from keras_structsparse.training.grouped_kernels import GroupedKernel, grouped_kernels
 from keras_structsparse.training.measured_saliency import Measurement
 from keras_structsparse.training.optimizer.masked import Masked
 from keras_structsparse.training.optimizer_state import carry_optimizer
@@ -146,6 +146,25 @@ def compile_options(model: keras.Model) -> dict[str, Any]:
     return dict(options)
 
 
+def inner_kernels(found: PrunableLayers, groups: str) -> dict[str, GroupedKernel]:
+    """The kernels that may be removed, with their groups, by name of the layer.
+
+    Args:
+        found: The prunable layers of the model.
+        groups: "half_ring", "ring" or "kernel".
+
+    Raises:
+        ModelError: There are none.
+    """
+    kernels = grouped_kernels(found, inner_layers(found), groups)
+    if not kernels:
+        raise ModelError(
+            f"Model '{found.model.name}': expected trainable convolutions or dense layers before "
+            "its last one, so that some of their kernels can be removed. Received none"
+        )
+    return kernels
+
+
 def remove(
     job: Job, student: keras.Model, teacher: keras.Model, state: State | None
 ) -> tuple[Plan, Logs]:
@@ -164,12 +183,7 @@ def remove(
         ModelError: No kernel can be removed.
     """
     found = PrunableLayers.of(student)
-    kernels = grouped_kernels(found, inner_layers(found), job.method.groups)
-    if not kernels:
-        raise ModelError(
-            f"Model '{student.name}': expected trainable convolutions or dense layers before its "
-            "last one, so that some of their kernels can be removed. Received none"
-        )
+    kernels = inner_kernels(found, job.method.groups)
     inner = job.new_optimizer()
     optimizer = Masked(inner, kernels)
     trained = Distilling(student, teacher, job.method.distillation)
