@@ -159,6 +159,18 @@ class Distilling(keras.Model):
         weights = [1.0 if x is None else float(x) for x in _of_outputs(loss_weights, names)]
         self.terms = tuple(zip(terms, weights, strict=True))
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of the last step; the trainer of torch calls it.
+
+        Keras lists parameters by path there, and those of the teacher have the same paths: torch
+        would keep the gradients of the student and sum them up.
+
+        Args:
+            set_to_none: As for ``torch.nn.Module.zero_grad``; always so.
+        """
+        for variable in self.trainable_variables:
+            variable.value.grad = None
+
     def compute_loss(
         self,
         x: Any = None,

@@ -1,0 +1,31 @@
+"""A shrinking from the first step to the last, on every backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers_shrinking import ready, shrunk, values
+
+from keras_structsparse.export.formats import load_model
+
+
+@pytest.mark.filterwarnings("ignore:shrink. accuracy changed:UserWarning")
+def test_a_network_is_shrunk_and_the_model_stays_as_it_was(tmp_path: Path) -> None:
+    model, data = ready("dense")
+    before = values(model.variables)
+    result = shrunk(model, data, data, epochs=4, workdir=tmp_path / "work")
+    assert 0.3 < result.comparison.multiply_adds_fraction <= 0.5
+    assert len(result.history["loss"]) == 4
+    assert len(result.history["share"]) == 2
+    for own, old in zip(values(model.variables), before, strict=True):
+        np.testing.assert_array_equal(own, old)
+    again = shrunk(model, data, data, epochs=4, workdir=tmp_path / "work")
+    for own, other in zip(values(again.model.weights), values(result.model.weights), strict=True):
+        np.testing.assert_array_equal(own, other)
+    path = result.save(tmp_path / "out", formats=()) / "model.keras"
+    loaded = load_model(path)
+    predicted = [each.predict(data[0], verbose=0) for each in (loaded, result.model, model)]
+    np.testing.assert_allclose(predicted[0], predicted[1], rtol=1e-5, atol=1e-6)
+    assert np.abs(predicted[1] - predicted[2]).max() > 1e-2
