@@ -60,7 +60,8 @@ def plan(
         tau: The threshold on the l2 norms; 0 removes only groups that are exactly zero. By default
             1e-3 without a share.
         groups: "half_ring" for the sizes 0..s, "ring" for 0 and every second size; for a share,
-            "kernel" too. With a saliency, its groups are used.
+            "kernel" too. With a saliency, its groups are used. For a share, kernels get smaller
+            only with ``realize="split"``: elsewhere a half-ring of one kernel saves nothing.
         coupled: For a threshold: whether kernels that write the same channels of a sum are removed
             together: if the root mean square of their norms is at most ``tau``. Otherwise each has
             at least size 1.
@@ -112,6 +113,8 @@ def plan(
     kind = groups if saliency is None else saliency.groups
     now = {name: _present(found, name, kind) for name in found.layers}
     losses = _by_norms(found, kind) if saliency is None else _by_saliency(found, saliency)
+    if realize != "split":  # elsewhere a half-ring of one kernel saves nothing by itself
+        kind, losses = "kernel", {name: lost[-1:] for name, lost in losses.items()}
     counted = WorkShare(found, realize, unit)
     sizes = counted.reduce(priced(counted, losses, now, kind), now, target) if losses else now
     _warn(counted, sizes, target)

@@ -16,6 +16,8 @@ from keras_structsparse.errors import ModelError
 from keras_structsparse.profiling.planning import plan
 from keras_structsparse.surgery import plans
 
+REALIZE = ("auto", "split")
+
 
 def network(norm: bool = True) -> keras.Model:
     inputs = keras.Input((8, 8, 2))
@@ -27,8 +29,8 @@ def network(norm: bool = True) -> keras.Model:
     return keras.Model(inputs, x)
 
 
-def left(model: keras.Model, found: kss.Plan, unit: str) -> float:
-    pruned = kss.prune(model, found)
+def left(model: keras.Model, found: kss.Plan, unit: str, realize: str = "auto") -> float:
+    pruned = kss.prune(model, found, realize=realize)
     return float(getattr(kss.compare(model, pruned), f"{unit}_fraction"))
 
 
@@ -38,14 +40,25 @@ def left(model: keras.Model, found: kss.Plan, unit: str) -> float:
 def test_a_share_is_met(unit: str, groups: str, share: float) -> None:
     model = network()
     budget: dict[str, Any] = {unit: share}
-    found = plan(model, groups=groups, **budget)
-    assert share - 0.15 < left(model, found, unit) <= share
+    found = plan(model, groups=groups, realize="split", **budget)
+    assert share - 0.15 < left(model, found, unit, "split") <= share
     assert found.sizes["head"] == (1, 1, 1)  # outputs are no kernels to remove
     sizes = {size for own in found.sizes.values() for size in own}
     allowed = {"kernel": {0, 1, 3, 5}, "ring": {0, 1, 3, 5}, "half_ring": set(range(6))}
     assert sizes <= allowed[groups]
     if groups == "kernel":
         assert set(found.sizes["conv1"]) <= {0, 5}
+
+
+def test_kernels_get_smaller_only_where_that_saves_something() -> None:
+    """Built as one convolution, a layer is as large as its largest kernel."""
+    model = network()
+    ring = np.ones((5, 5, 1, 1))
+    ring[1:, 1:] = 100.0  # the outermost half-ring is nothing beside the rest
+    model.get_layer("conv1").kernel.assign(ring * np.ones((5, 5, 8, 6)))
+    found = {realize: plan(model, multiply_adds=0.8, realize=realize) for realize in REALIZE}
+    assert set(found["auto"].sizes["conv1"]) <= {0, 5}
+    assert 4 in found["split"].sizes["conv1"]  # the control
 
 
 def test_the_scale_of_a_layer_does_not_matter() -> None:
