@@ -123,7 +123,7 @@ def shrink(
         >>> rng = np.random.default_rng(0)
         >>> data = rng.random((64, 8, 8, 1)), rng.integers(0, 2, 64)
         >>> result = shrink(model, data, data, multiply_adds=0.5, epochs=2, verbose=0)
-        >>> 0.4 < result.comparison.multiply_adds_fraction < 0.51
+        >>> 0.3 < result.comparison.multiply_adds_fraction <= 0.5
         True
     """
     budget = Budget(multiply_adds, params, max_drop)
