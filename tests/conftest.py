@@ -35,7 +35,7 @@ SEED = 0
 
 
 def fresh_keras() -> None:
-    """Names, floatx, dtype policy, image format and seeds as in a new process."""
+    """Names, floatx, dtype policy, image format, seeds and determinism as in a new process."""
     keras = sys.modules.get("keras")
     if keras is None:  # a test that does not use Keras should not pay for its import
         return
@@ -44,6 +44,9 @@ def fresh_keras() -> None:
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
     keras.utils.set_random_seed(SEED)
+    tensorflow = sys.modules.get("tensorflow.python.framework.config")
+    if tensorflow is not None:  # a quickstart makes operations deterministic, for good
+        tensorflow.disable_op_determinism()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -91,6 +91,8 @@ def select_down_to(
     """Remove groups in the order of their norms until the cost is at most a target.
 
     The last removed group may save more than was needed; none is removed out of order instead.
+    Where the next groups would leave a network whose output depends on no input, the strongest
+    kernel of each layer that they would empty is kept.
 
     Args:
         layers: The groups of each layer.
@@ -99,8 +101,7 @@ def select_down_to(
         target: The cost to reach.
 
     Returns:
-        The selection. Its cost is above the target if the next group is the last one of the
-        network.
+        The selection. Its cost is above the target if no more group can be removed.
 
     Examples:
         >>> norms, sizes = np.array([[0.1, 0.5, 0.3]]), np.array([1, 1, 1])
@@ -114,16 +115,31 @@ def select_down_to(
         middle = (low + high) // 2
         fits = cost(above(layers, order[middle])) <= target
         low, high = (low, middle) if fits else (middle, high)
-    # A dead network costs nothing, and helps nobody.
-    while high > 0 and cost(above(layers, order[high])) <= 0:
+    if high > 0 and cost(above(layers, order[high])) <= 0:
+        saved = _without_dying(layers, float(order[high - 1]), float(order[high]))
+        if saved:
+            return select_down_to({**layers, **saved}, cost, target)
         high -= 1
     return GroupSelection(above(layers, order[high]), max(float(order[high]), 0.0))
 
 
+def _without_dying(
+    layers: Mapping[str, LayerGroups], threshold: float, deadly: float
+) -> dict[str, LayerGroups]:
+    """The layers that are emptied between thresholds, each with its strongest kernel kept."""
+    found = {}
+    for name, layer in layers.items():
+        if layer.above(threshold).any() and not layer.above(deadly).any():
+            norms = np.array(layer.norms, np.float64)
+            norms[-1, np.argmax(np.where(layer.sizes > 0, norms[-1], -1.0))] = np.inf
+            found[name] = replace(layer, norms=norms)
+    return found
+
+
 def thresholds(layers: Mapping[str, LayerGroups]) -> Array:
-    """All norms in order, after a number with which no group is removed."""
+    """All finite norms in order, after a number with which no group is removed."""
     norms = np.unique(np.concatenate([layer.norms.ravel() for layer in layers.values()]))
-    return np.concatenate([[-1.0], norms])
+    return np.concatenate([[-1.0], norms[np.isfinite(norms)]])
 
 
 def above(layers: Mapping[str, LayerGroups], threshold: float) -> dict[str, Array]:

@@ -111,14 +111,15 @@ def test_down_to_a_target_groups_go_in_order(seed: int, kernels: int, share: flo
     order = steps(start)
     trials = [{name: x.above(t) for name, x in start.items()} for t in order]
     costs = [chained(trial) for trial in trials]
-    # The first threshold in the order that is cheap enough, or the last one that is not dead.
     enough = next(n for n, cost in enumerate(costs) if cost <= target)
-    expected = next(n for n in range(enough, -1, -1) if costs[n] > 0)
-    for name, own in found.sizes.items():
-        np.testing.assert_array_equal(own, trials[expected][name])
-    assert found.threshold == max(order[expected], 0.0)
-    assert 0 < chained(found.sizes) <= max(target, costs[expected])
-    assert chained(found.sizes) <= target or costs[enough] == 0
+    left = chained(found.sizes)
+    assert left > 0
+    if costs[enough] > 0:  # the first threshold in the order that is cheap enough
+        for name, own in found.sizes.items():
+            np.testing.assert_array_equal(own, trials[enough][name])
+        assert found.threshold == max(order[enough], 0.0)
+    else:  # the strongest kernel of a layer stays where the layer would be emptied
+        assert left <= target or left == np.prod([x.reached[1] for x in start.values()])
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1))
@@ -131,9 +132,25 @@ def test_all_removed_groups_are_smaller_than_all_kept_ones(seed: int, share: flo
     kept, removed = [], []
     for name, layer in whole.items():
         left = np.arange(len(layer.norms))[::-1, None] < found.sizes[name]
+        strongest = np.argmax(layer.norms[-1])  # stays where the layer would be emptied
+        left[:, strongest] = layer.norms[:, strongest] > found.threshold
         kept += layer.norms[left].tolist()
         removed += layer.norms[~left].tolist()
     assert max(removed, default=0.0) <= found.threshold < min(kept)
+
+
+def test_two_layers_that_die_together_keep_a_kernel_each() -> None:
+    """As a residual block and its shortcut, whose norms may all be zero at the start."""
+    zeros = LayerGroups(np.zeros((1, 3)), np.array([0, 1]), np.array([1, 1, 1]))
+    ones = LayerGroups(np.ones((1, 3)), np.array([0, 1]), np.array([1, 1, 1]))
+    layers = {"block": zeros, "shortcut": zeros, "other": ones}
+
+    def price(left: Mapping[str, Array]) -> float:
+        total = sum(float(own.sum()) for own in left.values())
+        return total if left["block"].any() or left["shortcut"].any() else 0.0
+
+    found = select_down_to(layers, price, 5.0)
+    assert [own.tolist() for own in found.sizes.values()] == [[1, 0, 0], [1, 0, 0], [1, 1, 1]]
 
 
 def test_a_step_by_step_selection_would_go_out_of_order() -> None:

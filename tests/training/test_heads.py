@@ -97,7 +97,7 @@ def test_an_uncompiled_classifier_is_compiled(
 
 
 @keras.saving.register_keras_serializable("tests")
-def own_loss(y: Any, found: Any) -> Any:
+def mean_of_outputs(y: Any, found: Any) -> Any:
     return keras.ops.mean(found)
 
 
@@ -107,7 +107,7 @@ def own_loss(y: Any, found: Any) -> Any:
         ("sparse_categorical_crossentropy", ["accuracy"], True),
         ("sparse_categorical_crossentropy", None, True),
         (keras.losses.SparseCategoricalCrossentropy(), ["accuracy"], True),
-        (own_loss, ["accuracy"], True),
+        (mean_of_outputs, ["accuracy"], True),
         ("categorical_crossentropy", ["accuracy"], False),
         (keras.losses.MeanSquaredError(), None, False),
     ],
@@ -118,7 +118,7 @@ def test_a_loss_that_takes_class_numbers_is_kept(loss: Any, metrics: Any, kept: 
     assert (ready_to_shrink(model, IMAGES) == "") is kept
     if kept:
         assert model.loss is loss or type(model.loss) is type(loss)
-    if loss is not own_loss:
+    if loss is not mean_of_outputs:
         found = model.evaluate(IMAGES, np.array([0, 1, 2, 0]), verbose=0, return_dict=True)
         assert "accuracy" in found
 

@@ -13,6 +13,7 @@ from keras_structsparse._files import new_directory, write_text
 from keras_structsparse._typing import StrPath
 from keras_structsparse.export.formats import save_model
 from keras_structsparse.export.verified import export
+from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.profiling.summaries import Comparison
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.verification import Verification
@@ -66,15 +67,17 @@ class ShrinkResult:
             formats: Of "saved_model", "litert" and "onnx".
 
         Returns:
-            The directory with ``model.keras``, ``plan.json``, ``card.md``, ``history.json`` and
-            one export for each format; ``labels.txt`` if the names of the classes are known.
+            The directory with ``model.keras`` (not compiled), ``plan.json``, ``card.md``,
+            ``history.json`` and one export for each format; ``labels.txt`` if the names of the
+            classes are known.
 
         Raises:
             OutputError: The directory holds something else, or cannot be written.
             RuntimeError: A module that a format needs is not installed.
         """
         folder = new_directory(directory, "directory")
-        save_model(self.model, folder / "model.keras")
+        # A copy is not compiled: the moments of the optimizer are as large as the network.
+        save_model(copy_model(self.model), folder / "model.keras")
         for format_ in formats:
             export(self.model, folder / FILES[format_], format_)
         write_text(folder / "plan.json", self.plan.to_json())

@@ -149,6 +149,9 @@ def test_the_file_needs_nothing_of_this_package(tmp_path: Path) -> None:
     assert kss.Plan.from_json((folder / "plan.json").read_text()).sizes == result.plan.sizes
     path = folder / "model.keras"
     assert check_portable(result.model, [path], data[0])[path] < 1e-5
+    loaded = keras.models.load_model(path)
+    assert not loaded.compiled  # and no moments of an optimizer in the file
+    assert kss.compare(model, loaded).layers == result.comparison.layers
     assert difference(result.model, model, data[0]) > 1e-2  # the control
 
 
