@@ -109,18 +109,48 @@ def select_down_to(
         >>> select_down_to(layers, lambda left: float(left["a"].sum()), 1.5).sizes["a"].tolist()
         [0, 1, 0]
     """
+    layers = kept_alive(layers, cost, target)
+    threshold = _first_within(layers, cost, target)
+    if threshold > -1.0 and cost(above(layers, threshold)) <= 0:  # no kernel helps
+        order = thresholds(layers)
+        threshold = float(order[np.searchsorted(order, threshold) - 1])
+    return GroupSelection(above(layers, threshold), max(threshold, 0.0))
+
+
+def kept_alive(
+    layers: Mapping[str, LayerGroups], cost: Callable[[Sizes], float], target: float
+) -> Mapping[str, LayerGroups]:
+    """The groups, where removing them down to a target never leaves a dead network.
+
+    Args:
+        layers: As for :func:`select_down_to`.
+        cost: Likewise.
+        target: Likewise.
+
+    Returns:
+        The groups. The strongest kernel of a layer has an infinite norm where the groups up to the
+        threshold that is needed would empty the layer and leave a dead network.
+    """
+    threshold = _first_within(layers, cost, target)
+    if threshold > -1.0 and cost(above(layers, threshold)) <= 0:
+        order = thresholds(layers)
+        before = float(order[np.searchsorted(order, threshold) - 1])
+        if saved := _without_dying(layers, before, threshold):
+            return kept_alive({**layers, **saved}, cost, target)
+    return layers
+
+
+def _first_within(
+    layers: Mapping[str, LayerGroups], cost: Callable[[Sizes], float], target: float
+) -> float:
+    """The first threshold in order at which the cost is at most a target, or the last of all."""
     order = thresholds(layers)
     low, high = -1, len(order) - 1
     while high - low > 1:  # At order[high] the cost is small enough, at order[low] too large.
         middle = (low + high) // 2
         fits = cost(above(layers, order[middle])) <= target
         low, high = (low, middle) if fits else (middle, high)
-    if high > 0 and cost(above(layers, order[high])) <= 0:
-        saved = _without_dying(layers, float(order[high - 1]), float(order[high]))
-        if saved:
-            return select_down_to({**layers, **saved}, cost, target)
-        high -= 1
-    return GroupSelection(above(layers, order[high]), max(float(order[high]), 0.0))
+    return float(order[high])
 
 
 def _without_dying(

@@ -14,6 +14,7 @@ from keras_structsparse.profiling.group_selection import (
     LayerGroups,
     Sizes,
     above,
+    kept_alive,
     select_down_to,
     select_groups,
     thresholds,
@@ -138,6 +139,8 @@ class WorkShare:
         Returns:
             The sizes of all layers.
         """
+        # Lower than the target, which estimates may miss.
+        layers = kept_alive(layers, lambda own: self.estimate({**now, **own}), target / 2)
         order = thresholds(layers)
         low, high, best, least = -1, len(order), now, False
         while high - low > 1:  # At order[low] the share is too large; at order[high] it is not.
