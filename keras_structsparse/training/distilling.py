@@ -1,7 +1,7 @@
 """Train a network on its labels and on the outputs of another one, its teacher.
 
 Keras' own ``Distiller`` leaves out sample and class weights, loss weights, and what layers add to
-the loss.
+the loss. So only its loss classes are used here; the loss of the data is that of Keras' trainer.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from helpers_models import use_float64
 from helpers_saliency import EXACT, TOLERANCE, brute, small
+from helpers_shrinking import Batches
 from keras import layers as L
 
 import keras_structsparse as kss
@@ -35,20 +35,6 @@ def entropy_of(out: Any, y: Array, weights: Array | float = 1.0) -> float:
 def squares_of(out: Any, y: Array, weights: Array | float = 1.0) -> float:
     """The mean squared error in float64."""
     return float((np.square(keras.ops.convert_to_numpy(out) - y).mean(axis=-1) * weights).mean())
-
-
-class Batches(keras.utils.PyDataset):
-    """Batches as they are given."""
-
-    def __init__(self, batches: Sequence[tuple[Any, ...]]) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        return self.batches[index]
 
 
 def halves(*arrays: Array) -> list[tuple[Array, ...]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from keras_structsparse._files import write_text
 from keras_structsparse.plots import architecture_figure, save, svg
+from keras_structsparse.plots.pages import page_template
 from keras_structsparse.sweeps.references import ReferenceNetwork
 from keras_structsparse.sweeps.report.figures import Drawing, drawings
 from keras_structsparse.sweeps.report.kernel_figures import kernel_drawings
@@ -98,7 +99,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def _page(run: Run, contents: Contents, found: Sequence[Drawing], title: str) -> str:
     shown = [{"svg": svg(each.figure), "caption": each.caption} for each in found]
     return str(
-        _template().render(
+        page_template(TEMPLATES).render(
             title=title,
             figures=shown,
             headings=[heading for heading, _ in COLUMNS.values()],
@@ -110,18 +111,6 @@ def _page(run: Run, contents: Contents, found: Sequence[Drawing], title: str) ->
             settings=[(name, _text(value)) for name, value in run.settings.items()],
         )
     )
-
-
-def _template() -> Any:
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "report: expected jinja2, which makes the page: pip install "
-            f"'keras-structsparse[plots]'. Received: {error}"
-        ) from error
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")
 
 
 def _row(found: Found, front: bool) -> dict[str, Any]:

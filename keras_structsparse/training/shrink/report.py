@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from keras_structsparse.plots import svg
+from keras_structsparse.plots.pages import page_template
 from keras_structsparse.plots.style import Figure
 from keras_structsparse.profiling.summaries import LayerComparison
 from keras_structsparse.training.shrink.measured import Row
@@ -60,15 +61,7 @@ def template() -> Any:
     Raises:
         ImportError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "report: expected jinja2, which makes the page: pip install "
-            f"'keras-structsparse[plots]'. Received: {error}"
-        ) from error
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")
+    return page_template(TEMPLATES)
 
 
 def _layer(layer: LayerComparison) -> list[str]:
