@@ -11,8 +11,8 @@ from keras import layers as L
 
 from keras_structsparse.graph.kernel_axes import axes_of, plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.profiling.group_prices import reached_sizes
 from keras_structsparse.profiling.inner_layers import inner_layers
+from keras_structsparse.profiling.kernel_reader import reached_sizes
 
 Array = Any
 

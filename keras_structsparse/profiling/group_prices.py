@@ -12,24 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph import nested_groups
-from keras_structsparse.graph.kernel_axes import groups_of, plain_shape
-from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.graph.kernel_axes import plain_shape
 from keras_structsparse.profiling.group_selection import LayerGroups, Sizes
+from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import WorkShare
-
-
-def reached_sizes(found: PrunableLayers, name: str, groups: str) -> Array:
-    """The sizes (groups + 1,) of the kernels of a layer with 0, 1, ... remaining groups.
-
-    Args:
-        found: The prunable layers.
-        name: The layer.
-        groups: "half_ring", "ring" or "kernel".
-    """
-    layer = found.layers[name]
-    own = nested_groups.sizes(plain_shape(layer)[:-2], groups_of(layer, groups))
-    return np.array([0, *own])
 
 
 def group_prices(share: WorkShare, name: str, sizes: Sizes, reached: Array) -> Array:

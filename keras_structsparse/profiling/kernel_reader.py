@@ -25,6 +25,19 @@ KernelState = Mapping[str, tuple[Array, Array | None]]
 """By layer its kernel (*spatial, in, out) and the gamma (out,) of its normalisation, or None."""
 
 
+def reached_sizes(found: PrunableLayers, name: str, groups: str) -> Array:
+    """The sizes (groups + 1,) of the kernels of a layer with 0, 1, ... remaining groups.
+
+    Args:
+        found: The prunable layers.
+        name: The layer.
+        groups: "half_ring", "ring" or "kernel".
+    """
+    layer = found.layers[name]
+    own = nested_groups.sizes(plain_shape(layer)[:-2], groups_of(layer, groups))
+    return np.array([0, *own])
+
+
 @dataclass(frozen=True)
 class KernelReader:
     """Reads and writes the kernels of prunable layers and the gammas of their normalisations.
@@ -76,9 +89,7 @@ class KernelReader:
 
     def reached(self, name: str, groups: str) -> Array:
         """The sizes (groups + 1,) of kernels of a layer with 0, 1, ... nonzero groups."""
-        layer = self.layers[name]
-        own = nested_groups.sizes(plain_shape(layer)[:-2], groups_of(layer, groups))
-        return np.array([0, *own])
+        return reached_sizes(self.found, name, groups)
 
     def sizes(self, state: KernelState, tau: float, groups: str = "half_ring") -> dict[str, Array]:
         """The sizes of all kernels at a threshold, as in :func:`keras_structsparse.plan`.

@@ -13,9 +13,10 @@ from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.channels.splitting import check_realize
 from keras_structsparse.graph.kernel_axes import groups_of, plain_kernel
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
-from keras_structsparse.profiling.group_prices import priced, reached_sizes
+from keras_structsparse.profiling.group_prices import priced
 from keras_structsparse.profiling.group_selection import Sizes
 from keras_structsparse.profiling.inner_layers import inner_layers
+from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import UNITS, WorkShare, plan_of
 from keras_structsparse.regularizers.saliency import Saliency
 from keras_structsparse.surgery import plans, thresholds

@@ -145,6 +145,11 @@ def threshold_norms(kernel: Array, gamma: Array | None, groups: str) -> Array:
     return norms / lengths * np.abs(np.asarray(gamma).astype(np.float64))
 
 
+def lengths(kernel: Array) -> Array:
+    """The l2 norms (kernels,) of whole kernels (*spatial, in, out)."""
+    return threshold_norms(kernel, None, "kernel")[0]
+
+
 def _finite(name: str, variable: keras.Variable) -> Array:
     value = keras.ops.convert_to_numpy(variable)
     if not np.isfinite(value).all():

@@ -19,8 +19,9 @@ from helpers_shrink import (
 from keras import layers as L
 
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.profiling.group_prices import group_prices, priced, reached_sizes
+from keras_structsparse.profiling.group_prices import group_prices, priced
 from keras_structsparse.profiling.inner_layers import inner_layers
+from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import UNITS, WorkShare
 
 Array = Any

@@ -16,7 +16,7 @@ from keras_structsparse.profiling.kernel_reader import KernelReader, KernelState
 from keras_structsparse.profiling.work_share import WorkShare, plan_of
 from keras_structsparse.regularizers.attachment import regularizers_of
 from keras_structsparse.surgery.plans import Plan, masked_kernel
-from keras_structsparse.surgery.thresholds import threshold_norms
+from keras_structsparse.surgery.thresholds import lengths, threshold_norms
 
 Mask = tuple[keras.Variable, Any]
 """A variable, and a tensor of ones and zeros of its shape."""
@@ -116,7 +116,7 @@ class BudgetFitter:
             if gamma is not None and self._is_fixed(name):
                 gamma = None
             if gamma is not None:
-                ratio = _lengths(kept) / np.maximum(_lengths(kernel), TINY)
+                ratio = lengths(kept) / np.maximum(lengths(kernel), TINY)
                 kept = np.where(ratio > 0, kept / np.where(ratio > 0, ratio, 1.0), kernel)
                 gamma = gamma * ratio
             self.reader.assign({name: (kept, gamma)})
@@ -187,10 +187,6 @@ class BudgetFitter:
 
 def _root_mean_square(norms: Array) -> float:
     return float(np.sqrt(np.mean(np.square(norms))))
-
-
-def _lengths(kernel: Array) -> Array:
-    return threshold_norms(kernel, None, "kernel")[0]
 
 
 def reapply(masks: Iterable[Mask]) -> None:

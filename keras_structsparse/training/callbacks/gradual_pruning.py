@@ -12,11 +12,12 @@ import numpy as np
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_kernel, plain_shape
-from keras_structsparse.profiling.group_prices import priced, reached_sizes
+from keras_structsparse.profiling.group_prices import priced
 from keras_structsparse.profiling.group_selection import Sizes, select_down_to
+from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import WorkShare, plan_of
 from keras_structsparse.surgery.plans import Plan, masked_kernel
-from keras_structsparse.surgery.thresholds import threshold_norms
+from keras_structsparse.surgery.thresholds import lengths, threshold_norms
 from keras_structsparse.training.grouped_kernels import GroupedKernel
 from keras_structsparse.training.optimizer.masked import Masked
 
@@ -144,7 +145,7 @@ class GradualPruning(keras.callbacks.Callback):
             entries = masked_kernel(np.ones(plain_shape(layer), kernel.dtype), sizes[name].tolist())
             masks = {id(own.kernel): plain(entries)}
             if own.gamma is not None:
-                ratio = _lengths(kept) / np.maximum(_lengths(kernel), TINY)
+                ratio = lengths(kept) / np.maximum(lengths(kernel), TINY)
                 own.gamma.assign(keras.ops.convert_to_numpy(own.gamma) * ratio)
                 masks[id(own.gamma)] = (np.asarray(sizes[name]) > 0).astype(kernel.dtype)
             kernel_of(layer).assign(plain(kept))
@@ -159,7 +160,3 @@ class GradualPruning(keras.callbacks.Callback):
 
     def _groups(self, name: str) -> str:
         return self.groups if axes_of(self.found.layers[name]).sized else "kernel"
-
-
-def _lengths(kernel: Array) -> Array:
-    return threshold_norms(kernel, None, "kernel")[0]
