@@ -257,6 +257,8 @@ def _pads(site: Site, shape: Sequence[int], size: int) -> Pads | None:
 def _support_sizes(kernel: Array) -> Array:
     """The smallest size of each kernel that contains its nonzero entries (out,); at least 1."""
     shape = kernel.shape[:-2]
+    if math.prod(shape) == 1:  # as most kernels of residual networks: nothing to look for
+        return np.ones(kernel.shape[-1], int)
     entries = (kernel != 0).any(axis=-2).reshape(-1, kernel.shape[-1])
     reached = (nested_groups.masks(shape, "half_ring") @ entries) > 0
     return np.maximum(reached.sum(axis=0), 1)
