@@ -51,6 +51,7 @@ from keras_structsparse.surgery.verification import Verification, verify
 from keras_structsparse.sweeps import Search as SweepSearch
 from keras_structsparse.sweeps import Settings as SweepSettings
 from keras_structsparse.sweeps import sweep
+from keras_structsparse.sweeps.hypermodel import ShrinkAfterFit
 from keras_structsparse.training.callbacks.pruned_metrics import PrunedMetrics
 from keras_structsparse.training.callbacks.sparsity_logger import SparsityLogger
 from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
@@ -89,6 +90,7 @@ __all__ = [
     "Proximal",
     "PrunedMetrics",
     "Saliency",
+    "ShrinkAfterFit",
     "ShrinkMethod",
     "ShrinkResult",
     "Shrunk",

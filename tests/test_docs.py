@@ -129,6 +129,8 @@ def execute(page: Path, skipped: Container[str] = ()) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:shrink. :UserWarning")  # trainings are short
+# keras-tuner loads files of trained networks into new ones, whose optimizers have no state yet
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
 @pytest.mark.parametrize("page", with_blocks())
 def test_a_page_does_what_it_says(page: Path, folder: Path) -> None:
     execute(page, skipped=LONG)
