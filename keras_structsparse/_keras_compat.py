@@ -10,7 +10,7 @@ import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -107,8 +107,7 @@ def filled(arguments: Any, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], 
     """The arguments of a call with ``tensors`` in the places of its symbolic ones."""
     places = _private(arguments, "keras_tensors")
     values = {id(place): value for place, value in zip(places, tensors, strict=True)}
-    args, kwargs = _private(arguments, "fill_in")(values)
-    return args, kwargs
+    return _private(arguments, "fill_in")(values)
 
 
 def without_calls(operation: keras.Operation, name: str) -> keras.Operation:
@@ -198,12 +197,14 @@ def forget_compiled_functions(model: keras.Model) -> None:
 
 
 def sync_jax_state(model: keras.Model) -> None:
-    """Make the variables of a model that is being trained writable for a callback.
-
-    Between two batches the trainer of JAX holds their values, and an assigned value would be lost.
-    """
+    """Make variables writable for a callback: the trainer of JAX holds their values meanwhile."""
     if keras.backend.backend() == "jax":
         _private(model, "jax_state_sync")()
+
+
+def metric_function(metric: keras.metrics.Metric) -> partial[Tensor]:
+    """The function of targets and outputs whose mean a ``MeanMetricWrapper`` is."""
+    return partial(_private(metric, "_fn"), **_private(metric, "_fn_kwargs"))
 
 
 def set_fallback_value(variable: keras.Variable, value: Tensor) -> None:

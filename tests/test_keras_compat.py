@@ -47,6 +47,8 @@ USES: dict[str, Use] = {
     "_outbound_nodes": (dense, lambda layer: compat.without_calls(layer, "other")),
     "_auto_config": (dense, compat.constructor_arguments),
     "_flatten_layers": (dense, compat.inner_layers),
+    "_fn": (keras.metrics.MeanSquaredError, compat.metric_function),
+    "_fn_kwargs": (keras.metrics.MeanSquaredError, compat.metric_function),
     "_dtype_policy": (dense, lambda x: compat.set_dtype_policy(x, keras.DTypePolicy("float64"))),
     "_trainable_variables": (lambda: trained(O.SGD()), compat.trained_variables),
     "_get_variable_index": (

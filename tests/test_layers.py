@@ -37,6 +37,8 @@ KERAS_PRIVATE = frozenset(
         "_average_gradients",
         "_dtype_policy",
         "_flatten_layers",
+        "_fn",
+        "_fn_kwargs",
         "_functional",
         "_get_variable_index",
         "_inbound_nodes",

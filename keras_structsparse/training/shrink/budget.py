@@ -49,6 +49,11 @@ class Budget:
         """The share that may be left; None where it depends on the validation metric."""
         return self.params if self.params is not None else self.multiply_adds
 
+    @property
+    def largest(self) -> float:
+        """The largest drop; NaN where the budget is a share."""
+        return float("nan") if self.max_drop is None else self.max_drop
+
     def at(self, share: float) -> Self:
         """The budget of one attempt to find the smallest network.
 

@@ -42,6 +42,8 @@ class ShrinkMethod:
         measured_batches: The number of batches of each measurement of the saliency.
         learning_rate: The learning rate of Adam at the start; it falls to 0 with a cosine. By
             default it is chosen by :func:`suited_rate`.
+        confidence: For a largest drop: how sure it must be that the network is within it, in
+            [0.5, 1). 0.5 takes the drop on the validation data as it is.
 
     Raises:
         ValueError: A value is out of its range.
@@ -53,6 +55,7 @@ class ShrinkMethod:
     realize: str = field(default="split", metadata={"choices": tuple(REALIZE)})
     measured_batches: int = 6
     learning_rate: float | None = None
+    confidence: float = 0.975
 
     def __post_init__(self) -> None:
         removal = fraction_below_one("removal", self.removal)
@@ -61,12 +64,18 @@ class ShrinkMethod:
             fraction("distillation", self.distillation)
         one_of("groups", self.groups, GROUPS)
         check_realize(self.realize)
+        confidence = fraction_below_one("confidence", self.confidence)
+        if confidence < 0.5:
+            raise ValueError(
+                f"confidence: expected a number in [0.5, 1). Received: {self.confidence!r}"
+            )
         batches, rate = positive_int("measured_batches", self.measured_batches), self.learning_rate
         if rate is not None:
             rate = positive_number("learning_rate", rate)
         # Numbers of Python: NumPy's are no JSON.
-        checked = {"removal": removal, "distillation": distillation, "learning_rate": rate}
-        for name, value in {**checked, "measured_batches": batches}.items():
+        checked: dict[str, float | None] = {"removal": removal, "distillation": distillation}
+        checked |= {"learning_rate": rate, "measured_batches": batches, "confidence": confidence}
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     def removal_epochs(self, epochs: int) -> int:

@@ -17,6 +17,7 @@ from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.profiling.summaries import Comparison
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.verification import Verification
+from keras_structsparse.training.shrink.drop_bound import DropBound
 from keras_structsparse.training.shrink.metrics import Judge
 
 
@@ -36,6 +37,7 @@ class ShrinkResult:
             the backend cannot compute in float64.
         warnings: What the user should know, such as a budget that was not met.
         classes: The names of the classes, if they are known.
+        drop_bound: For a largest drop: how large the drop may be, by the validation data.
     """
 
     model: keras.Model
@@ -48,6 +50,7 @@ class ShrinkResult:
     verification: Verification | None
     warnings: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    drop_bound: DropBound | None = None
 
     @property
     def drop(self) -> float:
@@ -108,6 +111,13 @@ def _card(result: ShrinkResult) -> list[str]:
         lines.append(f"| validation {name} | {before:.4f} | {result.after[name]:.4f} | |")
     if result.classes:
         lines += ["", f"Classes: {', '.join(result.classes)}."]
+    if result.drop_bound is not None and result.judge is not None:
+        name = result.judge.metric
+        lines += [
+            "",
+            f"The drop of {name} on validation data is {result.drop:.4g}. On new data of "
+            f"the same kind it is {result.drop_bound}.",
+        ]
     if result.verification is not None:
         lines += ["", f"Surgery: {result.verification}."]
     lines += [f"\nWarning: {text}" for text in result.warnings]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ import keras
 
 from keras_structsparse._files import new_directory
 from keras_structsparse._validation import positive_int
-from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.profile import compare
@@ -37,6 +35,7 @@ from keras_structsparse.training.shrink.method import ShrinkMethod
 from keras_structsparse.training.shrink.metrics import Judge
 from keras_structsparse.training.shrink.progress import EpochLines
 from keras_structsparse.training.shrink.result import ShrinkResult
+from keras_structsparse.training.shrink.smallest import bounded, chosen, search
 from keras_structsparse.training.shrink.stages import (
     Job,
     compile_options,
@@ -46,12 +45,6 @@ from keras_structsparse.training.shrink.stages import (
     tune,
 )
 from keras_structsparse.training.training_data import Data, TrainingData
-
-ATTEMPTS = 5
-"""Networks that are trained to find the smallest one within `max_drop`."""
-
-SMALLEST = 0.05
-"""The smallest share that is tried for `max_drop`."""
 
 
 def shrink(
@@ -89,8 +82,9 @@ def shrink(
             ``max_drop``.
         multiply_adds: The share of the multiply-adds (10) that may be left, in (0, 1].
         params: The share of the parameters that may be left, in (0, 1].
-        max_drop: Find the smallest network whose validation metric is at most this much worse.
-            The metric is the first of the model's metrics, or its loss. Five networks are trained.
+        max_drop: Find the smallest network whose metric is at most this much worse, as far as the
+            validation data can tell: the upper confidence bound of the drop must be within it. The
+            metric is the first of the model's metrics, or its loss. Five networks are trained.
         epochs: Number of epochs in all, at least 2.
         batch_size: Examples per step, for arrays.
         optimizer: The optimizer to train with. By default Adam, with a learning rate that suits the
@@ -106,7 +100,8 @@ def shrink(
 
     Raises:
         DivergedError: The loss is no longer a finite number.
-        ModelError: The model has no graph, or no kernels that can be removed.
+        ModelError: The model has no graph, or no kernels that can be removed; or no network that
+            was tried is within ``max_drop``.
         OutputError: ``workdir`` belongs to another model or to other settings.
         ValueError: An argument is out of its range, the model is not compiled, not exactly one
             budget is given, or ``max_drop`` without validation data.
@@ -184,26 +179,15 @@ def _to_share(job: Job, before: Mapping[str, float], workdir: str | Path | None)
 
 
 def _smallest(job: Job, before: Mapping[str, float], workdir: str | Path | None) -> ShrinkResult:
-    """Find the smallest network within a drop: shares are halved between too small and enough."""
-    largest = job.budget.max_drop
-    assert largest is not None
+    """Find the smallest network within a drop."""
     parent = None if workdir is None else new_directory(workdir, "workdir")
-    low, high, best = SMALLEST, 1.0, None
-    for _ in range(ATTEMPTS):
-        share = math.sqrt(low * high)
+
+    def attempt(share: float) -> ShrinkResult:
         folder = None if parent is None else parent / f"share-{share:.4f}"
         tried = _to_share(dataclasses.replace(job, budget=job.budget.at(share)), before, folder)
-        if tried.drop <= largest:
-            best, high = tried, share
-        else:
-            low = share
-    if best is None:
-        raise ModelError(
-            f"Model '{job.model.name}': expected a smaller network that loses at most {largest:g} "
-            f"of {tried.judge.metric if tried.judge else 'the loss'}. Received: with {share:.0%} "
-            f"of the multiply-adds it loses {tried.drop:.4g}. Allow more, or train longer"
-        )
-    return best
+        return dataclasses.replace(tried, drop_bound=bounded(job, tried))
+
+    return chosen(job, search(attempt, job.budget.largest))
 
 
 def _settings(job: Job) -> Mapping[str, Any]:
@@ -214,7 +198,8 @@ def _settings(job: Job) -> Mapping[str, Any]:
     return {
         "model": fingerprint(job.model),
         "budget": vars(job.budget),
-        "method": vars(job.method),
+        # Networks do not depend on the confidence, only which of them is chosen.
+        "method": {n: value for n, value in vars(job.method).items() if n != "confidence"},
         "epochs": job.epochs,
         "steps": job.data.steps,
         "batch_size": job.batch_size,

@@ -14,7 +14,7 @@ from helpers_shrinking import CROSS, ready, shrunk, values
 
 import keras_structsparse as kss
 from keras_structsparse.export.clean_process import check_portable
-from keras_structsparse.training.shrink import shrink as shrink_module
+from keras_structsparse.training.shrink import smallest
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:shrink. accuracy changed:UserWarning"),
@@ -158,7 +158,7 @@ def test_the_file_needs_nothing_of_this_package(tmp_path: Path) -> None:
 def test_max_drop_finds_a_network_on_an_easy_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shrink_module, "ATTEMPTS", 2)
+    monkeypatch.setattr(smallest, "ATTEMPTS", 2)
     model, data = ready("dense", run_eagerly=False)
     model.fit(*data, epochs=30, verbose=0)
     with warnings.catch_warnings(record=True) as heard:
@@ -172,7 +172,7 @@ def test_max_drop_finds_a_network_on_an_easy_task(
 
 
 def test_max_drop_refuses_the_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shrink_module, "ATTEMPTS", 2)
+    monkeypatch.setattr(smallest, "ATTEMPTS", 2)
     model, (x, y) = ready("dense", run_eagerly=False)
     model.fit(x, y, epochs=40, verbose=0)
     method = kss.ShrinkMethod(distillation=0.0, learning_rate=0.3)
