@@ -1,14 +1,16 @@
 """Checks of arguments; each function returns the value that it has checked.
 
-The functions are named after what they return. Error messages name the argument, what was expected,
-and what was received. The names that some arguments may have are listed here, below every room and
-without Keras or NumPy, because the library and the options of the command line both read them.
+The functions are named after what they return. Numbers are returned as Python's own, also those of
+NumPy and arrays of one number: they are written as JSON and into names of files. Error messages
+name the argument, what was expected, and what was received. The names that some arguments may have
+are listed here, below every room and without Keras or NumPy, because the library and the options of
+the command line both read them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -30,6 +32,9 @@ WEIGHTS = ("uniform", "multiply_adds", "params")
 CONSTANTS = ("exact", "interior", "drop")
 """Ways to treat the constants of removed channels."""
 
+SEEDS = 2**32
+"""Seeds that NumPy and Keras take are below it."""
+
 T = TypeVar("T")
 
 
@@ -48,7 +53,7 @@ def finite(argument: str, value: Any, error: type[ValueError] = ValueError) -> f
         >>> finite("cost", 3)
         3.0
     """
-    return _number(argument, value, _is_finite(value), "a finite number", error)
+    return _number(argument, value, lambda number: True, "a finite number", error)
 
 
 def nonnegative(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
@@ -60,8 +65,7 @@ def nonnegative(argument: str, value: Any, error: type[ValueError] = ValueError)
         ...
         ValueError: tau: expected a finite number >= 0. Received: -1.0
     """
-    valid = _is_finite(value) and value >= 0
-    return _number(argument, value, valid, "a finite number >= 0", error)
+    return _number(argument, value, lambda number: number >= 0, "a finite number >= 0", error)
 
 
 def positive_number(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
@@ -71,8 +75,7 @@ def positive_number(argument: str, value: Any, error: type[ValueError] = ValueEr
         >>> positive_number("learning_rate", 0.1)
         0.1
     """
-    valid = _is_finite(value) and value > 0
-    return _number(argument, value, valid, "a finite number > 0", error)
+    return _number(argument, value, lambda number: number > 0, "a finite number > 0", error)
 
 
 def fraction(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
@@ -84,8 +87,7 @@ def fraction(argument: str, value: Any, error: type[ValueError] = ValueError) ->
         ...
         ValueError: target: expected a number in (0, 1]. Received: 0
     """
-    valid = _is_finite(value) and 0 < value <= 1
-    return _number(argument, value, valid, "a number in (0, 1]", error)
+    return _number(argument, value, lambda number: 0 < number <= 1, "a number in (0, 1]", error)
 
 
 def fraction_below_one(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
@@ -95,8 +97,17 @@ def fraction_below_one(argument: str, value: Any, error: type[ValueError] = Valu
         >>> fraction_below_one("momentum", 0.9)
         0.9
     """
-    valid = _is_finite(value) and 0 <= value < 1
-    return _number(argument, value, valid, "a number in [0, 1)", error)
+    return _number(argument, value, lambda number: 0 <= number < 1, "a number in [0, 1)", error)
+
+
+def share(argument: str, value: Any, error: type[ValueError] = ValueError) -> float:
+    """Return the value as a float, if it is in [0, 1]. Arguments: see :func:`finite`.
+
+    Examples:
+        >>> share("accuracy", 1)
+        1.0
+    """
+    return _number(argument, value, lambda number: 0 <= number <= 1, "a number in [0, 1]", error)
 
 
 def positive_int(argument: str, value: Any, error: type[ValueError] = ValueError) -> int:
@@ -108,10 +119,68 @@ def positive_int(argument: str, value: Any, error: type[ValueError] = ValueError
         ...
         ValueError: round_to: expected a whole number >= 1. Received: 0
     """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise error(f"{argument}: expected a whole number >= 1. Received: {value!r}")
-    return int(value)
+    return _whole(argument, value, lambda number: number >= 1, "a whole number >= 1", error)
+
+
+def nonnegative_int(argument: str, value: Any, error: type[ValueError] = ValueError) -> int:
+    """Return the value as an int, if it is a whole number >= 0. Arguments: see :func:`finite`.
+
+    Examples:
+        >>> nonnegative_int("shift", 4)
+        4
+    """
+    return _whole(argument, value, lambda number: number >= 0, "a whole number >= 0", error)
+
+
+def seed(argument: str, value: Any, error: type[ValueError] = ValueError) -> int:
+    """Return the value as an int, if NumPy and Keras take it as a seed. Arguments as of `finite`.
+
+    Examples:
+        >>> seed("seed", 1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: seed: expected a whole number in [0, 2**32). Received: 1.5
+    """
+    expected = "a whole number in [0, 2**32)"
+    return _whole(argument, value, lambda number: 0 <= number < SEEDS, expected, error)
+
+
+def several(argument: str, values: Any, each: Callable[[str, Any], T]) -> tuple[T, ...]:
+    """Return the values as a tuple, each of them checked.
+
+    Args:
+        argument: Name of the argument, for the error message.
+        values: A list, a tuple, an array of one axis, or anything else that can be iterated over.
+        each: The check of a value, such as :func:`nonnegative`.
+
+    Raises:
+        ValueError: It is one value, a text or a mapping, or a value does not pass the check.
+
+    Examples:
+        >>> several("taus", [0, 1e-3], nonnegative)
+        (0.0, 0.001)
+    """
+    is_sequence = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+    if is_sequence and getattr(values, "ndim", 1) == 1:
+        return tuple(each(argument, value) for value in values)
+    raise ValueError(f"{argument}: expected numbers in a sequence. Received: {values!r}")
+
+
+def interval(
+    argument: str, values: Any, each: Callable[[str, Any], float] = positive_number
+) -> tuple[float, float]:
+    """Return the values as a tuple, if they are two that rise. Arguments: see :func:`several`.
+
+    Examples:
+        >>> interval("reweight", (0.3, 0.1))
+        Traceback (most recent call last):
+        ...
+        ValueError: reweight: expected two rising numbers. Received: (0.3, 0.1)
+    """
+    found = several(argument, values, each)
+    if len(found) != 2 or not found[0] < found[1]:
+        raise ValueError(f"{argument}: expected two rising numbers. Received: {values!r}")
+    return found
 
 
 def boolean(argument: str, value: Any, error: type[ValueError] = ValueError) -> bool:
@@ -123,7 +192,7 @@ def boolean(argument: str, value: Any, error: type[ValueError] = ValueError) -> 
         ...
         ValueError: coupled: expected True or False. Received: 'no'
     """
-    if not isinstance(value, bool):
+    if not isinstance(value := _plain(value), bool):
         raise error(f"{argument}: expected True or False. Received: {value!r}")
     return value
 
@@ -131,7 +200,7 @@ def boolean(argument: str, value: Any, error: type[ValueError] = ValueError) -> 
 def one_of(
     argument: str, value: T, allowed: Sequence[T], error: type[ValueError] = ValueError
 ) -> T:
-    """Return the value, if it is one of the allowed values. Arguments: see :func:`finite`.
+    """Return the allowed value that the given one equals. Arguments: see :func:`finite`.
 
     Examples:
         >>> one_of("power", 3, (1, 2))
@@ -139,19 +208,58 @@ def one_of(
         ...
         ValueError: power: expected one of (1, 2). Received: 3
     """
-    if value not in allowed:
-        raise error(f"{argument}: expected one of {tuple(allowed)}. Received: {value!r}")
-    return value
+    given: Any = _plain(value)
+    if isinstance(given, str | Real):
+        for each in allowed:
+            if each == given and isinstance(each, bool) == isinstance(given, bool):
+                return each
+    raise error(f"{argument}: expected one of {tuple(allowed)}. Received: {value!r}")
 
 
-def _is_finite(value: Any) -> bool:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+def set_checked(record: Any, **values: Any) -> None:
+    """Set fields of a frozen dataclass to the values that its ``__post_init__`` has checked.
+
+    Args:
+        record: The dataclass.
+        **values: The values by field.
+    """
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
+
+
+def _plain(value: Any) -> Any:
+    """A number of Python in place of one of NumPy, or of an array without axes."""
+    single = getattr(value, "shape", None) == () and hasattr(value, "item")
+    return value.item() if single else value
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Whether a value is a number of a kind; bools are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _number(
-    argument: str, value: Any, valid: bool, expected: str, error: type[ValueError]
+    argument: str,
+    value: Any,
+    fits: Callable[[float], bool],
+    expected: str,
+    error: type[ValueError],
 ) -> float:
-    if not valid:
-        raise error(f"{argument}: expected {expected}. Received: {value!r}")
-    return float(value)
+    given = _plain(value)
+    if _is(Real, given):
+        try:
+            number = float(given) + 0.0  # -0.0 is 0.0
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number) and fits(number):
+            return number
+    raise error(f"{argument}: expected {expected}. Received: {value!r}")
+
+
+def _whole(
+    argument: str, value: Any, fits: Callable[[int], bool], expected: str, error: type[ValueError]
+) -> int:
+    given = _plain(value)
+    if _is(Integral, given) and fits(int(given)):
+        return int(given)
+    raise error(f"{argument}: expected {expected}. Received: {value!r}")

@@ -9,9 +9,16 @@ import keras
 from keras import layers
 
 from keras_structsparse._typing import Tensor
+from keras_structsparse._validation import positive_int
 from keras_structsparse.graph.onednn import overflows
 
 Apply = Callable[[Tensor], Tensor]
+
+MOST_LAYERS = 2_000
+"""Convolutions of a base: more are a slip of the keyboard."""
+
+MOST_ENTRIES = 2**31
+"""Entries of a kernel, likewise: 8 GiB."""
 
 INITIALIZERS: Mapping[str, Callable[[], keras.initializers.Initializer]] = {
     "small_uniform": lambda: keras.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform"),
@@ -48,7 +55,8 @@ class Base:
         pooled: Whether a 3x3 max pooling with stride 2 follows the first convolution.
 
     Raises:
-        ValueError: ``layers`` is empty, or a name is unknown.
+        ValueError: ``layers`` is empty or too large, or holds other than whole numbers >= 1; or a
+            name is unknown.
     """
 
     layers: tuple[tuple[int, int], ...]
@@ -61,6 +69,19 @@ class Base:
     def __post_init__(self) -> None:
         if not self.layers:
             raise ValueError("layers: expected at least one convolution. Received: ()")
+        if len(self.layers) > MOST_LAYERS:
+            raise ValueError(
+                f"layers: expected at most {MOST_LAYERS:,}. Received: {len(self.layers):,}"
+            )
+        before = 1
+        for width, size in self.layers:
+            entries = before * positive_int("layers", width) * positive_int("layers", size) ** 2
+            if entries > MOST_ENTRIES:
+                raise ValueError(
+                    f"layers: expected kernels of at most {MOST_ENTRIES:,} entries. Received: "
+                    f"({width}, {size}) behind {before} channels"
+                )
+            before = width
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(
                 f"normalization: expected one of {NORMALIZATIONS}. Received: {self.normalization!r}"

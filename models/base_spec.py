@@ -7,9 +7,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_structsparse.models.base_architecture import INITIALIZERS, NORMALIZATIONS, Base
+from keras_structsparse.models.base_architecture import (
+    INITIALIZERS,
+    MOST_LAYERS,
+    NORMALIZATIONS,
+    Base,
+)
 
-_RUN = r"\(\s*(\d+)\s*,\s*(\d+)\s*(?:,\s*([12])\s*)?\)(?:\s*[x×]\s*(\d+))?"
+# Numbers that int() takes without a limit on their digits; what they may be is checked later.
+_N = r"(\d{1,1000})"
+_RUN = rf"\(\s*{_N}\s*,\s*{_N}\s*(?:,\s*([12])\s*)?\)(?:\s*[x×]\s*{_N})?"
 _SPEC = rf"\s*(?P<layers>{_RUN}(?:\s*,\s*{_RUN})*)(?P<words>(?:\s+\S+)*)\s*"
 
 _SETTINGS: Mapping[str, tuple[Sequence[str], Callable[[str], Mapping[str, Any]]]] = {
@@ -45,7 +52,7 @@ def parse(text: str) -> Base:
         The base.
 
     Raises:
-        ValueError: The text is not a specification.
+        ValueError: The text is not a specification, or that of a network too large to be meant.
 
     Examples:
         >>> parse("(64,5)x18").strided
@@ -56,7 +63,12 @@ def parse(text: str) -> Base:
     match = re.fullmatch(_SPEC, text)
     if match is None:
         raise ValueError(f"model: expected layers such as (64,7),(64,3)x2. Received: {text!r}")
-    runs = [_run(run) for run in re.finditer(_RUN, match["layers"])]
+    parts = list(re.finditer(_RUN, match["layers"]))
+    if (count := sum(int(part[4] or 1) for part in parts)) > MOST_LAYERS:
+        raise ValueError(
+            f"model: expected at most {MOST_LAYERS:,} convolutions. Received: {text!r} with {count}"
+        )
+    runs = [_run(part) for part in parts]
     found = tuple(layer for run, _ in runs for layer in run)
     if not found or min(min(layer) for layer in found) < 1:
         raise ValueError(

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from keras_structsparse._records import check_format, parse_json, read_record
+from keras_structsparse._validation import nonnegative_int, positive_int, set_checked
 from keras_structsparse.errors import ModelError
 
 FORMAT = "keras_structsparse.card/1"
-
-_TUPLES = ("input_shape", "commands")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Card:
         machine: What the milliseconds were measured on.
         sha256: Of the ``.keras`` file.
         commands: The commands that made the file; empty if they were not recorded.
+
+    Raises:
+        ValueError: A number of multiply-adds or weights is none, or negative.
     """
 
     base: str
@@ -65,6 +68,12 @@ class Card:
     machine: str
     sha256: str
     commands: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("multiply_adds", "params"):
+            set_checked(self, **{name: nonnegative_int(name, getattr(self, name))})
+        for name in ("dense_multiply_adds", "dense_params"):
+            set_checked(self, **{name: positive_int(name, getattr(self, name))})
 
     @property
     def summary(self) -> str:
@@ -95,15 +104,14 @@ class Card:
             ModelError: The text is not a card.
         """
         try:
-            record = json.loads(text)
-            if record["format"] != FORMAT:
-                raise ModelError(
-                    f"card: expected the format {FORMAT!r}. Received: {record['format']!r}"
-                )
-            entries = {field.name: record[field.name] for field in fields(cls)}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"card: expected a model card as JSON. Received: {error!r}") from error
-        return cls(**{**entries, **{name: tuple(entries[name]) for name in _TUPLES}})
+            content = parse_json(text)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"card: expected a model card as JSON. Received: {error}") from error
+        check_format(content, FORMAT, "card", ModelError)
+        # What else a card says, such as its summary, is made of the fields.
+        known = {field.name for field in fields(cls)}
+        record = {name: value for name, value in content.items() if name in known}
+        return read_record(cls, record, "card", ModelError)
 
     def to_markdown(self) -> str:
         """The card as Markdown."""

@@ -9,7 +9,7 @@ import difflib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -30,6 +30,8 @@ from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.training.classifier import check_images as check_images
 from keras_structsparse.training.classifier import classifier as fitting
 from keras_structsparse.training.training_data import Data
+
+T = TypeVar("T")
 
 Source = Callable[[Sequence[int] | None, int | None], Any]
 """From an input shape and a number of classes, which only networks to be built need, to a model."""
@@ -135,7 +137,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         PlanError: The file cannot be read or holds no plan.
     """
-    return Plan.from_json(_text(path, "--plan: expected a plan in JSON", PlanError))
+    return _read(path, Plan.from_json, "--plan: expected a plan in JSON", PlanError)
 
 
 def read_costs(path: Path) -> Costs:
@@ -144,13 +146,14 @@ def read_costs(path: Path) -> Costs:
     Raises:
         CostsError: The file cannot be read or holds no costs.
     """
-    return Costs.from_json(_text(path, "--costs: expected costs in JSON", CostsError))
+    return _read(path, Costs.from_json, "--costs: expected costs in JSON", CostsError)
 
 
-def _text(path: Path, expected: str, error: type[Exception]) -> str:
+def _read(path: Path, parse: Callable[[str], T], expected: str, error: type[Exception]) -> T:
+    """What a file holds; all errors name the file."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as reason:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, error) as reason:
         raise error(f"{expected}. Received: {path} ({reason})") from reason
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from keras_structsparse._validation import one_of, positive_int
+from keras_structsparse._validation import (
+    boolean,
+    fraction,
+    interval,
+    nonnegative_int,
+    one_of,
+    positive_int,
+    set_checked,
+)
 from keras_structsparse.data.preprocessing import FAMILIES, PREPROCESSINGS, preprocessing
 
 
@@ -18,11 +26,22 @@ class Augmentation:
         flip: Whether half of the images are mirrored.
         area: Smallest and largest share of an image's area that is cut out, with sides of 3:4 to
             4:3, and resized; None for none. Only for images that are cut to one side.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     shift: int = 0
     flip: bool = False
     area: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        set_checked(
+            self,
+            shift=nonnegative_int("shift", self.shift),
+            flip=boolean("flip", self.flip),
+            area=None if self.area is None else interval("area", self.area, fraction),
+        )
 
 
 NOTHING = Augmentation()
@@ -60,7 +79,7 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
-            positive_int("image_size", self.image_size)
+            set_checked(self, image_size=positive_int("image_size", self.image_size))
         preprocessing(self.preprocess)
         one_of("augment", self.augment, tuple(AUGMENTATIONS))
 

@@ -47,11 +47,10 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         layout: str = "plain",
     ) -> None:
         super().__init__(scale, links)
-        one_of("layout", layout, tuple(LAYOUTS))
-        one_of("norm", norm, NORMS)
-        one_of("groups", groups, GROUPS)
-        one_of("power", power, (1, 2))
-        self.norm, self.groups, self.power, self.layout = norm, groups, power, layout
+        self.layout = one_of("layout", layout, tuple(LAYOUTS))
+        self.norm = one_of("norm", norm, NORMS)
+        self.groups = one_of("groups", groups, GROUPS)
+        self.power = one_of("power", power, (1, 2))
         self.reweight = nonnegative("reweight", reweight)
         self.weight = nonnegative("weight", weight)
         self.alpha = Alpha(nonnegative("alpha", alpha))

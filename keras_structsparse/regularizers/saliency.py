@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_structsparse._records import check_format, parse_json
 from keras_structsparse._typing import Array
-from keras_structsparse._validation import one_of
+from keras_structsparse._validation import one_of, set_checked
 from keras_structsparse.graph.nested_groups import GROUPS
 
 FORMAT = "keras_structsparse.saliency/1"
@@ -54,7 +55,7 @@ class Saliency:
                     f"{type(given).__name__}"
                 )
             arrays = {key: _numbers(key, own) for key, own in given.items()}
-            object.__setattr__(self, name, arrays)
+            set_checked(self, **{name: arrays})
         shapes = [
             {key: own.shape for key, own in each.items()} for each in (self.first, self.second)
         ]
@@ -83,12 +84,10 @@ class Saliency:
             ValueError: The text is not JSON, or not a saliency of this format.
         """
         try:
-            content: Any = json.loads(text)
-        except ValueError as error:
+            content: Any = parse_json(text)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"saliency: expected JSON. Received: {error}") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise ValueError(f'saliency: expected "format": "{FORMAT}". Received: {found!r}')
+        check_format(content, FORMAT, "saliency")
         keys = ("first", "second", "groups")
         parts: dict[str, Any] = {key: content.get(key) for key in keys}
         return cls(**parts)

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._records import check_format, parse_json, read_record, shortened
 from keras_structsparse.errors import PlanError
 from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
@@ -32,6 +33,9 @@ class Ancestry:
             its number there.
         widths: By name of the base architecture's layers, their numbers of kernels.
 
+    Raises:
+        PlanError: A layer has a kernel that the one of the base architecture lacks.
+
     Examples:
         >>> left = Ancestry({"conv": ("conv", (0, 3))}, {"conv": 4, "branch": 2})
         >>> dict(left.of_base(Plan({"conv": (3, 1)})).sizes)
@@ -40,6 +44,15 @@ class Ancestry:
 
     layers: Mapping[str, tuple[str, tuple[int, ...]]]
     widths: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        for name, (base, numbers) in self.layers.items():
+            width = self.widths.get(base)  # Layers that surgery made may be of no base.
+            if width is not None and not all(0 <= number < width for number in numbers):
+                raise PlanError(
+                    f"ancestry: layer '{name}': expected kernels of the {width} of '{base}'. "
+                    f"Received: {shortened(list(numbers))}"
+                )
 
     @classmethod
     def of(cls, model: ModelLike) -> Ancestry:
@@ -157,14 +170,12 @@ class Ancestry:
             PlanError: The text is something else.
         """
         try:
-            content: Any = json.loads(text)
-            layers = {n: (base, tuple(own)) for n, (base, own) in content["layers"].items()}
-            known = content["format"] == FORMAT
-            if known:
-                return cls(layers, content["widths"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            content: Any = parse_json(text)
+        except (TypeError, ValueError) as error:
             raise PlanError(f"ancestry: expected {FORMAT}. Received other text: {error}") from error
-        raise PlanError(f"ancestry: expected {FORMAT}. Received: {content['format']!r}")
+        check_format(content, FORMAT, "ancestry", PlanError)
+        parts = {name: value for name, value in content.items() if name != "format"}
+        return read_record(cls, parts, "ancestry", PlanError)
 
 
 def _kernel_number(layer: keras.Layer) -> int:

@@ -16,8 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._records import check_format, parse_json, shortened
 from keras_structsparse._typing import Array
-from keras_structsparse._validation import nonnegative, positive_int
+from keras_structsparse._validation import nonnegative, positive_int, set_checked
 from keras_structsparse.errors import ModelError, PlanError
 from keras_structsparse.graph import functional_graph, nested_groups
 from keras_structsparse.graph.cloning import copy_model
@@ -56,13 +57,12 @@ class Plan:
     sizes: Mapping[str, Sequence[int]]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sizes, Mapping):
-            raise PlanError(
-                "Plan: expected a mapping from layer names to the sizes of their kernels. "
-                f"Received: {self.sizes!r}"
-            )
+        given: object = self.sizes
+        if not isinstance(given, Mapping):
+            expected = "a mapping from layer names to the sizes of their kernels"
+            raise PlanError(f"Plan: expected {expected}. Received: {shortened(self.sizes)}")
         checked = {str(name): _checked_sizes(name, sizes) for name, sizes in self.sizes.items()}
-        object.__setattr__(self, "sizes", checked)
+        set_checked(self, sizes=checked)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -96,30 +96,30 @@ class Plan:
             PlanError: The text is not JSON, or not a plan of this format.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text)
         except (TypeError, ValueError) as error:
             raise PlanError(f"Plan: expected JSON. Received invalid JSON: {error}") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise PlanError(f'Plan: expected "format": "{FORMAT}". Received: {found!r}')
-        sizes: Any = content.get("sizes")
-        return cls(sizes)
+        check_format(content, FORMAT, "Plan", PlanError)
+        return cls(content.get("sizes"))
 
 
 def _checked_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
     try:
         if isinstance(sizes, str | bytes | Mapping):
             raise TypeError
-        checked = tuple(int(size) for size in sizes)
-        whole = all(float(s) == c and c >= 0 for s, c in zip(sizes, checked, strict=True))
+        return tuple(_whole_size(size) for size in sizes)
     except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole:
         raise PlanError(
             f"Plan: layer '{name}': expected one whole number >= 0 for each kernel. "
-            f"Received: {sizes!r}"
-        )
-    return checked
+            f"Received: {shortened(sizes)}"
+        ) from None
+
+
+def _whole_size(size: Any) -> int:
+    number = nonnegative("size", size)
+    if number != int(number):  # 3.0 is a whole number too, in a plan of another program.
+        raise ValueError
+    return int(number)
 
 
 def plan(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from keras_structsparse._records import parse_json, shortened
 from keras_structsparse._typing import StrPath
+from keras_structsparse._validation import positive_number, set_checked, share
 from keras_structsparse.errors import MarksError
 
 
@@ -39,15 +40,17 @@ class ReferenceNetwork:
     multiply_adds_fraction: float | None = None
 
     def __post_init__(self) -> None:
-        accuracy = _is_number(self.accuracy) and 0 <= self.accuracy <= 1
         _require("name", _is_text(self.name), "a text", self.name)
-        _require("accuracy", accuracy, "a number from 0 to 1", self.accuracy)
+        try:
+            set_checked(self, accuracy=share("accuracy", self.accuracy))
+        except ValueError:
+            _require("accuracy", False, "a number from 0 to 1", self.accuracy)
         _require("source", _is_text(self.source), "a text", self.source)
         costs = {name: getattr(self, name) for name in COSTS}
         given = {name: value for name, value in costs.items() if value is not None}
         _require(" or ".join(COSTS), len(given) == 1, "exactly one of them", given or "none")
         for name, value in given.items():
-            _require(name, _is_number(value) and value > 0, "a finite number > 0", value)
+            set_checked(self, **{name: positive_number(name, value, MarksError)})
 
     def fraction(self, dense: float) -> float:
         """The multiply-adds over those of a dense network.
@@ -78,8 +81,7 @@ def read_references(path: StrPath) -> tuple[ReferenceNetwork, ...]:
             named.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = parse_json(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise MarksError(f"marks: expected a file of JSON. Received: {path} ({error})") from error
     if not isinstance(content, list):
@@ -94,7 +96,7 @@ def read_references(path: StrPath) -> tuple[ReferenceNetwork, ...]:
 
 def _reference(where: str, entry: Any) -> ReferenceNetwork:
     if not isinstance(entry, Mapping):
-        raise MarksError(f"{where}: expected an object. Received: {entry!r}")
+        raise MarksError(f"{where}: expected an object. Received: {shortened(entry)}")
     known = [field.name for field in fields(ReferenceNetwork)]
     for name in entry:
         if name not in known:
@@ -108,13 +110,8 @@ def _reference(where: str, entry: Any) -> ReferenceNetwork:
 
 def _require(name: str, fits: bool, expected: str, received: Any) -> None:
     if not fits:
-        raise MarksError(f"{name}: expected {expected}. Received: {received!r}")
+        raise MarksError(f"{name}: expected {expected}. Received: {shortened(received)}")
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)

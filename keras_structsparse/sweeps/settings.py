@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from keras_structsparse._validation import nonnegative, positive_int
+from keras_structsparse import _validation as checked
 from keras_structsparse.graph.channels.splitting import REALIZE, check_realize
 from keras_structsparse.training.penalty_config import PenaltyConfig
-from keras_structsparse.training.recipes import Recipe, Shrinking
+from keras_structsparse.training.recipes import Recipe
 
 FORMAT = "keras_structsparse.sweep/1"
 
@@ -33,12 +33,25 @@ class Trial:
         seed: Seed of its weights and of the order of the examples.
         reweight: In place of the form's, if not None.
         learning_rate: In place of the recipe's, if not None.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     alpha: float
     seed: int
     reweight: float | None = None
     learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        checked.set_checked(
+            self,
+            alpha=checked.nonnegative("alpha", self.alpha),
+            seed=checked.seed("seed", self.seed),
+        )
+        for name in ("reweight", "learning_rate"):
+            if (value := getattr(self, name)) is not None:
+                checked.set_checked(self, **{name: checked.positive_number(name, value)})
 
     @property
     def name(self) -> str:
@@ -85,15 +98,14 @@ class Search:
     learning_rate: Range | None = field(default=None, metadata={"option": "--learning-rates"})
 
     def __post_init__(self) -> None:
-        positive_int("trials", self.trials)
-        if not 0 < self.budget <= 1:
-            raise ValueError(
-                f"budget: expected a share above 0, at most 1. Received: {self.budget!r}"
-            )
+        checked.set_checked(
+            self,
+            trials=checked.positive_int("trials", self.trials),
+            budget=checked.fraction("budget", self.budget),
+        )
         for name in ("reweight", "learning_rate"):
-            found = getattr(self, name)
-            if found is not None and not 0 < found[0] < found[1]:
-                raise ValueError(f"{name}: expected a range of numbers > 0. Received: {found!r}")
+            if (found := getattr(self, name)) is not None:
+                checked.set_checked(self, **{name: checked.interval(name, found)})
 
 
 @dataclass(frozen=True)
@@ -161,27 +173,35 @@ class Settings:
     search: Search | None = None
 
     def __post_init__(self) -> None:
-        for name, values in (("alphas", self.alphas), ("taus", self.taus), ("seeds", self.seeds)):
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name}: expected different numbers. Received: {values!r}")
-            for value in values:
-                nonnegative(name, value)
+        self._set_numbers()
         if min(self.alphas) <= 0:
             raise ValueError(f"alphas: expected numbers > 0. Received: {self.alphas!r}")
         if self.form.kind == "none":
             raise ValueError(f"form: expected one with a penalty. Received: {self.form!r}")
-        nonnegative("max_drop", self.max_drop)
         if self.path is not None and list(self.alphas) != sorted(self.alphas):
             raise ValueError(
                 f"alphas: expected increasing ones for a path. Received: {self.alphas!r}"
             )
-        if self.shrink_every is not None:
-            Shrinking(self.shrink_every)
-        if self.reestimate is not None:
-            positive_int("reestimate", self.reestimate)
-        check_realize(self.realize)
         if self.search is not None:
             self._check_search()
+
+    def _set_numbers(self) -> None:
+        """Check all numbers and names, and store them as Python's."""
+        checks = {"alphas": checked.nonnegative, "taus": checked.nonnegative, "seeds": checked.seed}
+        for name, check in checks.items():
+            given = getattr(self, name)
+            values = checked.several(name, given, check)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name}: expected different numbers. Received: {given!r}")
+            checked.set_checked(self, **{name: values})
+        for name in ("shrink_every", "reestimate"):
+            if (value := getattr(self, name)) is not None:
+                checked.set_checked(self, **{name: checked.positive_int(name, value)})
+        checked.set_checked(
+            self,
+            max_drop=checked.nonnegative("max_drop", self.max_drop),
+            realize=check_realize(self.realize),
+        )
 
     def _check_search(self) -> None:
         if len(self.alphas) < 2:

@@ -17,6 +17,7 @@ from keras_structsparse._validation import (
     boolean,
     nonnegative,
     one_of,
+    set_checked,
 )
 
 if TYPE_CHECKING:
@@ -90,12 +91,15 @@ class PenaltyConfig:
     coupled: bool = False
 
     def __post_init__(self) -> None:
-        one_of("kind", self.kind, tuple(MAKE))
-        one_of("norm", self.norm, NORMS)
-        one_of("groups", self.groups, STEPS)
-        one_of("weights", self.weights, WEIGHTS)
-        boolean("coupled", self.coupled)
-        object.__setattr__(self, "reweight", nonnegative("reweight", self.reweight))
+        set_checked(
+            self,
+            kind=one_of("kind", self.kind, tuple(MAKE)),
+            norm=one_of("norm", self.norm, NORMS),
+            groups=one_of("groups", self.groups, STEPS),
+            weights=one_of("weights", self.weights, WEIGHTS),
+            coupled=boolean("coupled", self.coupled),
+            reweight=nonnegative("reweight", self.reweight),
+        )
         if self.reweight and self.kind == "none":
             raise ValueError(
                 f"reweight: expected 0 without a penalty to reweight. Received: {self.reweight!r} "

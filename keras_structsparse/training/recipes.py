@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from keras_structsparse._validation import fraction_below_one, positive_int, positive_number
+from keras_structsparse._validation import (
+    boolean,
+    finite,
+    fraction_below_one,
+    positive_int,
+    positive_number,
+    set_checked,
+    several,
+)
 from keras_structsparse.data.augmentation import Augmentation
 
 if TYPE_CHECKING:
@@ -46,11 +54,11 @@ class Recipe:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive_int("epochs", self.epochs)
-        positive_int("batch_size", self.batch_size)
-        positive_number("learning_rate", self.learning_rate)
+        for name in ("epochs", "batch_size"):
+            set_checked(self, **{name: positive_int(name, getattr(self, name))})
+        set_checked(self, learning_rate=positive_number("learning_rate", self.learning_rate))
         for name in ("momentum", "ramp", "weight_decay"):
-            fraction_below_one(name, getattr(self, name))
+            set_checked(self, **{name: fraction_below_one(name, getattr(self, name))})
 
     def steps(self, examples: int) -> int:
         """Number of steps for a training set with this number of examples."""
@@ -100,7 +108,8 @@ class Shrinking:
     always: bool = False
 
     def __post_init__(self) -> None:
-        positive_int("every", self.every)
+        every, always = positive_int("every", self.every), boolean("always", self.always)
+        set_checked(self, every=every, always=always)
 
 
 @dataclass(frozen=True)
@@ -134,8 +143,11 @@ class DataRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(0 < drop < 1 for drop in self.drops) or list(self.drops) != sorted(self.drops):
+        drops = several("drops", self.drops, finite)
+        if not all(0 < drop < 1 for drop in drops) or list(drops) != sorted(drops):
             raise ValueError(f"drops: expected rising numbers in (0, 1). Received: {self.drops!r}")
+        side = None if self.side is None else positive_int("side", self.side)
+        set_checked(self, drops=drops, side=side)
         if self.augmentation.area is not None and self.side is None:
             raise ValueError(
                 "side: expected a number where augmentation.area is given. Received: None"

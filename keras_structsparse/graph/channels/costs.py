@@ -11,7 +11,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from keras_structsparse._validation import nonnegative, positive_int
+from keras_structsparse._records import check_format, parse_json, read_record
+from keras_structsparse._validation import nonnegative, positive_int, set_checked
 from keras_structsparse.errors import CostsError
 
 FORMAT = "keras_structsparse.costs/1"
@@ -62,10 +63,12 @@ class Costs:
     block: int = 16
 
     def __post_init__(self) -> None:
-        # Assigned, because NumPy's numbers cannot be written as JSON.
-        for name in ("move", "start"):
-            object.__setattr__(self, name, nonnegative(name, getattr(self, name), CostsError))
-        object.__setattr__(self, "block", positive_int("block", self.block, CostsError))
+        set_checked(
+            self,
+            move=nonnegative("move", self.move, CostsError),
+            start=nonnegative("start", self.start, CostsError),
+            block=positive_int("block", self.block, CostsError),
+        )
 
     def convolution(self, places: int, area: int, inputs: int, kernels: int) -> float:
         """The cost of one convolution.
@@ -112,13 +115,12 @@ class Costs:
             CostsError: The text is not JSON, or has another format.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text)
         except (TypeError, ValueError) as error:
-            raise CostsError(f"costs: expected JSON. Received invalid JSON: {error}") from (error)
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        if found != FORMAT:
-            raise CostsError(f'costs: expected "format": "{FORMAT}". Received: {found!r}')
-        return cls(content.get("move"), content.get("start"), content.get("block", cls.block))
+            raise CostsError(f"costs: expected JSON. Received invalid JSON: {error}") from error
+        check_format(content, FORMAT, "costs", CostsError)
+        known = {name: content[name] for name in ("move", "start", "block") if name in content}
+        return read_record(cls, known, "costs", CostsError)
 
 
 FREE = Costs(move=0.0, start=0.0, block=1)

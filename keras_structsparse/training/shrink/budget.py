@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from keras_structsparse._validation import fraction, fraction_below_one
+from keras_structsparse._validation import fraction, fraction_below_one, set_checked
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Budget:
             )
         for name, value in given.items():
             check = fraction_below_one if name == "max_drop" else fraction
-            object.__setattr__(self, name, check(name, value))
+            set_checked(self, **{name: check(name, value)})
 
     @property
     def unit(self) -> str:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from keras_structsparse._validation import (
     GROUPS,
-    fraction,
     fraction_below_one,
-    nonnegative,
     one_of,
     positive_int,
     positive_number,
+    set_checked,
+    share,
 )
 from keras_structsparse.graph.channels.splitting import REALIZE, check_realize
 
@@ -58,25 +58,17 @@ class ShrinkMethod:
     confidence: float = 0.975
 
     def __post_init__(self) -> None:
-        removal = fraction_below_one("removal", self.removal)
-        distillation = nonnegative("distillation", self.distillation)
-        if distillation > 1:
-            fraction("distillation", self.distillation)
-        one_of("groups", self.groups, GROUPS)
-        check_realize(self.realize)
-        confidence = fraction_below_one("confidence", self.confidence)
-        if confidence < 0.5:
-            raise ValueError(
-                f"confidence: expected a number in [0.5, 1). Received: {self.confidence!r}"
-            )
-        batches, rate = positive_int("measured_batches", self.measured_batches), self.learning_rate
-        if rate is not None:
-            rate = positive_number("learning_rate", rate)
-        # Numbers of Python: NumPy's are no JSON.
-        checked: dict[str, float | None] = {"removal": removal, "distillation": distillation}
-        checked |= {"learning_rate": rate, "measured_batches": batches, "confidence": confidence}
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        rate = self.learning_rate
+        set_checked(
+            self,
+            removal=fraction_below_one("removal", self.removal),
+            distillation=share("distillation", self.distillation),
+            groups=one_of("groups", self.groups, GROUPS),
+            realize=check_realize(self.realize),
+            measured_batches=positive_int("measured_batches", self.measured_batches),
+            learning_rate=None if rate is None else positive_number("learning_rate", rate),
+            confidence=_at_least_half("confidence", self.confidence),
+        )
 
     def removal_epochs(self, epochs: int) -> int:
         """The number of epochs in which groups are removed: at least one, and one less than all.
@@ -96,6 +88,14 @@ class ShrinkMethod:
                 "epochs: expected at least 2, one to remove and one to tune. Received: 1"
             )
         return min(max(round(self.removal * epochs), 1), epochs - 1)
+
+
+def _at_least_half(name: str, value: float) -> float:
+    """Check a number in [0.5, 1)."""
+    checked = fraction_below_one(name, value)
+    if checked < 0.5:
+        raise ValueError(f"{name}: expected a number in [0.5, 1). Received: {value!r}")
+    return checked
 
 
 TRAVEL = 5.0
