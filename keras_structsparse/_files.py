@@ -97,7 +97,9 @@ def new_directory(path: StrPath, argument: str = "path") -> Path:
         if directory.exists() and not directory.is_dir():
             raise OutputError(f"{expected}. Received a file: {directory}")
         if directory.is_dir() and not is_ours(directory) and (held := _first_entry(directory)):
-            raise OutputError(f"{expected}. Received: {directory}, which holds '{held}'")
+            raise OutputError(
+                f"{expected}. Received: {directory}, which holds '{held}' and no mark '{MARKER}'"
+            )
         directory.mkdir(parents=True, exist_ok=True)
         if not is_ours(directory):
             write_text(directory / MARKER, MARK)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers_damage import outcome
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,14 +103,6 @@ def test_any_other_value_is_of_its_type_or_refused_with_its_place(
     assert type(found.count) is int
     assert type(found.value) is float
     assert found.value - found.value == 0, "it is finite"
-
-
-def outcome(read: Callable[[], Any], error: type[Exception]) -> tuple[Any, str | None]:
-    """What was read, and what an expected error said."""
-    try:
-        return read(), None
-    except error as raised:
-        return None, str(raised)
 
 
 @pytest.mark.parametrize(

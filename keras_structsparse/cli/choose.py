@@ -9,7 +9,7 @@ import typer
 
 from keras_structsparse.cli import parsing
 from keras_structsparse.cli.options import floating
-from keras_structsparse.cli.report import RunDirectory
+from keras_structsparse.cli.report import RunDirectory, say_unfinished
 
 EXAMPLE = "Example, after that of sweep:\n\nstructsparse choose run --max-drop 1.0 --out chosen"
 
@@ -51,6 +51,7 @@ def choose(
 
     drop = None if max_drop is None else max_drop / 100
     found = read_run(run)
+    say_unfinished(found)
     chosen = choose_network(found, Wish(drop, max_multiply_adds, max_latency))
     hand_over(found, chosen, out)
     point = chosen.point

@@ -39,7 +39,20 @@ def report(
     from keras_structsparse.sweeps.run_directory import read_run
 
     others = () if marks is None else read_references(marks)
-    write_and_print(read_run(run), others)
+    found = read_run(run)
+    say_unfinished(found)
+    write_and_print(found, others)
+
+
+def say_unfinished(run: Run) -> None:
+    """Warn of a run whose sweep has not finished."""
+    if missing := run.missing():
+        known = len(run.trials())
+        typer.echo(
+            f"warning: the sweep is not finished: {known} of {known + len(missing)} trials are "
+            f"there, and {missing[0].name} is not",
+            err=True,
+        )
 
 
 def write_and_print(run: Run, references: Sequence[ReferenceNetwork] = ()) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from keras_structsparse._validation import (
+    nonnegative,
+    nonnegative_int,
+    set_checked,
+    several,
+    share,
+)
 from keras_structsparse.graph.kernel_axes import base_size, plain_shape
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 
@@ -24,6 +32,9 @@ class Point:
         accuracy_at_surgery: Accuracy on the test split before fine-tuning.
         accuracy_finetuned: The same after it.
         sizes: Kernel sizes by layer of the base architecture, 0 for removed kernels.
+
+    Raises:
+        ValueError: A number is negative or not finite, or an accuracy is above 1.
     """
 
     alpha: float
@@ -36,6 +47,29 @@ class Point:
     accuracy_at_surgery: float
     accuracy_finetuned: float
     sizes: Mapping[str, Sequence[int]]
+
+    def __post_init__(self) -> None:
+        for name in COSTS:
+            set_checked(self, **{name: COSTS[name](name, getattr(self, name))})
+        for name in ACCURACIES:
+            set_checked(self, **{name: share(name, getattr(self, name))})
+        sizes = {name: several(name, own, nonnegative_int) for name, own in self.sizes.items()}
+        set_checked(self, sizes=sizes)
+
+
+COSTS: Mapping[str, Callable[[str, Any], float]] = {
+    "alpha": nonnegative,
+    "tau": nonnegative,
+    "multiply_adds": nonnegative_int,
+    "multiply_adds_fraction": nonnegative,
+    "params": nonnegative_int,
+}
+ACCURACIES = (
+    "validation_at_surgery",
+    "validation_finetuned",
+    "accuracy_at_surgery",
+    "accuracy_finetuned",
+)
 
 
 def widths_and_sizes(model: ModelLike) -> dict[str, tuple[int, int]]:

@@ -7,30 +7,40 @@ sweep can be killed at any moment; the next one runs the trials that are missing
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_structsparse._files import new_directory, write_text
+from keras_structsparse._records import read_record, shortened
 from keras_structsparse._typing import StrPath
-from keras_structsparse.errors import OutputError, PlanError
-from keras_structsparse.export.formats import SUFFIX, load_model, save_model
-from keras_structsparse.surgery.kernel_provenance import Ancestry
+from keras_structsparse.errors import OutputError
+from keras_structsparse.export.formats import save_model
+from keras_structsparse.sweeps.path_state import network_of, read_state, write_state
 from keras_structsparse.sweeps.points import Point
+from keras_structsparse.sweeps.run_checks import PARTS, check_entries, check_no_orphans, is_there
 from keras_structsparse.sweeps.settings import FORMAT, Settings, Trial, differences
 from keras_structsparse.sweeps.trial import TrainedNetwork
+from keras_structsparse.sweeps.trial_records import (
+    AGAIN,
+    TrialRecord,
+    fingerprint,
+    network_name,
+    read_object,
+    read_trial,
+    rounded,
+    with_files,
+)
+from keras_structsparse.sweeps.trial_records import Correlations as Correlations
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.(json|keras)")
 """Names of files that were being written when a process was killed."""
 
-
-Correlations = Mapping[str, Sequence[float]]
-"""By layer of the base network, the mean correlation of its kernels after every epoch."""
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -48,26 +58,22 @@ class Found:
     model: Path
 
 
-@dataclass(frozen=True)
-class _Record:
-    """What the file of a finished trial holds."""
-
-    trial: Trial
-    points: Sequence[Point]
-    correlations: Correlations
-
-
 class Run:
     """A run directory.
 
     Args:
         folder: The directory; see :func:`open_run` and :func:`read_run`.
         settings: The record of its settings.
+
+    Raises:
+        OutputError: The settings are damaged.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = settings
+        self._known = _settings(folder, settings)
+        self._models = folder / "models"
 
     def has(self, trial: Trial) -> bool:
         """Whether a trial is finished."""
@@ -82,19 +88,7 @@ class Run:
         Raises:
             OutputError: The record beside it is damaged.
         """
-        file = self._state(trial)
-        if not file.is_file():
-            return None
-        record = _json(file, f"run: expected the ancestry of a network. Received: {file}")
-        try:
-            ancestry = Ancestry.from_json(json.dumps(record["ancestry"]))
-            return TrainedNetwork(
-                load_model(file.with_suffix(SUFFIX)), ancestry, int(record["whole"])
-            )
-        except (KeyError, TypeError, PlanError) as error:
-            raise OutputError(
-                f"run: expected the ancestry of a network. Received: {file} ({error})"
-            ) from error
+        return read_state(self._state(trial))
 
     def keep(self, trial: Trial, state: TrainedNetwork) -> None:
         """Write the network that the next trial of a path starts from.
@@ -103,10 +97,7 @@ class Run:
             trial: The trial, which is not finished yet.
             state: Its network, plain.
         """
-        file = self._state(trial)
-        save_model(state.model, file.with_suffix(SUFFIX))
-        record = {"ancestry": json.loads(state.ancestry.to_json()), "whole": state.whole}
-        write_text(file, json.dumps(record) + "\n")
+        write_state(self._state(trial), state)
 
     def add(
         self,
@@ -123,19 +114,20 @@ class Run:
             seconds: How long it took.
             correlations: The mean correlation of the kernels, if known.
         """
-        for point, model in outcomes:
-            save_model(model, self._model(trial, point))
-        record = {
-            "trial": asdict(trial),
-            "seconds": round(seconds, 1),
-            "points": [asdict(point) for point, _ in outcomes],
-            "correlations": {
-                # JSON has no nan.
-                name: [None if math.isnan(value) else round(value, 6) for value in values]
-                for name, values in (correlations or {}).items()
-            },
-        }
-        write_text(self._file(trial), json.dumps(record, indent=1) + "\n")
+        names = [network_name(trial, point) for point, _ in outcomes]
+        for name, (_, model) in zip(names, outcomes, strict=True):
+            save_model(model, self._models / name)
+        if (state := self._state(trial)).is_file():
+            names += [state.name, network_of(state).name]
+        points = tuple(point for point, _ in outcomes)
+        record = TrialRecord(
+            trial,
+            round(seconds, 1),
+            points,
+            rounded(correlations or {}),
+            fingerprint(self.settings),
+        )
+        write_text(self._file(trial), with_files(record, self._models, names).to_json())
 
     def found(self) -> list[Found]:
         """All points of all finished trials, by alpha, seed and multiply-adds.
@@ -144,7 +136,7 @@ class Run:
             OutputError: A file of points is damaged.
         """
         points = [
-            Found(record.trial, point, self._model(record.trial, point))
+            Found(record.trial, point, self._models / network_name(record.trial, point))
             for record in self._records()
             for point in record.points
         ]
@@ -169,17 +161,53 @@ class Run:
             OutputError: A file of points is damaged.
         """
         ordered = sorted(self._records(), key=lambda r: (r.trial.alpha, r.trial.seed))
-        return {record.trial: record.correlations for record in ordered if record.correlations}
+        return {r.trial: r.known_correlations for r in ordered if r.correlations}
 
-    def _records(self) -> list[_Record]:
-        return [_read(file) for file in (self.folder / "trials").glob("[!.]*.json")]
+    def lost(self) -> dict[Trial, tuple[str, ...]]:
+        """The finished trials of which networks are missing or damaged, with the files' names.
+
+        Raises:
+            OutputError: A file of points is damaged.
+        """
+        found = {record.trial: record.lost(self._models) for record in self._records()}
+        return {trial: names for trial, names in found.items() if names}
+
+    def missing(self) -> tuple[Trial, ...]:
+        """The trials of the settings that are not finished; those of a search are not known."""
+        return tuple(trial for trial in self._known.trials if not self.has(trial))
+
+    def forget(self, trial: Trial) -> None:
+        """Remove what says that a trial is finished, so that it is trained again."""
+        for file in (self._file(trial), self._state(trial)):
+            file.unlink(missing_ok=True)
+
+    def _records(self) -> list[TrialRecord]:
+        return [self._record(file) for file in (self.folder / "trials").glob("[!.]*.json")]
+
+    def _record(self, file: Path) -> TrialRecord:
+        """A finished trial of the settings of this run."""
+        record = read_trial(file)
+        known = self._known
+        mine = record.settings in (None, fingerprint(self.settings))
+        if not mine or (known.search is None and record.trial not in known.trials):
+            raise OutputError(
+                f"run: expected trials of the settings in {self.folder / SETTINGS}. Received: "
+                f"{file}, which is of other settings. {AGAIN}, or choose another directory"
+            )
+        return record
 
     def dense_and_sparse(self) -> tuple[list[Found], list[Found]]:
         """The points of the dense networks, and all others.
 
         Raises:
-            OutputError: The points of one kind are missing.
+            OutputError: The points of one kind are missing, or a network of a finished trial.
         """
+        for trial, names in self.lost().items():
+            raise OutputError(
+                f"run: expected the networks of all finished trials. Received: "
+                f"{self._models / names[0]}, which is missing or damaged. The same sweep trains "
+                f"{trial.name} again"
+            )
         found = self.found()
         dense = [f for f in found if not f.trial.alpha]
         sparse = [f for f in found if f.trial.alpha]
@@ -192,7 +220,7 @@ class Run:
 
     def tidy(self) -> None:
         """Remove files that a killed process was writing. No other process may be writing."""
-        for part in ("trials", "models"):
+        for part in PARTS:
             for file in (self.folder / part).glob(".*"):
                 if LEFTOVER.fullmatch(file.name):
                     file.unlink(missing_ok=True)
@@ -201,10 +229,7 @@ class Run:
         return self.folder / "trials" / f"{trial.name}.json"
 
     def _state(self, trial: Trial) -> Path:
-        return self.folder / "models" / f"{trial.name}-trained.json"
-
-    def _model(self, trial: Trial, point: Point) -> Path:
-        return self.folder / "models" / f"{trial.name}-tau-{point.tau!r}{SUFFIX}"
+        return self._models / f"{trial.name}-trained.json"
 
 
 def open_run(folder: StrPath, settings: Settings) -> Run:
@@ -222,14 +247,17 @@ def open_run(folder: StrPath, settings: Settings) -> Run:
     """
     path = new_directory(folder, "--out")
     wanted = settings.record()
-    if not (path / "settings.json").exists():
-        write_text(path / "settings.json", json.dumps(wanted, indent=1) + "\n")
+    if not is_there(path / SETTINGS):
+        check_no_orphans(path, SETTINGS)
+        write_text(path / SETTINGS, json.dumps(wanted, indent=1) + "\n")
     run = read_run(path)
     if differing := differences(run.settings, wanted):
         raise OutputError(
-            f"--out: expected a new directory, or a run with the same settings. Received: {path}, "
-            + "; ".join(differing)
+            "--out: expected a new directory, or a run with the same settings. Received: "
+            f"{path / SETTINGS}, {'; '.join(differing)}"
         )
+    check_entries(path)
+    run.trials()  # Now, not after the first training.
     return run
 
 
@@ -246,37 +274,17 @@ def read_run(folder: StrPath) -> Run:
         OutputError: The directory holds no run, or one of another version.
     """
     path = Path(folder)
-    record = _json(
-        path / "settings.json", f"run: expected a directory of a sweep. Received: {path}"
-    )
+    file = path / SETTINGS
+    record = read_object(file, f"run: expected a directory of a sweep. Received: {file}")
     if record.get("format") != FORMAT:
         raise OutputError(
             f"run: expected a directory of format '{FORMAT}'. "
-            f"Received: {path}, which is of {record.get('format')!r}"
+            f"Received: {file}, which is of {shortened(record.get('format'))}"
         )
     return Run(path, record)
 
 
-def _read(file: Path) -> _Record:
-    record = _json(file, f"run: expected the points of a trial. Received: {file}")
-    try:
-        points = [Point(**point) for point in record["points"]]
-        correlations = {
-            name: tuple(math.nan if value is None else float(value) for value in values)
-            for name, values in record.get("correlations", {}).items()
-        }
-        return _Record(Trial(**record["trial"]), points, correlations)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise OutputError(
-            f"run: expected the points of a trial. Received: {file} ({error})"
-        ) from error
-
-
-def _json(file: Path, complaint: str) -> dict[str, Any]:
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{complaint} ({error})") from error
-    if not isinstance(record, dict):
-        raise OutputError(f"{complaint} (its content is {type(record).__name__})")
-    return record
+def _settings(folder: Path, record: Mapping[str, Any]) -> Settings:
+    """The settings that a record holds."""
+    fields = {name: value for name, value in record.items() if name != "format"}
+    return read_record(Settings, fields, f"run: {folder / SETTINGS}", OutputError)

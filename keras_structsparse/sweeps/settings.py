@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keras_structsparse import _validation as checked
+from keras_structsparse._records import shortened
 from keras_structsparse.graph.channels.splitting import REALIZE, check_realize
 from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe
@@ -270,7 +271,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found += differences(before, after, f"{name}.")
         elif before != after:
-            found.append(f"{name}: the run has {before!r}, received {after!r}")
+            found.append(f"{name}: the run has {shortened(before)}, received {shortened(after)}")
     return found
 
 

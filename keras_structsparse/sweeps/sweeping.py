@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -59,6 +60,7 @@ def sweep(
     run = open_run(out, settings)
     if not _is_worker():
         run.tidy()
+        _forget_lost(run)
     missing = [c for c in settings.chains if not all(run.has(trial) for trial in c)]
     scope = nullcontext if strategy is None else strategy.scope
     count = sum(not run.has(trial) for chain in missing for trial in chain)
@@ -148,6 +150,17 @@ def _line(trial: Trial, points: Sequence[Point], seconds: float) -> str:
     named = [f"{key} {value:g}" for key, value in values.items() if value]
     name = ", ".join([*(named or ["dense"]), f"seed {trial.seed}"])
     return f"{name} in {seconds:.0f} s: {said}"
+
+
+def _forget_lost(run: Run) -> None:
+    """Make trials whose networks are lost unfinished, and say so."""
+    for trial, names in run.lost().items():
+        warnings.warn(
+            f"run: {run.folder / 'models' / names[0]} is missing or damaged, so {trial.name} is "
+            "trained again",
+            stacklevel=3,
+        )
+        run.forget(trial)
 
 
 def _check(data: Dataset) -> None:

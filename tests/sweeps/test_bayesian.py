@@ -151,10 +151,10 @@ def test_settings_that_no_search_has(change: dict[str, Any], expected: str) -> N
     ("values", "expected"),
     [
         ({"trials": 0}, "trials: expected"),
-        ({"budget": 0.0}, "budget: expected a share"),
-        ({"budget": 1.5}, "budget: expected a share"),
-        ({"reweight": (0.3, 0.1)}, "reweight: expected a range"),
-        ({"learning_rate": (0.0, 0.1)}, "learning_rate: expected a range"),
+        ({"budget": 0.0}, "budget: expected a number in"),
+        ({"budget": 1.5}, "budget: expected a number in"),
+        ({"reweight": (0.3, 0.1)}, "reweight: expected two rising"),
+        ({"learning_rate": (0.0, 0.1)}, "learning_rate: expected a finite number > 0"),
     ],
 )
 def test_searches_out_of_range(values: dict[str, Any], expected: str) -> None:
