@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from keras_structsparse._typing import StrPath
@@ -15,6 +16,8 @@ from keras_structsparse.errors import OutputError
 
 MARKER = ".structsparse"
 MARK = "written by keras_structsparse\n"
+SHOWN = 5
+"""Names that an error lists."""
 MANIFEST = ".structsparse.files"
 MANIFEST_FORMAT = "keras_structsparse.files/1"
 
@@ -44,19 +47,20 @@ def write_atomically(path: StrPath, writer: Callable[[Path], object]) -> Path:
     """Let ``writer`` make a file or directory, and put it in place when it is finished.
 
     Args:
-        path: The target. An existing one is replaced, a file only by a file and a directory only
-            by a directory; parent directories are made.
+        path: The target. An existing file is replaced by a file, and an existing directory by a
+            directory if it is empty or :func:`write_manifest` listed all that it holds. Parent
+            directories are made; a link is followed.
         writer: Receives a path that does not exist yet, beside the target and with its suffix.
 
     Returns:
         The path. If ``writer`` raises, the target is as it was and nothing else is left.
 
     Raises:
-        OutputError: The target cannot be written.
+        OutputError: The target cannot be written, or is a directory that holds something else.
     """
     # Through a symbolic link: the file it points to is what is to change.
     target = Path(os.path.realpath(path))
-    fresh = _beside(target)
+    fresh = _beside(target, Path(path).suffix)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         writer(fresh)
@@ -103,11 +107,53 @@ def new_directory(path: StrPath, argument: str = "path") -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         if not is_ours(directory):
             write_text(directory / MARKER, MARK)
+        check_writable(directory, argument)
     except OutputError:
         raise
     except OSError as error:
         raise OutputError(f"{expected}. Received: {directory} ({error})") from error
     return directory
+
+
+def check_writable(directory: Path, argument: str = "path") -> None:
+    """Raise unless a file can be made in a directory, or in the nearest one above that exists.
+
+    Args:
+        directory: The directory; it need not exist.
+        argument: What the caller's user knows the path as.
+
+    Raises:
+        OutputError: No file can be made there.
+    """
+    folder = directory.absolute()
+    nearest = next(each for each in (folder, *folder.parents) if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{argument}: expected a path that can be written. Received: {directory} "
+            f"({nearest}: {error.strerror})"
+        ) from error
+
+
+def check_room(directory: Path, size: int, what: str, argument: str = "path") -> None:
+    """Raise unless the disk of a directory has room.
+
+    Args:
+        directory: The directory, which exists.
+        size: The bytes that are needed.
+        what: What they are needed for.
+        argument: What the caller's user knows the path as.
+
+    Raises:
+        OutputError: There is less room.
+    """
+    if (free := shutil.disk_usage(directory).free) < size:
+        raise OutputError(
+            f"{argument}: expected {size:,} free bytes for {what}. Received: {directory}, whose "
+            f"disk has {free:,}"
+        )
 
 
 def is_ours(directory: Path) -> bool:
@@ -150,6 +196,21 @@ def unlisted(directory: Path) -> tuple[str, ...]:
     return tuple(name for name in _entries(directory) if name not in listed)
 
 
+def quoted(names: Sequence[str]) -> str:
+    """Names as an error lists them: the first ones, and the number of the others.
+
+    Args:
+        names: The names.
+
+    Examples:
+        >>> quoted(["a", "b"]), quoted(list("abcdefg"))
+        ("'a', 'b'", "'a', 'b', 'c', 'd', 'e' and 2 others")
+    """
+    first, others = names[:SHOWN], len(names) - SHOWN
+    count = f" and {others} other{'s' * (others > 1)}" if others > 0 else ""
+    return ", ".join(map(repr, first)) + count
+
+
 def _entries(directory: Path) -> list[str]:
     return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*"))
 
@@ -160,7 +221,7 @@ def _listed(manifest: Path) -> frozenset[str]:
         record = json.loads(manifest.read_text(encoding="utf-8"))
         if record["format"] == MANIFEST_FORMAT:
             return frozenset([*record["files"], MANIFEST])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return frozenset()
 
@@ -171,8 +232,8 @@ def _first_entry(directory: Path) -> str:
     return min((name for name in names if not name.startswith(f".{MARKER}.")), default="")
 
 
-def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}{target.suffix}")
+def _beside(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}{suffix}")
 
 
 def _put(fresh: Path, target: Path) -> None:
@@ -187,9 +248,15 @@ def _put(fresh: Path, target: Path) -> None:
         os.replace(fresh, target)
         return
     # A directory that holds something cannot be replaced in one step.
-    old = _beside(target)
+    old = _beside(target, target.suffix)
     os.rename(target, old)
     try:
+        # Now: what was put there while the new one was written counts as well.
+        if held := unlisted(old):
+            raise OutputError(
+                f"{target}: expected a new or empty directory, or one that holds nothing but what "
+                f"this program wrote. Received one that holds {quoted(held)}"
+            )
         os.rename(fresh, target)
     except OSError:
         os.rename(old, target)

@@ -66,20 +66,41 @@ def test_a_writer_that_fails_leaves_no_trace(
 def write_directory(path: Path) -> None:
     path.mkdir()
     (path / "new").write_text("new")
+    _files.write_manifest(path)
 
 
 def test_a_directory_is_made_and_replaced_whole(tmp_path: Path) -> None:
-    _files.write_atomically(tmp_path / "d", write_directory)
-    (tmp_path / "d" / "left over").write_text("old")
-    _files.write_atomically(tmp_path / "d", write_directory)
-    assert tree(tmp_path) == {"d": None, "d/new": "new"}
+    for _ in range(2):
+        _files.write_atomically(tmp_path / "d", write_directory)
+        assert set(tree(tmp_path)) == {"d", "d/new", f"d/{_files.MANIFEST}"}
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_directory_with_something_else_is_never_replaced(tmp_path: Path, when: str) -> None:
+    target = tmp_path / "d"
+    _files.write_atomically(target, write_directory)
+    names = [f"thesis {number}.tex" for number in range(7)]
+
+    def put() -> None:
+        for name in names:
+            (target / name).write_text("mine")
+
+    def write(path: Path) -> None:
+        write_directory(path)
+        put()
+
+    if when == "before":
+        put()
+    with pytest.raises(OutputError, match=r"holds 'thesis 0.tex', .*'thesis 4.tex' and 2 others"):
+        _files.write_atomically(target, write if when == "meanwhile" else write_directory)
+    assert {f"d/{name}" for name in names} < set(tree(tmp_path))
+    assert os.listdir(tmp_path) == ["d"], "nothing is left beside it"
 
 
 def test_a_directory_that_cannot_be_put_in_place_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _files.write_atomically(tmp_path / "d", write_directory)
-    (tmp_path / "d" / "mine").write_text("old")
     before, rename, calls = tree(tmp_path), os.rename, []
 
     def second_fails(source: Path, target: Path) -> None:
@@ -111,6 +132,41 @@ def test_the_file_behind_a_symbolic_link_is_written(tmp_path: Path) -> None:
     _files.write_text(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "new"
+
+
+def test_a_link_without_the_suffix_does_not_change_it(tmp_path: Path) -> None:
+    """As in the caches of huggingface_hub and of git-annex."""
+    (tmp_path / "blob").write_text("old")
+    (tmp_path / "model.keras").symlink_to(tmp_path / "blob")
+    seen: list[str] = []
+
+    def write(path: Path) -> None:
+        seen.append(path.suffix)
+        path.write_text("new")
+
+    _files.write_atomically(tmp_path / "model.keras", write)
+    assert seen == [".keras"]
+    assert (tmp_path / "blob").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["blob", "model.keras"]
+
+
+def test_a_disk_without_room_is_named(tmp_path: Path) -> None:
+    _files.check_room(tmp_path, 1, "a network")
+    with pytest.raises(OutputError, match=r"--out: expected .* free bytes for a network\. .* has"):
+        _files.check_room(tmp_path, 2**80, "a network", "--out")
+
+
+def test_a_directory_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _files.new_directory(tmp_path / "run")
+
+    def refused(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(_files.tempfile, "TemporaryFile", refused)
+    with pytest.raises(OutputError, match=r"workdir: expected .* written.*run: Permission denied"):
+        _files.new_directory(tmp_path / "run", "workdir")
 
 
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:

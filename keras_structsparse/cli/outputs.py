@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from pathlib import Path
 
-from keras_structsparse._files import is_ours, unlisted
+from keras_structsparse._files import check_writable, is_ours, quoted, unlisted
 from keras_structsparse.errors import DatasetError, OutputError
 
 
@@ -28,7 +28,12 @@ def check_new_file(path: Path, option: str, suffix: str, force: bool) -> None:
         raise OutputError(f"{expected}. Received a directory: {path}")
     if path.exists() and not force:
         raise OutputError(f"{expected}. Received: {path}, which exists; --force replaces it")
-    _check_writable(path, option)
+    check_writable(path if path.is_dir() else _place(path), option)
+
+
+def _place(path: Path) -> Path:
+    """The directory that a file is written to, behind links."""
+    return Path(os.path.realpath(path)).parent
 
 
 def check_new_directory(path: Path, option: str, force: bool) -> None:
@@ -46,10 +51,10 @@ def check_new_directory(path: Path, option: str, force: bool) -> None:
     if path.exists() and not path.is_dir():
         raise OutputError(f"{expected}. Received a file: {path}")
     if held := unlisted(path):
-        raise OutputError(f"{expected}. Received: {path}, which holds '{held[0]}'")
+        raise OutputError(f"{expected}. Received: {path}, which holds {quoted(held)}")
     if path.is_dir() and any(path.iterdir()) and not force:
         raise OutputError(f"{expected}. Received: {path}, an export; --force replaces it")
-    _check_writable(path, option)
+    check_writable(path if path.is_dir() else _place(path), option)
 
 
 def check_own_directory(path: Path, option: str, force: bool) -> None:
@@ -68,12 +73,12 @@ def check_own_directory(path: Path, option: str, force: bool) -> None:
         raise OutputError(f"{expected}. Received a file: {path}")
     held = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     if held and not is_ours(path):
-        raise OutputError(f"{expected}. Received: {path}, which holds '{held[0]}'")
+        raise OutputError(f"{expected}. Received: {path}, which holds {quoted(held)}")
     if len(held) > 1 and not force:
         raise OutputError(
             f"{expected}. Received: {path}, which an earlier call wrote; --force replaces it"
         )
-    _check_writable(path, option)
+    check_writable(path if path.is_dir() else _place(path), option)
 
 
 def check_data(name: str, option: str) -> None:
@@ -92,15 +97,3 @@ def check_data(name: str, option: str) -> None:
         raise DatasetError(
             f"{option}: expected a folder of images or an .npz file. Received: {name}"
         )
-
-
-def _check_writable(path: Path, option: str) -> None:
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"{option}: expected a path that can be written. Received: {path} "
-            f"({parent}: {error.strerror})"
-        ) from error

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_structsparse._files import unlisted, write_atomically, write_manifest
+from keras_structsparse._files import quoted, unlisted, write_atomically, write_manifest
 from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import OutputError
 from keras_structsparse.export import litert
@@ -132,7 +132,7 @@ def _check_directory(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise OutputError(f"{expected}. Received a file: {path}")
     if held := unlisted(path):
-        raise OutputError(f"{expected}. Received: {path}, which holds '{held[0]}'")
+        raise OutputError(f"{expected}. Received: {path}, which holds {quoted(held)}")
 
 
 def _exporter(format: str) -> Exporter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +26,7 @@ from keras_structsparse.surgery.verification import Verification, verify
 from keras_structsparse.sweeps.choosing import Wish, choose_network
 from keras_structsparse.sweeps.points import Point, widths_and_sizes
 from keras_structsparse.sweeps.progress import Progress
+from keras_structsparse.sweeps.removing import remove_run
 from keras_structsparse.sweeps.report.report import write_report
 from keras_structsparse.sweeps.run_directory import Found, Run
 from keras_structsparse.sweeps.settings import Settings
@@ -100,7 +100,7 @@ def quickstart(out: StrPath, seed: int = 0, progress: Progress | None = None) ->
         OutputError: ``out`` holds something else or cannot be written.
     """
     folder = new_directory(out, "--out")
-    shutil.rmtree(folder / "run", ignore_errors=True)
+    remove_run(folder / "run")
     _make_repeatable()
     data = datasets.load(SETTINGS.dataset, validation=0.2, seed=0)
 

@@ -24,13 +24,10 @@ from keras_structsparse.errors import OutputError
 from keras_structsparse.sweeps import Run, Trial, open_run
 from keras_structsparse.sweeps.points import Point
 from keras_structsparse.sweeps.references import ReferenceNetwork
+from keras_structsparse.sweeps.report.figures import FIGURES
 from keras_structsparse.sweeps.report.report import write_report
 
 SIZES = {"conv1": (3, 3, 1, 0, 0, 0), "conv2": (3, 2, 0, 0, 0, 0)}
-FIGURES = (
-    *("frontier", "widths", "sizes", "kernels"),
-    *("correlation", "correlation_dense", "correlation_sparse"),
-)
 NAN = float("nan")
 WHOLE = {"conv1": (3,) * 6, "conv2": (3,) * 6}
 

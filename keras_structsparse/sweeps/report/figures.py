@@ -20,6 +20,12 @@ from keras_structsparse.sweeps.run_directory import Correlations
 from keras_structsparse.sweeps.run_summary import Contents
 from keras_structsparse.sweeps.settings import Trial
 
+FIGURES = (
+    *("frontier", "widths", "sizes", "kernels"),
+    *("correlation", "correlation_dense", "correlation_sparse"),
+)
+"""The names of all figures of a report."""
+
 Figure = Any
 Row = Mapping[str, Any]
 
