@@ -164,7 +164,7 @@ def test_a_directory_that_cannot_be_written_is_named(
     def refused(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(_files.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
     with pytest.raises(OutputError, match=r"workdir: expected .* written.*run: Permission denied"):
         _files.new_directory(tmp_path / "run", "workdir")
 
