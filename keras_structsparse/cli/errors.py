@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +16,14 @@ from keras_structsparse.errors import StructSparseError
 
 PACKAGE = "keras_structsparse"
 BAD_INPUT = 2
+INTERRUPTED = 130
+
+GOES_ON = {
+    "sweep": "the same command goes on with the trials that are missing",
+    "shrink": "the same command goes on if it had --workdir, and begins again if not",
+}
+BEGINS_AGAIN = "nothing of it is left; the same command begins again"
+"""What an interrupted command says."""
 
 # typer brings its own click or imports that of the system; this is UsageError in both.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
@@ -29,8 +39,24 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Parse the rest and run the command."""
-        with one_line_errors(bool(ctx.params.get("traceback"))):
-            return super().invoke(ctx)
+        try:
+            with one_line_errors(bool(ctx.params.get("traceback"))):
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            said = GOES_ON.get(str(ctx.invoked_subcommand), BEGINS_AGAIN)
+            typer.echo(f"interrupted: {said}", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+
+def interrupt_when_terminated() -> None:
+    """Let SIGTERM end a command as Ctrl-C does; a second one ends it at once."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from keras_structsparse.errors import CostsError, ModelError, PlanError
 from keras_structsparse.export import formats
 from keras_structsparse.graph.model_files.contents import SUFFIXES
 from keras_structsparse.graph.model_files.loading import load_model as load_model
+from keras_structsparse.graph.scope_names import check_names
 from keras_structsparse.models import REGISTRY, build, cards, find, is_spec, load
 from keras_structsparse.surgery import Costs
 from keras_structsparse.surgery.plans import Plan
@@ -107,7 +108,9 @@ def classifier(
         ModelError: The network does not fit the data.
     """
     keras.utils.set_random_seed(seed)
-    return fitting(source(tuple(images.shape[1:]), classes), images, classes, name, data)
+    model = source(tuple(images.shape[1:]), classes)
+    check_names(model, name)
+    return fitting(model, images, classes, name, data)
 
 
 def some_images(data: Data) -> Array:

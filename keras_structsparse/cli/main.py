@@ -6,6 +6,7 @@ help and usage errors come at once.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import sys
@@ -29,7 +30,7 @@ from keras_structsparse.cli import (
     sweep,
     train,
 )
-from keras_structsparse.cli.errors import Commands
+from keras_structsparse.cli.errors import INTERRUPTED, Commands, interrupt_when_terminated
 
 app = typer.Typer(
     name="structsparse",
@@ -42,11 +43,25 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; warnings are one line each, and a native crash is not silent."""
+    """Run the command line; warnings and signals end in one line, a native crash is not silent."""
     warnings.formatwarning = _one_line
     if sys.stderr is not None:
         faulthandler.enable(sys.stderr)
-    app(prog_name="structsparse")
+    interrupt_when_terminated()
+    try:
+        app(prog_name="structsparse")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _end_at_once()
+        raise
+
+
+def _end_at_once() -> None:
+    """End without the seconds in which TensorFlow's threads are taken down."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(INTERRUPTED)
 
 
 def _one_line(message: Warning | str, *where: Any, **more: Any) -> str:

@@ -9,15 +9,17 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from keras_structsparse._files import check_room
 from keras_structsparse._typing import StrPath
 from keras_structsparse._validation import one_of
 from keras_structsparse.data.datasets import Dataset
 from keras_structsparse.errors import DatasetError
+from keras_structsparse.export.reloading import check_reloads
 from keras_structsparse.sweeps.points import Point, score
 from keras_structsparse.sweeps.progress import Lines, Progress, Stages
 from keras_structsparse.sweeps.run_directory import Correlations, Run, open_run
 from keras_structsparse.sweeps.settings import STRATEGIES, Settings, Trial
-from keras_structsparse.sweeps.trial import Build, Outcome, evaluate, train, without_zeros
+from keras_structsparse.sweeps.trial import Build, Outcome, built, evaluate, train, without_zeros
 
 
 def sweep(
@@ -34,7 +36,7 @@ def sweep(
 
     Every alpha is trained once per seed; every useful threshold of it is a point. With a path, each
     but the first starts from the network of the one before. Killed at any moment and called again
-    with the same arguments, it runs the trials that are missing.
+    with the same arguments, it runs the trials that are missing, and those whose networks are lost.
 
     Args:
         build: Gives the base network, new, with softmax outputs.
@@ -52,8 +54,8 @@ def sweep(
     Raises:
         ImportError: keras-tuner is not installed.
         DatasetError: A split of the data is empty.
-        ModelError: ``build`` gives no model that can be trained.
-        OutputError: ``out`` holds something else or cannot be written.
+        ModelError: ``build`` gives no model that can be trained, stored and loaded again.
+        OutputError: ``out`` holds something else, cannot be written, or has no room.
     """
     _check(data)
     _check_tuner()
@@ -67,6 +69,8 @@ def sweep(
     if settings.search is not None:
         count = max(settings.search.trials + 1 - len(run.trials()), 0)
     shown = progress or Lines(console)
+    if count:
+        _check_build(run, build, settings, count)
 
     def do(before: Trial | None, trial: Trial) -> None:
         start = time.perf_counter()
@@ -150,6 +154,14 @@ def _line(trial: Trial, points: Sequence[Point], seconds: float) -> str:
     named = [f"{key} {value:g}" for key, value in values.items() if value]
     name = ", ".join([*(named or ["dense"]), f"seed {trial.seed}"])
     return f"{name} in {seconds:.0f} s: {said}"
+
+
+def _check_build(run: Run, build: Build, settings: Settings, trials: int) -> None:
+    """Fail now rather than after hours: the networks can be stored, and there is room for them."""
+    size = check_reloads(built(build), "build")
+    each = 2 if settings.path else 1
+    what = f"{each * trials} networks as large as that of build"
+    check_room(run.folder, size * each * trials, what, "--out")
 
 
 def _forget_lost(run: Run) -> None:

@@ -83,7 +83,7 @@ def train(
     keras.utils.set_random_seed(trial.seed)
     recipe, form = settings.recipe_of(trial, first=start is None), settings.form_of(trial)
     with scope():
-        state = _compiled(_built(build), len(data.train), form, recipe, trial, start)
+        state = _compiled(built(build), len(data.train), form, recipe, trial, start)
     correlations = CorrelationLog(state.ancestry, min(settings.taus))
     callbacks = [*stages(_stage("training", trial), recipe.epochs), correlations]
     state = replace(state, correlations=correlations.values)
@@ -180,7 +180,15 @@ def _stage(what: str, trial: Trial) -> str:
     return f"{what}, {f'alpha {trial.alpha:g}' if trial.alpha else 'dense'}, seed {trial.seed}"
 
 
-def _built(build: Build) -> keras.Model:
+def built(build: Build) -> keras.Model:
+    """The network that a function gives.
+
+    Args:
+        build: The function.
+
+    Raises:
+        ModelError: It gives none that a sweep can train.
+    """
     model = build()
     if not isinstance(model, keras.Model):
         raise ModelError(

@@ -122,7 +122,7 @@ def test_a_finished_sweep_runs_nothing_again(run: Any) -> None:
 
 def test_what_is_missing_is_run_and_nothing_else(run: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    failing = counted(2)
+    failing = counted(3)  # The first network is not trained: it proves that it can be stored.
     with pytest.raises(RuntimeError, match="enough"):
         sweep(failing, dataset(), SETTINGS, folder)
     assert {found.trial for found in read_run(folder).found()} == set(SETTINGS.trials[:2])
@@ -130,7 +130,7 @@ def test_what_is_missing_is_run_and_nothing_else(run: Any, tmp_path: Path) -> No
     (folder / "trials" / ".alpha-0.5-seed-0.0123456789ab.json").write_text("{")
     again = counted(99)
     sweep(again, dataset(), SETTINGS, folder)
-    assert again.calls == len(SETTINGS.trials) - failing.calls + 1
+    assert again.calls == 1 + len(SETTINGS.trials) - 2
     assert points(read_run(folder)) == points(run)
     assert not list(folder.rglob(".alpha*"))
 
@@ -217,6 +217,54 @@ def test_an_empty_split_is_refused(part: str, tmp_path: Path) -> None:
 def test_build_must_give_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"build: expected .*Received: 'model'"):
         sweep(lambda: "model", dataset(), SETTINGS, tmp_path / "run")
+
+
+class Forgetful(keras.layers.Layer):
+    """A layer whose configuration lacks its argument."""
+
+    def __init__(self, factor: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.factor = factor
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def call(self, inputs: Any) -> Any:
+        return self.factor * inputs
+
+
+def with_last(layer: keras.Layer) -> keras.Model:
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    return keras.Model(inputs, layer(keras.layers.Dense(10, "softmax")(x)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "complaint"),
+    [
+        (lambda: keras.layers.Lambda(lambda x: 2 * x), "saved and loaded again.* Lambda layer"),
+        (lambda: Forgetful(0.5), r"with the same outputs.*get_config lack an argument"),
+        (lambda: keras.layers.ReLU(name="größe $|<"), r"names of layers.*Received: 'größe"),
+    ],
+)
+def test_what_cannot_be_stored_is_said_before_the_first_training(
+    tmp_path: Path, layer: Callable[[], keras.Layer], complaint: str
+) -> None:
+    scope: dict[str, Any] = {"Forgetful": Forgetful}
+    expected = pytest.raises(ModelError, match=rf"build: expected .*{complaint}")
+    with keras.saving.custom_object_scope(scope), expected:
+        sweep(lambda: with_last(layer()), dataset(), SETTINGS, tmp_path / "run")
+    assert not (tmp_path / "run" / "trials").exists()
+
+
+def test_room_for_all_networks_is_needed_before_the_first_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = type("Usage", (), {"free": 20_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: full)
+    with pytest.raises(OutputError, match=r"--out: expected [0-9,]+ free bytes for 3 networks"):
+        sweep(build, dataset(), SETTINGS, tmp_path / "run")
+    assert not (tmp_path / "run" / "trials").exists()
 
 
 def test_forms_are_checked() -> None:

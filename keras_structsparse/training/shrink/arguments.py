@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_structsparse.graph.scope_names import check_names
 from keras_structsparse.training.shrink.method import ShrinkMethod
 from keras_structsparse.training.shrink.stages import compile_options
 from keras_structsparse.training.shrinking import own_training
@@ -23,6 +24,7 @@ def check_model(model: Any) -> None:
         model: The model.
 
     Raises:
+        ModelError: TensorFlow cannot scope the name of a layer.
         ValueError: It is not.
     """
     if not isinstance(model, keras.Model):
@@ -40,6 +42,7 @@ def check_model(model: Any) -> None:
     if getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1) > 1:
         raise ValueError("model: expected a model on one device. Received: one with replicas")
     compile_options(model)
+    check_names(model, "model")
 
 
 def check_settings(optimizer: Any, method: Any, callbacks: Any, workdir: Any) -> None:

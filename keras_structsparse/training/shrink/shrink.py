@@ -10,8 +10,9 @@ from typing import Any
 
 import keras
 
-from keras_structsparse._files import new_directory
+from keras_structsparse._files import check_room, new_directory
 from keras_structsparse._validation import positive_int
+from keras_structsparse.export.reloading import check_reloads
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.profile import compare
@@ -45,6 +46,9 @@ from keras_structsparse.training.shrink.stages import (
     tune,
 )
 from keras_structsparse.training.training_data import Data, TrainingData
+
+STORED = 4
+"""Sizes of a network that a workdir holds: its weights, the moments of Adam, the rebuilt one."""
 
 
 def shrink(
@@ -100,9 +104,9 @@ def shrink(
 
     Raises:
         DivergedError: The loss is no longer a finite number.
-        ModelError: The model has no graph, or no kernels that can be removed; or no network that
-            was tried is within ``max_drop``.
-        OutputError: ``workdir`` belongs to another model or to other settings.
+        ModelError: The model has no graph, or no kernels that can be removed; no network that was
+            tried is within ``max_drop``; or, with a ``workdir``, its file cannot be loaded again.
+        OutputError: ``workdir`` belongs to another model or to other settings, or has no room.
         ValueError: An argument is out of its range, the model is not compiled, not exactly one
             budget is given, or ``max_drop`` without validation data.
 
@@ -142,6 +146,9 @@ def shrink(
         (*callbacks, *([EpochLines(epochs)] if verbose else [])),
         Checkpoints(None, {}),
     )
+    if workdir is not None:
+        size = STORED * check_reloads(model, "model")
+        check_room(new_directory(workdir, "workdir"), size, "the state of a shrinking", "workdir")
     before = evaluated(model, job)
     find = _smallest if budget.share is None else _to_share
     result = find(job, before, workdir)
