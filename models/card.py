@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from keras_structsparse._markdown import escaped
 from keras_structsparse._records import check_format, parse_json, read_record
 from keras_structsparse._validation import nonnegative_int, positive_int, set_checked
 from keras_structsparse.errors import ModelError
@@ -133,7 +134,8 @@ class Card:
             f"(dense {self.dense_latency_ms:.2f}) on {self.machine}",
             "SHA-256": self.sha256,
         }
-        lines = ["# Pruned network", "", self.summary + ".", "", "| | |", "| --- | --- |"]
-        lines += [f"| {name} | {value} |" for name, value in rows.items()]
+        summary = f"{escaped(self.summary)}."
+        lines = ["# Pruned network", "", summary, "", "| | |", "| --- | --- |"]
+        lines += [f"| {name} | {escaped(value)} |" for name, value in rows.items()]
         closing = "Chosen by validation accuracy; the test split was only reported on."
         return "\n".join([*lines, "", closing, ""])

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from keras_structsparse._files import check_writable
 from keras_structsparse.cli.options import JSON
 from keras_structsparse.cli.tables import console, sweep_table
+from keras_structsparse.errors import OutputError
 
 if TYPE_CHECKING:
     from keras_structsparse.sweeps.references import ReferenceNetwork
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = (
     "Example, after that of sweep:\n\nstructsparse report run\n\n"
-    "structsparse report run --marks published.json"
+    "structsparse report run --marks published.json --out report"
 )
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A directory that sweep wrote.")]
@@ -33,6 +35,10 @@ def report(
             "multiply_adds or multiply_adds_fraction, accuracy and source.",
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write the report instead of into the run."),
+    ] = None,
 ) -> None:
     """Draw the figures of a sweep, also of an unfinished one, and write its page report.html."""
     from keras_structsparse.sweeps.references import read_references
@@ -41,7 +47,7 @@ def report(
     others = () if marks is None else read_references(marks)
     found = read_run(run)
     say_unfinished(found)
-    write_and_print(found, others)
+    write_and_print(found, others, out)
 
 
 def say_unfinished(run: Run) -> None:
@@ -55,15 +61,25 @@ def say_unfinished(run: Run) -> None:
         )
 
 
-def write_and_print(run: Run, references: Sequence[ReferenceNetwork] = ()) -> None:
-    """Write the report of a run and print its points.
+def write_and_print(
+    run: Run, references: Sequence[ReferenceNetwork] = (), out: Path | None = None
+) -> None:
+    """Print the points of a run and write its report; of one that is read-only, print them.
 
     Args:
         run: The run.
         references: Networks of others to show beside the frontier.
+        out: Where to write the report; the run directory unless given.
     """
     from keras_structsparse.sweeps.report.report import write_report
 
-    page = write_report(run, references)
+    run.dense_and_sparse()  # Its errors come first.
     console().print(sweep_table(run.found()))
-    typer.echo(f"wrote {page}")
+    try:
+        check_writable(run.folder if out is None else out, "RUN" if out is None else "--out")
+    except OutputError as error:
+        if out is not None:
+            raise
+        typer.echo(f"warning: no report is written: {error}; see --out", err=True)
+        return
+    typer.echo(f"wrote {write_report(run, references, out)}")

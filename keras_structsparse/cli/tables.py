@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -25,11 +25,12 @@ WIDTH = 150
 
 
 def console() -> Console:
-    """Standard output, wide enough for tables where it is no terminal."""
-    terminal = Console(highlight=False)
+    """Standard output, wide enough for tables where it is no terminal; texts are as they are."""
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+    terminal = Console(**plain)
     if terminal.is_terminal or "COLUMNS" in os.environ:
         return terminal
-    return Console(highlight=False, width=WIDTH)
+    return Console(**plain, width=WIDTH)
 
 
 def zoo_table(

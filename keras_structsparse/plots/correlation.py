@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from keras_structsparse.plots.style import STYLE, Figure, matplotlib_or_explain, new_figure
+from keras_structsparse.plots.style import (
+    STYLE,
+    Figure,
+    matplotlib_or_explain,
+    new_figure,
+    plain_ticks,
+)
 
 
 def correlation_figure(
@@ -49,6 +55,7 @@ def correlation_figure(
         if over == "alpha":
             positive = [x for own in drawn.values() for x, _ in own if x > 0]
             axes.set_xscale("symlog", linthresh=min(positive, default=1.0))
+            plain_ticks(axes.xaxis)
         else:
             axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=0)

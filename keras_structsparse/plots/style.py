@@ -38,6 +38,8 @@ STYLE = {
     "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "keras_structsparse",
+    # Names of users may hold dollars; nothing here is a formula.
+    "text.parse_math": False,
     "xtick.color": GREY,
     "xtick.labelcolor": BLACK,
     "ytick.color": GREY,
@@ -64,6 +66,15 @@ def cost_axis(axes: Axes, costs: Sequence[float]) -> None:
     axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("multiply-adds left (% of the dense network)")
+
+
+def plain_ticks(axis: Any) -> None:
+    """Numbers at the ticks as texts; matplotlib writes those of logarithmic axes as formulas.
+
+    Args:
+        axis: The axis of a figure, such as ``axes.xaxis``.
+    """
+    axis.set_major_formatter(lambda value, place: f"{value:g}")
 
 
 def save(figure: Figure, path: StrPath) -> Path:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib.text
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -232,3 +233,29 @@ def test_a_comparison_shows_every_layer_that_costs_something() -> None:
 def test_a_comparison_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a layer with multiply-adds"):
         plots.comparison_figure(Comparison(compared().layers[1:2]))
+
+
+# --- names of users ---
+
+NAMES = ("$x_1$", "a$b", "a|b<i>", "[bold]x[/bold]", "line\nbreak", "100 %", "^{x}", "\\alpha")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_drawn_as_they_are(name: str, tmp_path: Path) -> None:
+    figures = [
+        plots.widths_figure({name: 4}, {0.1: {name: 2}}, title=name),
+        plots.correlation_figure({name: {0.0: 0.5, 0.1: 0.2}}, "alpha", title=name),
+        plots.architecture_figure({name: (4, 3)}, {name: (3, 0, 1, 0)}, title=name),
+    ]
+    for number, figure in enumerate(figures):
+        plots.save(figure, tmp_path / f"{number}.svg")
+        plots.save(figure, tmp_path / f"{number}.png")
+        texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+        assert any(name in text.get_text() for text in texts)
+        assert not any(text.get_parse_math() for text in texts if name in text.get_text())
+
+
+def test_a_logarithmic_axis_has_plain_numbers() -> None:
+    figure = plots.correlation_figure({"conv": {0.0: 0.5, 1e-3: 0.2, 1e-1: 0.1}}, "alpha")
+    figure.canvas.draw()
+    assert "0.001" in [label.get_text() for label in figure.axes[0].get_xticklabels()]

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers_sweeps import SETTINGS, build
+from typer.testing import CliRunner
 
 pytest.importorskip("matplotlib")
 
 
 from keras_structsparse import plots
+from keras_structsparse.cli import app
 from keras_structsparse.errors import OutputError
 from keras_structsparse.sweeps import Run, Trial, open_run
 from keras_structsparse.sweeps.points import Point
@@ -186,6 +188,29 @@ def test_networks_of_others_stand_beside_the_frontier_with_their_sources(run: Ru
 def test_the_same_run_gives_the_same_page(run: Run) -> None:
     first = write_report(run).read_text()
     assert write_report(run).read_text() == first
+
+
+def test_a_report_can_stand_elsewhere(run: Run, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    page = write_report(run, out=tmp_path / "report")
+    assert page == tmp_path / "report" / "report.html"
+    assert {f"{name}.png" for name in FIGURES} < {path.name for path in page.parent.iterdir()}
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+
+
+def test_a_run_that_is_read_only_is_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(directory: Path, argument: str) -> None:
+        raise OutputError(f"{argument}: expected a path that can be written. Received: {directory}")
+
+    monkeypatch.setattr("keras_structsparse.cli.report.check_writable", refused)
+    result = CliRunner().invoke(app, ["report", str(run.folder)])
+    assert result.exit_code == 0, result.output
+    assert "80.0%" in result.stdout
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("warning: no report is written: RUN: expected a path that can be")
+    assert not (run.folder / "report.html").exists()
+    elsewhere = CliRunner().invoke(app, ["report", str(run.folder), "--out", "/nowhere"])
+    assert elsewhere.exit_code == 2
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

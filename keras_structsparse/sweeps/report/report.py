@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_structsparse._files import write_text
+from keras_structsparse._files import new_directory, write_text
+from keras_structsparse._typing import StrPath
 from keras_structsparse.plots import architecture_figure, save, svg
 from keras_structsparse.plots.pages import page_template
 from keras_structsparse.sweeps.references import ReferenceNetwork
@@ -19,6 +21,10 @@ from keras_structsparse.sweeps.run_directory import Found, Run
 from keras_structsparse.sweeps.run_summary import Contents, Shape, read_contents
 
 TEMPLATES = Path(__file__).parent
+
+HASH = re.compile(r", SHA-256 [0-9a-f]+$")
+DETAILS = re.compile(r"(, \d+ pixels)?(, preprocessed as \S+)?, \S+ for validation$")
+"""What the settings of the command line add to the names of a file and of a data set."""
 
 LINE = 40
 """Characters in a line of a figure's title."""
@@ -38,7 +44,9 @@ COLUMNS = {
 """Of the table of points: attributes, their headings, and how they are shown."""
 
 
-def write_report(run: Run, references: Sequence[ReferenceNetwork] = ()) -> Path:
+def write_report(
+    run: Run, references: Sequence[ReferenceNetwork] = (), out: StrPath | None = None
+) -> Path:
     """Draw the figures of a run and write its page.
 
     Writes the figures, such as ``frontier`` and ``widths``, as PNG and SVG with the numbers that
@@ -47,6 +55,8 @@ def write_report(run: Run, references: Sequence[ReferenceNetwork] = ()) -> Path:
     Args:
         run: A run; trials that are missing are left out.
         references: Other networks, such as published ones, to show beside the frontier.
+        out: Another directory for the files than that of the run: new, empty, or written by an
+            earlier call.
 
     Returns:
         The page.
@@ -57,16 +67,15 @@ def write_report(run: Run, references: Sequence[ReferenceNetwork] = ()) -> Path:
             written.
     """
     contents = read_contents(run)
-    write_text(
-        run.folder / "points.csv", _csv([*map(_values, (*contents.dense, *contents.sparse))])
-    )
+    folder = run.folder if out is None else new_directory(out, "--out")
+    write_text(folder / "points.csv", _csv([*map(_values, (*contents.dense, *contents.sparse))]))
     title = heading(run.settings)
     found = [*drawings(contents, references, title), *kernel_drawings(contents)]
     for each in found:
-        save(each.figure, run.folder / f"{each.name}.png")
-        save(each.figure, run.folder / f"{each.name}.svg")
-        write_text(run.folder / f"{each.name}.csv", _csv(each.rows))
-    return write_text(run.folder / "report.html", _page(run, contents, found, title))
+        save(each.figure, folder / f"{each.name}.png")
+        save(each.figure, folder / f"{each.name}.svg")
+        write_text(folder / f"{each.name}.csv", _csv(each.rows))
+    return write_text(folder / "report.html", _page(run, contents, found, title))
 
 
 def heading(settings: Mapping[str, Any]) -> str:
@@ -77,10 +86,11 @@ def heading(settings: Mapping[str, Any]) -> str:
             size of the images.
 
     Examples:
-        >>> heading({"model": "base.keras, SHA-256 12ab", "dataset": "digits, 0.1 for validation"})
-        'base.keras on digits'
+        >>> heading({"model": "a, b.keras, SHA-256 12ab", "dataset": "digits, 0.1 for validation"})
+        'a, b.keras on digits'
     """
-    model, dataset = (settings[key].partition(", ")[0] for key in ("model", "dataset"))
+    model = HASH.sub("", settings["model"])
+    dataset = DETAILS.sub("", settings["dataset"])
     return textwrap.fill(f"{model} on {Path(dataset).name}", LINE)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_structsparse._files import write_text
+from keras_structsparse._markdown import escaped
 from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import StructSparseError
 from keras_structsparse.export.formats import EXPORTERS, check_installed
@@ -127,13 +128,13 @@ def card(result: ShrinkResult, handed: HandedOver) -> str:
         handed: What was written of it.
     """
     known = result.card
-    rows = [row for row in handed.rows if f"| {row.name} |" not in known]
+    rows = [row for row in handed.rows if f"| {escaped(row.name)} |" not in known]
     lines = [
         "## Measured",
         "",
         "| | before | after | after / before |",
         "| --- | --- | --- | --- |",
-        *(f"| {row.name} | {row.before} | {row.after} | {row.share} |" for row in rows),
+        *(f"| {escaped(row.name)} | {row.before} | {row.after} | {row.share} |" for row in rows),
         "",
         f"Times are medians of one example on this machine: {machine()}.",
         "",
@@ -142,7 +143,7 @@ def card(result: ShrinkResult, handed: HandedOver) -> str:
         "## Files",
         "",
         *(f"- `{name}`: {size:,} bytes" for name, size in handed.sizes.items()),
-        *(f"\nNot written: {text}" for text in handed.failed),
+        *(f"\nNot written: {escaped(text)}" for text in handed.failed),
     ]
     return known + "\n" + "\n".join(lines) + "\n"
 

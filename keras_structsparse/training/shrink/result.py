@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_structsparse._files import new_directory, write_text
+from keras_structsparse._markdown import escaped, fenced
 from keras_structsparse._typing import StrPath
 from keras_structsparse.export.formats import save_model
 from keras_structsparse.export.verified import export
@@ -108,20 +109,21 @@ def _card(result: ShrinkResult) -> list[str]:
         _row("parameters", *found.params),
     ]
     for name, before in result.before.items():
-        lines.append(f"| validation {name} | {before:.4f} | {result.after[name]:.4f} | |")
+        after = f"{result.after[name]:.4f}"
+        lines.append(f"| validation {escaped(name)} | {before:.4f} | {after} | |")
     if result.classes:
-        lines += ["", f"Classes: {', '.join(result.classes)}."]
+        lines += ["", f"Classes: {', '.join(map(escaped, result.classes))}."]
     if result.drop_bound is not None and result.judge is not None:
         name = result.judge.metric
         lines += [
             "",
-            f"The drop of {name} on validation data is {result.drop:.4g}. On new data of "
+            f"The drop of {escaped(name)} on validation data is {result.drop:.4g}. On new data of "
             f"the same kind it is {result.drop_bound}.",
         ]
     if result.verification is not None:
-        lines += ["", f"Surgery: {result.verification}."]
-    lines += [f"\nWarning: {text}" for text in result.warnings]
-    return [*lines, "", "```", str(found), "```"]
+        lines += ["", f"Surgery: {escaped(result.verification)}."]
+    lines += [f"\nWarning: {escaped(text)}" for text in result.warnings]
+    return [*lines, "", *fenced(str(found))]
 
 
 def _row(name: str, before: int, after: int) -> str:
