@@ -6,8 +6,9 @@ import json
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from helpers_sweeps import SETTINGS, build, dataset, points
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from keras_structsparse._files import write_atomically
 from keras_structsparse.errors import OutputError, StructSparseError
-from keras_structsparse.sweeps import Run, Trial, open_run, read_run, sweep, sweeping
+from keras_structsparse.sweeps import Run, Trial, open_run, read_run, run_directory, sweep, sweeping
 from keras_structsparse.sweeps.choosing import Wish, choose_network
-from keras_structsparse.sweeps.path_state import read_state
 from keras_structsparse.training.recipes import Recipe
 
 PATH = replace(
@@ -45,22 +46,29 @@ def copy(whole: Run, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def replayed(whole: Run) -> Iterator[None]:
+def replayed(whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training gives what it gave in the undisturbed run: hypothesis needs many of them."""
-    found = whole.found()
+    found, models = whole.found(), whole.folder / "models"
 
     def run(run: Run, build: Any, data: Any, settings: Any, link: Any, *_: Any) -> Any:
         _, trial = link
-        state = read_state(whole.folder / "models" / f"{trial.name}-trained.json")
-        if state is not None:
-            run.keep(trial, state)
-        own = [each for each in found if each.trial == trial]
-        networks = [(each.point, keras.models.load_model(each.model)) for each in own]
-        return networks, whole.correlations().get(trial, {})
+        for file in models.glob(f"{trial.name}-trained.*"):
+            write_atomically(run.folder / "models" / file.name, partial(shutil.copyfile, file))
+        own = [(each.point, None) for each in found if each.trial == trial]
+        return own, whole.correlations().get(trial, {})
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeping, "_run", run)
-        yield
+    def save(model: None, path: Path) -> None:
+        write_atomically(path, partial(shutil.copyfile, models / path.name))
+
+    monkeypatch.setattr(sweeping, "_run", run)
+    monkeypatch.setattr(sweeping, "_check_build", lambda *_: None)
+    monkeypatch.setattr(run_directory, "save_model", save)
+
+
+@pytest.fixture(scope="module")
+def expected(whole: Run) -> dict[str, Any]:
+    """What comes of the undisturbed run."""
+    return {use.__name__: use(whole.folder) for use in (read, resumed)}
 
 
 SEEN: Counter[str] = Counter()
@@ -87,7 +95,7 @@ def read(folder: Path) -> Any:
     return points(run), chosen.point, chosen.model.read_bytes()
 
 
-def check(folder: Path, whole: Run, damage: Damage, use: Callable[[Path], Any]) -> None:
+def check(folder: Path, expected: Any, damage: Damage, use: Callable[[Path], Any]) -> None:
     """The undisturbed points, or an error that names the file."""
     unfinished = damage.kind == "gone" and damage.file.startswith("trials/")
     if use is read and unfinished:
@@ -98,29 +106,29 @@ def check(folder: Path, whole: Run, damage: Damage, use: Callable[[Path], Any]) 
     found, said = outcome(lambda: use(folder), StructSparseError)
     SEEN[f"{use.__name__}: {'same' if said is None else 'refused'}"] += 1
     if said is None:
-        assert found == use(whole.folder), damage
+        assert found == expected[use.__name__], damage
         return
     name = Path(damage.file).name.removeprefix(".").partition("-tau-")[0]
     assert name.removesuffix(".keras") in said, f"{damage}: {said}"
     assert len(said) < 1000, damage
 
 
-def attack(whole: Run, folder: Path, data: st.DataObject) -> None:
+def attack(whole: Run, expected: Any, folder: Path, data: st.DataObject) -> None:
     """Damage a copy, read it and go on with it."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(whole.folder, folder)
     damage = data.draw(damages(folder))
-    check(folder, whole, damage, read)
-    check(folder, whole, damage, resumed)
+    check(folder, expected, damage, read)
+    check(folder, expected, damage, resumed)
 
 
 @pytest.mark.usefixtures("replayed")
 @settings(suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_damage_is_mended_or_named(
-    whole: Run, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    whole: Run, expected: Any, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    attack(whole, tmp_path_factory.getbasetemp() / "damaged", data)
+    attack(whole, expected, tmp_path_factory.getbasetemp() / "damaged", data)
 
 
 @pytest.mark.slow
@@ -128,9 +136,9 @@ def test_damage_is_mended_or_named(
 @settings(suppress_health_check=list(HealthCheck), max_examples=1000, derandomize=False)
 @given(data=st.data())
 def test_damage_is_mended_or_named_in_a_thousand_cases(
-    whole: Run, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    whole: Run, expected: Any, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    attack(whole, tmp_path_factory.getbasetemp() / "damaged", data)
+    attack(whole, expected, tmp_path_factory.getbasetemp() / "damaged", data)
 
 
 # --- networks that are lost ---
