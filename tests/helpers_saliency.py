@@ -10,7 +10,13 @@ import numpy as np
 from helpers_models import randomize
 from keras import layers as L
 
-from keras_structsparse.graph.kernel_axes import axes_of, groups_of, kernel_of, plain_shape
+from keras_structsparse.graph.kernel_axes import (
+    axes_of,
+    groups_of,
+    kernel_of,
+    plain_shape,
+    stored,
+)
 from keras_structsparse.graph.nested_groups import masks
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.inner_layers import inner_layers
@@ -52,11 +58,11 @@ def slopes(model: keras.Model, loss: Callable[[], float], groups: str) -> dict[s
                 for step in (STEP, -STEP):
                     scale = np.ones(shape)
                     scale[..., kernel] += step * mask.reshape(*shape[:-2], 1)
-                    variable.assign(axes.plain(value * scale))
+                    variable.assign(stored(layer, value * scale))
                     losses.append(loss())
                 row.append((losses[0] - losses[1]) / (2 * STEP))
             rows.append(row)
-        variable.assign(axes.plain(value))
+        variable.assign(stored(layer, value))
         result[name] = np.array(rows)
     return result
 

@@ -19,7 +19,12 @@ Array = Any
 
 def randomize(model: keras.Model) -> keras.Model:
     """Random weights with which a removed kernel leaves zeros, for which surgery adds nothing."""
-    for weight in loud(model).weights:
+    return quieted(loud(model))
+
+
+def quieted(model: keras.Model) -> keras.Model:
+    """Weights changed so that a removed kernel leaves zeros behind a ReLU."""
+    for weight in model.weights:
         if weight.name in ("bias", "beta"):
             weight.assign(-np.abs(keras.ops.convert_to_numpy(weight)))
         if weight.name in ("gamma", "moving_mean"):

@@ -1,12 +1,14 @@
 """Where each type of layer keeps the kernels that can be removed one by one, and on which axes.
 
-One table. In the plain order of axes, kernels are arrays (*spatial, in, out).
+One table. In the plain order of axes, kernels are arrays (*spatial, in, out). A depthwise kernel
+(*spatial, in, copies) is in plain order an array (*spatial, 1, in * copies): every output channel
+has a kernel with one input channel.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -24,22 +26,43 @@ class KernelAxes:
     Attributes:
         weight: The attribute with the variable.
         regularizer: The attribute with the regularizer of the variable.
-        swapped: Whether the variable is (*spatial, out, in).
+        layout: The order of the axes of the variable: "plain"; "transposed", (*spatial, out, in);
+            or "depthwise", (*spatial, in, copies).
         sized: Whether kernels can become smaller; otherwise they are kept whole or removed.
     """
 
     weight: str = "kernel"
     regularizer: str = "kernel_regularizer"
-    swapped: bool = False
+    layout: str = "plain"
     sized: bool = True
 
+    @property
+    def transposed(self) -> bool:
+        """Whether the variable is (*spatial, out, in)."""
+        return self.layout == "transposed"
+
     def plain(self, values: Array) -> Array:
-        """Values of the variable as an array (*spatial, in, out), or such an array back."""
-        return np.swapaxes(values, -1, -2) if self.swapped else values
+        """Values of the variable as an array (*spatial, in, out)."""
+        if self.layout == "depthwise":
+            return values.reshape(*values.shape[:-2], 1, -1)
+        return np.swapaxes(values, -1, -2) if self.transposed else values
+
+    def numbers(self, places: Sequence[Sequence[int]], shape: Sequence[int]) -> tuple[int, ...]:
+        """The numbers of kernels.
+
+        Args:
+            places: For each axis of the variable the indices of the entries of the kernels.
+            shape: The shape of the variable.
+        """
+        if self.layout == "depthwise":
+            pairs = np.asarray(places[-2])[:, None] * shape[-1] + np.asarray(places[-1])
+            return tuple(pairs.ravel().tolist())
+        return tuple(places[-2 if self.transposed else -1])
 
 
 _PLAIN = KernelAxes()
-_TRANSPOSED = KernelAxes(swapped=True, sized=False)
+_TRANSPOSED = KernelAxes(layout="transposed", sized=False)
+_DEPTHWISE = KernelAxes(regularizer="depthwise_regularizer", layout="depthwise")
 _POINTWISE = KernelAxes("pointwise_kernel", "pointwise_regularizer")
 
 KERNELS: Mapping[type[keras.Layer], KernelAxes] = MappingProxyType(
@@ -48,6 +71,8 @@ KERNELS: Mapping[type[keras.Layer], KernelAxes] = MappingProxyType(
         layers.Conv2D: _PLAIN,
         layers.Conv3D: _PLAIN,
         layers.Dense: _PLAIN,
+        layers.DepthwiseConv1D: _DEPTHWISE,
+        layers.DepthwiseConv2D: _DEPTHWISE,
         layers.Conv1DTranspose: _TRANSPOSED,
         layers.Conv2DTranspose: _TRANSPOSED,
         layers.Conv3DTranspose: _TRANSPOSED,
@@ -80,6 +105,25 @@ def plain_kernel(layer: keras.Layer) -> Array:
     return axes_of(layer).plain(keras.ops.convert_to_numpy(kernel_of(layer)))
 
 
+def stored(layer: keras.Layer, values: Array) -> Array:
+    """Kernels, or one number for each, in the order of axes of the variable of a layer.
+
+    Args:
+        layer: The layer.
+        values: Array (*spatial, in, out), or one that is broadcast to it, such as (1, out).
+
+    Examples:
+        >>> layer = layers.DepthwiseConv2D(3, depth_multiplier=2)
+        >>> layer.build((None, 8, 8, 2))
+        >>> stored(layer, plain_kernel(layer)).shape, stored(layer, np.ones((1, 4))).shape
+        ((3, 3, 2, 2), (2, 2))
+    """
+    axes = axes_of(layer)
+    if axes.layout == "depthwise":
+        return values.reshape(*values.shape[:-2], *kernel_of(layer).shape[-2:])
+    return axes.plain(values)
+
+
 def plain_shape(layer: keras.Layer) -> tuple[int, ...]:
     """The shape (*spatial, in, out) of the kernels of a layer.
 
@@ -90,7 +134,9 @@ def plain_shape(layer: keras.Layer) -> tuple[int, ...]:
         ((3, 3, 4, 2), (3, 3, 2, 4))
     """
     *spatial, first, last = kernel_of(layer).shape
-    return (*spatial, last, first) if axes_of(layer).swapped else (*spatial, first, last)
+    if axes_of(layer).layout == "depthwise":
+        return (*spatial, 1, first * last)
+    return (*spatial, last, first) if axes_of(layer).transposed else (*spatial, first, last)
 
 
 def base_size(layer: keras.Layer) -> int:

@@ -17,13 +17,10 @@ _WITHOUT_KERNELS = (
     *(layers.Embedding, layers.PReLU, layers.Normalization),
 )
 
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-
 _REASONS: tuple[tuple[Callable[[keras.Layer], bool], str], ...] = (
     (lambda layer: getattr(layer, "lora_enabled", False), "with low-rank adapters"),
-    (lambda layer: type(layer) in _DEPTHWISE, "depthwise"),
     (lambda layer: type(layer) in KERNELS and getattr(layer, "groups", 1) > 1, "grouped"),
-    (lambda layer: type(layer) in KERNELS and axes_of(layer).swapped, "transposed"),
+    (lambda layer: type(layer) in KERNELS and axes_of(layer).transposed, "transposed"),
     (lambda layer: type(layer) in KERNELS and not layer.trainable, "frozen"),
     (lambda layer: isinstance(layer, tuple(KERNELS)), "of a subclass"),
     (lambda layer: isinstance(layer, layers.Wrapper), "wrapped"),
@@ -40,14 +37,14 @@ def left_out(graph: Graph, served: Collection[str]) -> dict[str, tuple[str, ...]
         served: Names of the layers that are served.
 
     Returns:
-        Names of layers by reason, such as "depthwise". Dense layers are not listed: users name
+        Names of layers by reason, such as "grouped". Dense layers are not listed: users name
         those that they want.
 
     Examples:
         >>> from keras_structsparse.graph.functional_graph import read
-        >>> stack = [layers.Conv2D(4, 3, name="c"), layers.DepthwiseConv2D(3, name="d")]
+        >>> stack = [layers.Conv2D(4, 3, name="c"), layers.Conv2D(4, 3, groups=2, name="d")]
         >>> left_out(read(keras.Sequential([keras.Input((8, 8, 1)), *stack])), ["c"])
-        {'depthwise': ('d',)}
+        {'grouped': ('d',)}
     """
     found: dict[str, list[str]] = {}
     for call in graph.layers():
@@ -67,8 +64,8 @@ def described(found: Mapping[str, Collection[str]]) -> str:
     """What :func:`left_out` returned, as text; long lists are cut.
 
     Examples:
-        >>> described({"grouped": ("a", "b"), "depthwise": tuple("cdefg")})
-        '2 grouped (a, b); 5 depthwise (c, d, e, ...)'
+        >>> described({"grouped": ("a", "b"), "wrapped": tuple("cdefg")})
+        '2 grouped (a, b); 5 wrapped (c, d, e, ...)'
     """
     parts = []
     for reason, names in found.items():

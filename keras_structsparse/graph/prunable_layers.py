@@ -84,7 +84,7 @@ class PrunableLayers:
     @cached_property
     def regularizable(self) -> Mapping[str, keras.Layer]:
         """The layers that penalties on the model can serve, by name: all but transposed ones."""
-        return {n: layer for n, layer in self.layers.items() if not axes_of(layer).swapped}
+        return {n: layer for n, layer in self.layers.items() if not axes_of(layer).transposed}
 
 
 ModelLike: TypeAlias = keras.Model | PrunableLayers
@@ -117,10 +117,10 @@ def kernel_layers(graph: Graph) -> dict[str, keras.Layer]:
         graph: The graph.
 
     Returns:
-        By name, the ungrouped, transposed and separable convolutions and the dense layers, in
-        topological order. Subclasses are left out, as they may use their kernel in any way, and so
-        are layers with low-rank adapters, quantised ones, and layers that a wrapper or another
-        closed layer calls as well.
+        By name, the ungrouped, depthwise, transposed and separable convolutions and the dense
+        layers, in topological order. Subclasses are left out, as they may use their kernel in any
+        way, and so are layers with low-rank adapters, quantised ones, and layers that a wrapper or
+        another closed layer calls as well.
     """
     return {
         call.name: call.operation

@@ -20,7 +20,10 @@ from keras_structsparse.graph.channels.splitting import REALIZE
 from keras_structsparse.graph.functional_graph import Call
 from keras_structsparse.graph.kernel_axes import axes_of, other_entries, plain_shape
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
+from keras_structsparse.profiling.channel_classes import kernel_classes
+from keras_structsparse.profiling.kept_channels import kept_channels, live_channels
 from keras_structsparse.profiling.multiply_adds import multiply_adds
+from keras_structsparse.profiling.remnants import Remnants
 
 Sizes = Mapping[str, Sequence[int]]
 
@@ -89,11 +92,13 @@ class Estimate:
         found: The prunable layers of the model.
         work: The calls of the model.
         realize: As for :func:`keras_structsparse.prune`.
+        remnants: What becomes of the constants that removed channels leave.
     """
 
     found: PrunableLayers
     work: tuple[_Work, ...]
     realize: str
+    remnants: Remnants
 
     @classmethod
     def of(cls, found: PrunableLayers, realize: str = "auto", unit: str = "multiply_adds") -> Self:
@@ -109,7 +114,7 @@ class Estimate:
         """
         seen: set[int] = set()
         work = tuple(_work(found, step, unit, seen) for step in found.channels.steps)
-        return cls(found, work, realize)
+        return cls(found, work, realize, Remnants.of(found))
 
     def remaining(self, sizes: Sizes) -> dict[str, int]:
         """The multiply-adds, or the parameters, of each layer after surgery.
@@ -121,73 +126,86 @@ class Estimate:
             The cost for one example by name of the layer; layers without any are left out.
         """
         found: dict[str, int] = {}
-        for work, entries, beside in self._parts(sizes):
+        for work, entries, beside in _parts(self._state(sizes)):
             name = work.call.name
             found[name] = found.get(name, 0) + round(entries) + round(beside)
         return {name: left for name, left in found.items() if left}
 
-    def entries(self, name: str, sizes: Sizes) -> int:
-        """What the kernel entries of a layer cost after surgery, without its bias.
+    def layer(self, name: str, sizes: Sizes) -> LayerWork:
+        """What is left of one layer.
 
         Args:
             name: The layer.
             sizes: As for :meth:`remaining`.
         """
-        parts = self._parts(sizes)
-        return sum(round(entries) for work, entries, _ in parts if work.call.name == name)
+        state = self._state(sizes)
+        parts = [(work.call.name, round(entries), round(x)) for work, entries, x in _parts(state)]
+        work, own = next(
+            each for each in zip(self.work, state.kernels, strict=True) if each[0].call.name == name
+        )
+        outputs = work.step.outputs[0]
+        return LayerWork(
+            whole=sum(entries + beside for _, entries, beside in parts),
+            entries=sum(entries for each, entries, _ in parts if each == name),
+            present=(state.kept & state.live)[outputs],
+            copies=len(outputs) // work.step.groups if work.step.singles else 1,
+            siblings=_siblings(work, own) if work.step.singles else np.zeros(len(outputs), int),
+            classes=kernel_classes(self._steps, state.kernels, state.live, self.remnants)[outputs],
+        )
 
-    def _parts(self, sizes: Sizes) -> Iterator[tuple[_Work, float, float]]:
-        """The calls with the cost that remains: of kernel entries, and beside them."""
+    @property
+    def _steps(self) -> list[ChannelStep]:
+        return [work.step for work in self.work]
+
+    def _state(self, sizes: Sizes) -> _State:
         kernels = [_sizes(work, sizes) for work in self.work]
-        kept = self._kept(self._live(kernels), kernels)
-        for work, own in zip(self.work, kernels, strict=True):
-            if work.whole:
-                entries = (work.whole - work.beside) * _share(work, kept, own, self.realize)
-                beside = float(kept[work.step.outputs[0]].mean()) if entries else 0.0
-                yield work, entries, work.beside * beside
-
-    def _live(self, kernels: Sequence[Array | None]) -> Array:
-        """For each channel number, whether the channel depends on the input."""
-        live = np.ones(len(self.found.channels.kept), bool)
-        for work, sizes in zip(self.work, kernels, strict=True):
-            step = work.step
-            if sizes is not None:
-                live[step.outputs[0]] = (sizes > 0) & live[step.inputs[0]].any()
-            elif step.mixes:
-                reads = any(live[ids].any() for ids in step.inputs)
-                for ids in step.outputs:
-                    live[ids] = reads
-            elif step.merged:
-                passed = [step.outputs[0]] if _passes(step) else []
-                live[step.outputs[0]] = np.any([live[i] for i in (*passed, *step.merged)], axis=0)
-        return live
-
-    def _kept(self, live: Array, kernels: Sequence[Array | None]) -> Array:
-        """The channels that surgery keeps: always, or because a kept channel depends on them."""
-        kept = self.found.channels.kept.copy()
-        for tensor in self.found.graph.outputs:
-            ids = self.found.channels.channels[tensor]
-            kept[ids] |= live[ids]
-        before = -1
-        while before < (before := int(kept.sum())):  # joined channels keep each other
-            for work in reversed(self.work):
-                _keep_inputs(work.step, live, kept)
-        return kept
+        live = live_channels(self.found, self._steps, kernels, self.remnants)
+        kept = kept_channels(self.found, self._steps, live)
+        return _State(self, kernels, live, kept)
 
 
-def _keep_inputs(step: ChannelStep, live: Array, kept: Array) -> None:
-    """Keep what a call needs for its kept output channels; joined channels in both directions."""
-    for ids in step.joined:
-        # Surgery removes a summand whose channels are all constant.
-        if live[ids].any():
-            together = kept[step.outputs[0]] | kept[ids]
-            kept[step.outputs[0]] = together
-            kept[ids] |= together
-    if step.mixes and any(kept[ids].any() for ids in step.outputs):
-        joined = np.concatenate(step.joined) if step.joined else np.zeros(0, int)
-        for ids in step.inputs:
-            alone = ids[~np.isin(ids, joined)]
-            kept[alone] |= live[alone]
+@dataclass(frozen=True)
+class LayerWork:
+    """What is left of one layer after surgery.
+
+    Attributes:
+        whole: The cost of the whole network.
+        entries: The cost of the kernel entries of the layer, without its bias.
+        present: Which kernels (kernels,) surgery leaves: not those of size 0, and not those that
+            read or compute only channels that are removed.
+        copies: The number of depthwise kernels of each input channel; 1 for other layers.
+        siblings: The largest size (kernels,) of the other depthwise kernels of the same input
+            channel, which are kept or removed together, in one size.
+        classes: A number for each kernel (kernels,); those with equal ones save equally much when
+            they are removed, beside their own work.
+    """
+
+    whole: int
+    entries: int
+    present: Array
+    copies: int
+    siblings: Array
+    classes: Array
+
+
+@dataclass(frozen=True)
+class _State:
+    """The kernels of the calls with some sizes, and which channels are live and kept."""
+
+    estimate: Estimate
+    kernels: Sequence[Array | None]
+    live: Array
+    kept: Array
+
+
+def _parts(state: _State) -> Iterator[tuple[_Work, float, float]]:
+    """The calls with the cost that remains: of kernel entries, and beside them."""
+    for work, own in zip(state.estimate.work, state.kernels, strict=True):
+        if work.whole:
+            share = _share(work, state.kept, own, state.estimate.realize)
+            entries = (work.whole - work.beside) * share
+            beside = float(state.kept[work.step.outputs[0]].mean()) if entries else 0.0
+            yield work, entries, work.beside * beside
 
 
 def _work(found: PrunableLayers, step: ChannelStep, unit: str, seen: set[int]) -> _Work:
@@ -212,8 +230,12 @@ def _params(operation: keras.Operation, seen: set[int]) -> int:
     return sum(math.prod(w.shape) for w in new)
 
 
-def _passes(step: ChannelStep) -> bool:
-    return any(np.isin(step.outputs[0], ids).all() for ids in step.inputs)
+def _siblings(work: _Work, sizes: Array | None) -> Array:
+    each = np.zeros(len(work.step.outputs[0]), int) if sizes is None else sizes
+    each = each.reshape(work.step.groups, -1)
+    copies = np.arange(each.shape[1])
+    others = [each[:, copies != copy].max(axis=1, initial=0) for copy in copies]
+    return np.stack(others, axis=1).ravel()
 
 
 def _sizes(work: _Work, sizes: Sizes) -> Array | None:
@@ -232,13 +254,18 @@ def _share(work: _Work, kept: Array, sizes: Array | None, realize: str) -> float
     if work.kernel is None or sizes is None:
         return float(outputs.mean())
     layer, inputs = work.call.operation, kept[work.step.inputs[0]]
+    read = int(inputs.sum())
+    if work.step.singles:  # The copies of a channel are kept together, in one layer.
+        copies = len(outputs) // work.step.groups
+        outputs = np.repeat(outputs.reshape(-1, copies).any(axis=1), copies)
+        sizes, read = np.repeat(sizes.reshape(-1, copies).max(axis=1), copies), 1
     if beside := other_entries(layer):
         entries = math.prod(work.kernel)
         columns = beside + entries * float(outputs.mean())
         return float(inputs.mean()) * columns / (beside + entries)
     least = 1 if axes_of(layer).sized else max(work.kernel[:-2])
     left = np.maximum(np.sort(sizes[outputs]), least)
-    found = _entries(work.kernel[:-2], int(inputs.sum()), left, work.places, realize)
+    found = _entries(work.kernel[:-2], read, left, work.places, realize)
     return found / math.prod(work.kernel)
 
 

@@ -1,7 +1,8 @@
 """What groups of kernel entries cost, and their losses for each unit of that cost.
 
 A group is removed for what it saves: its own work, and with a whole kernel the column of each layer
-that reads its channel. Groups that lose little for each unit that they save are removed first.
+that reads its channel, and the kernels before it that nothing else reads. Groups that lose little
+for each unit that they save are removed first; groups that save nothing are kept.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.kernel_axes import plain_shape
+from keras_structsparse.profiling.estimate import LayerWork
 from keras_structsparse.profiling.group_selection import LayerGroups, Sizes
 from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import WorkShare
+
+NOTHING = 1e-12
+"""A price that is no more than a rounding error."""
 
 
 def group_prices(share: WorkShare, name: str, sizes: Sizes, reached: Array) -> Array:
@@ -28,32 +33,39 @@ def group_prices(share: WorkShare, name: str, sizes: Sizes, reached: Array) -> A
         reached: The sizes (groups + 1,) with 0, 1, ... remaining groups.
 
     Returns:
-        Prices (groups, kernels), ``G_1`` first; 0 for groups that are removed already.
+        Prices (groups, kernels), ``G_1`` first; 0 for groups that are removed already, and for
+        kernels that save nothing, for example because surgery removes them anyway.
     """
     shape = plain_shape(share.found.layers[name])[:-2]
     areas = np.array([_entries(shape, int(size)) for size in range(max(reached) + 1)])
-    own = areas[sizes[name]]
-    whole = share.counting.remaining(sizes)
-    entries = share.counting.entries(name, sizes)
-    unit = entries / max(int(own.sum()), 1) / share.base
-    left = areas[reached[-2::-1]]
-    prices = unit * np.maximum(own - left[:, None], 0)
-    prices[-1] += np.where(own > 0, _column(share, name, sizes, whole, unit * own), 0.0)
+    layer = share.counting.layer(name, sizes)
+    # The depthwise kernels of one channel have one size, and are removed together.
+    own = areas[np.maximum(sizes[name], layer.siblings)]
+    together = np.repeat(layer.present.reshape(-1, layer.copies).any(axis=1), layer.copies)
+    unit = layer.entries / max(int(own[together].sum()), 1) / share.base
+    left = areas[np.maximum(reached[-2::-1, None], layer.siblings)]
+    prices = unit * layer.copies * np.maximum(own - left, 0) * layer.present
+    prices[-1] += _columns(share, name, sizes, layer, prices[-1])
     return np.maximum.accumulate(np.maximum(prices, 0.0), axis=0)
 
 
-def _column(
-    share: WorkShare, name: str, sizes: Sizes, whole: Mapping[str, int], own: Array
-) -> float:
-    """What the readers of a channel save without it; negative where a sum keeps the channel."""
-    living = np.flatnonzero(sizes[name])
+def _columns(share: WorkShare, name: str, sizes: Sizes, layer: LayerWork, own: Array) -> Array:
+    """What other layers save without each kernel; negative where its own work must be kept.
+
+    Its readers lose a column, and the layers before it what nothing else reads.
+    """
+    found = np.zeros(len(own))
+    living = np.flatnonzero(layer.present)
     if len(living) < 2:
-        return 0.0
-    fewer = np.array(sizes[name])
-    fewer[living[0]] = 0
-    without: Sizes = {**sizes, name: fewer}
-    saved = sum(whole.values()) - sum(share.counting.remaining(without).values())
-    return saved / share.base - float(own[living[0]])
+        return found
+    for each in np.unique(layer.classes[living]):
+        members = living[layer.classes[living] == each]
+        fewer = np.array(sizes[name])
+        fewer[members[0]] = 0
+        without: Sizes = {**sizes, name: fewer}
+        saved = layer.whole - sum(share.counting.remaining(without).values())
+        found[members] = saved / share.base - float(own[members[0]])
+    return found
 
 
 def _entries(shape: tuple[int, ...], size: int) -> int:
@@ -77,17 +89,29 @@ def priced(
         The groups of each layer of ``losses``. The best kernel of a layer that all ways from the
         inputs to the outputs go through is infinitely better than others.
     """
-    found = {}
+    found: dict[str, LayerGroups] = {}
+    bridges: dict[str, Array] = {}
     for name, lost in losses.items():
         reached = reached_sizes(share.found, name, groups)
         prices = group_prices(share, name, sizes, reached)
         ratios = np.divide(lost, prices, out=np.zeros_like(lost, np.float64), where=prices > 0)
+        ratios[-1, (prices[-1] <= NOTHING) & (sizes[name] > 0)] = np.inf
         # A larger group contains the smaller ones, so it is not removed before them.
         norms = np.maximum.accumulate(ratios, axis=0)
         if _is_bridge(share, name, sizes):
-            norms[-1, np.argmax(np.where(sizes[name] > 0, norms[-1], -1.0))] = np.inf
+            bridges[name] = _best_alone(share, name, {**sizes, **bridges}, ratios[-1])
+            norms[-1, bridges[name] > 0] = np.inf
         found[name] = LayerGroups(norms, reached, sizes[name])
     return found
+
+
+def _best_alone(share: WorkShare, name: str, sizes: Sizes, ratios: Array) -> Array:
+    """The sizes (kernels,) of a layer with its best kernel alone, one that is not without input."""
+    present = share.counting.layer(name, sizes).present
+    candidates = present if present.any() else sizes[name] > 0
+    finite = np.where(np.isfinite(ratios), ratios, 0.0)
+    best = np.argmax(np.where(candidates, finite, -1.0))
+    return np.where(np.arange(len(present)) == best, sizes[name], 0)
 
 
 def _is_bridge(share: WorkShare, name: str, sizes: Sizes) -> bool:

@@ -10,7 +10,7 @@ def inner_layers(found: PrunableLayers) -> tuple[str, ...]:
     """The prunable layers that other layers with kernels read on all ways to the outputs.
 
     The kernels of the other ones compute a class or a value that is predicted, even if an
-    activation, a pooling or a sum comes after them.
+    activation, a pooling, a depthwise convolution or a sum comes after them.
 
     Args:
         found: The prunable layers of the model.
@@ -25,7 +25,7 @@ def inner_layers(found: PrunableLayers) -> tuple[str, ...]:
         ('hidden',)
     """
     makers = {index: call for call in found.graph.calls for index in call.outputs}
-    mixing = {id(step.call) for step in found.channels.steps if step.mixes}
+    mixing = {id(step.call) for step in found.channels.steps if step.mixes and not step.singles}
     waiting, seen, last = list(found.graph.outputs), set[int](), set[str]()
     while waiting:
         index = waiting.pop()
@@ -35,7 +35,7 @@ def inner_layers(found: PrunableLayers) -> tuple[str, ...]:
         call = makers[index]
         if call.name in found.layers:
             last.add(call.name)
-        elif not _has_kernel(call, mixing):
+        if not _has_kernel(call, mixing):
             waiting.extend(call.inputs)
     return tuple(name for name in found.layers if name not in last)
 

@@ -11,11 +11,11 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse.graph import nested_groups
 from keras_structsparse.graph.kernel_axes import (
-    axes_of,
     groups_of,
     kernel_of,
     plain_kernel,
     plain_shape,
+    stored,
 )
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.kernel_correlation import mean_correlation
@@ -83,7 +83,7 @@ class KernelReader:
         """
         for name, (kernel, gamma) in state.items():
             layer = self.layers[name]
-            kernel_of(layer).assign(axes_of(layer).plain(kernel))
+            kernel_of(layer).assign(stored(layer, kernel))
             if gamma is not None:
                 self.norms[name].gamma.assign(gamma)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 
 from keras_structsparse import _keras_compat
+from keras_structsparse._validation import one_of
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
 from keras_structsparse.graph.onednn import warn_of_overflows
@@ -56,9 +57,9 @@ def attach(
         model: A functional or built Sequential model; compile it afterwards.
         regularizer: A regularizer of this package.
         layers: Names of the layers, "model/layer" for layers of nested models. By default, all
-            ungrouped convolutions, and the pointwise kernels of separable ones; dense layers are
-            regularized only if they are named. Frozen layers are left out, and a warning names all
-            kinds of convolutions that are.
+            ungrouped convolutions, depthwise ones too, and the pointwise kernels of separable ones;
+            dense layers are regularized only if they are named. Frozen layers are left out, and a
+            warning names all kinds of convolutions that are.
         weights: Share of alpha of each layer, with mean 1 over the layers: "uniform", or in
             proportion to the "multiply_adds" or "params" of one of its kernels.
             :class:`MultiplyAdds` weighs its terms itself.
@@ -91,6 +92,7 @@ def attach(
     if weights not in SHARES:
         raise ValueError(f"weights: expected one of {tuple(SHARES)}. Received: {weights!r}")
     _check_choice(regularizer, weights, coupled)
+    one_of("layout", regularizer.layout, ("plain",))
     found = PrunableLayers.of(model)
     chosen = chosen_layers(found, layers)
     pairs = found.batch_norms
@@ -214,6 +216,7 @@ def install(
         own = regularizers[name].bound(penalized.shares[name], scale, specs.get(name))
         paired = [] if norm is None else [norm.gamma, norm.moving_variance]
         own.bind({**variables, **{variable.path: variable for variable in paired}})
+        own.layout = axes_of(layer).layout
         own.beside = _beside(kernel_of(layer).regularizer)
         # Keras computes the loss from the variable's regularizer, and saves that of the layer.
         setattr(layer, axes_of(layer).regularizer, own)

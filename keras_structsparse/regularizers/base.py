@@ -56,10 +56,7 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         self.alpha = Alpha(nonnegative("alpha", alpha))
 
     def penalty(self, kernel: Tensor) -> Tensor:
-        """Compute the penalty `alpha * weight * Omega` of one kernel variable.
-
-        Args:
-            kernel: Variable or tensor (*spatial, in, out); (in, out) for Dense.
+        """Compute the penalty `alpha * weight * Omega` of one kernel (*spatial, in, out).
 
         Returns:
             Scalar tensor, float64 if the kernel is and float32 otherwise.
@@ -68,9 +65,8 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
             ValueError: If the kernel has fewer than two axes.
             RuntimeError: If the penalty depends on variables that have not been bound.
         """
-        if self.scale is None:
-            return self._value(self.group_norms(kernel))
-        return self._value(self._norms(kernel, self.scale, self.groups, self.norm))
+        plain = LAYOUTS[self.layout].to_plain(kernel)
+        return self._value(self._norms(plain, self.scale, self.groups, self.norm))
 
     def _value(self, norms: Tensor) -> Tensor:
         strength = self._strength(norms)
@@ -117,13 +113,8 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
             >>> np.abs(KernelCount(alpha=1.0).prox(kernel, 1.0)).round(2).tolist()
             [[2.4, 0.0], [3.2, 0.0]]
         """
-        self._require_uncoupled()
-        norms = self.group_norms(kernel)
-        weights = self._weights(norms)
-        steps = constant(step, like=weights) * self._strength(norms)
         plain = LAYOUTS[self.layout].to_plain(ops.convert_to_tensor(kernel))
-        z = proximal_operator(plain, self.groups, self.norm, steps, weights, self.power, self._per)
-        return LAYOUTS[self.layout].from_plain(z, tuple(kernel.shape))
+        return LAYOUTS[self.layout].from_plain(self._plain_prox(plain, step), tuple(kernel.shape))
 
     def subgradient(self, kernel: Tensor) -> Tensor:
         """Compute a sub-gradient of the penalty in closed form; it is 0 at groups of zeros.
@@ -146,12 +137,12 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
             [[0.6, 0.0], [0.8, 0.0]]
         """
         fixed = self.fixed_scale
-        if fixed is not None:
-            factors = constant(fixed, like=ops.convert_to_tensor(kernel))
-            return factors * self._plain_subgradient(factors * ops.convert_to_tensor(kernel))
-        if self.scale is not None:
+        if fixed is None and self.scale is not None:
             return self.pair_subgradient(kernel, self._bound(self.scale))[0]
-        return self._plain_subgradient(ops.convert_to_tensor(kernel))
+        plain = LAYOUTS[self.layout].to_plain(ops.convert_to_tensor(kernel))
+        factors = 1.0 if fixed is None else constant(fixed, like=plain)
+        plain = factors * self._plain_subgradient(factors * plain)
+        return LAYOUTS[self.layout].from_plain(plain, tuple(kernel.shape))
 
     def pair_prox(self, kernel: Tensor, gamma: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """Proximal step on the effective kernel `gamma_j k_j / |k_j|`, written back to both.
@@ -174,9 +165,11 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
             >>> np.array(kernel).round(3).tolist(), np.array(gamma).round(3).tolist()
             ([[3.0], [4.0]], [1.5])
         """
-        kernel, gamma = ops.convert_to_tensor(kernel), ops.convert_to_tensor(gamma)
-        effective = self.prox(effective_kernels.effective_kernel(kernel, gamma), step)
-        return effective_kernels.write_back(effective, kernel, gamma)
+        layout, gamma = LAYOUTS[self.layout], ops.convert_to_tensor(gamma)
+        plain = layout.to_plain(ops.convert_to_tensor(kernel))
+        effective = self._plain_prox(effective_kernels.effective_kernel(plain, gamma), step)
+        plain, gamma = effective_kernels.write_back(effective, plain, gamma)
+        return layout.from_plain(plain, tuple(kernel.shape)), gamma
 
     def pair_subgradient(self, kernel: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """Sub-gradients of the penalty on the effective kernel `gamma_j k_j / |k_j|`.
@@ -198,9 +191,13 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
             >>> np.array(d_gamma).round(3).tolist()
             [1.0]
         """
-        kernel, gamma = ops.convert_to_tensor(kernel), ops.convert_to_tensor(gamma)
-        gradient = self._plain_subgradient(effective_kernels.effective_kernel(kernel, gamma))
-        return effective_kernels.pair_gradient(gradient, kernel, gamma)
+        layout, plain = (
+            LAYOUTS[self.layout],
+            LAYOUTS[self.layout].to_plain(ops.convert_to_tensor(kernel)),
+        )
+        gradient = self._plain_subgradient(effective_kernels.effective_kernel(plain, gamma))
+        turned, along = effective_kernels.pair_gradient(gradient, plain, gamma)
+        return layout.from_plain(turned, tuple(kernel.shape)), along
 
     def bound(
         self, weight: float = 1.0, scale: str | None = None, links: CouplingSpec | None = None
@@ -216,7 +213,7 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
             A regularizer of the same class; assigning to `alpha` changes both.
 
         Raises:
-            ValueError: If `weight` or `scale` is invalid, or `layout` is not `"plain"`.
+            ValueError: If `weight` or `scale` is invalid.
 
         Examples:
             >>> from keras_structsparse.regularizers import KernelSize
@@ -224,7 +221,6 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
             >>> r.bound(2.0).alpha is r.alpha
             True
         """
-        one_of("layout", self.layout, ("plain",))
         twin = copy.copy(self)  # Shallow: alpha remains the same variable.
         CrossLayerRegularizer.__init__(twin, scale, links)
         twin.restored = None
@@ -280,15 +276,19 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         """
         return self._weights(norms) * self._strength(norms)
 
+    def _plain_prox(self, kernel: Tensor, step: Tensor) -> Tensor:
+        self._require_uncoupled()
+        norms = group_norms(kernel, self.groups, self.norm)
+        weights = self._weights(norms)
+        steps = constant(step, like=weights) * self._strength(norms)
+        groups, norm = self.groups, self.norm
+        return proximal_operator(kernel, groups, norm, steps, weights, self.power, self._per)
+
     def _plain_subgradient(self, kernel: Tensor) -> Tensor:
         self._require_uncoupled()
-        norms = self.group_norms(kernel)
+        norms = group_norms(kernel, self.groups, self.norm)
         slopes = penalties.slopes(norms, self._weights(norms), self.power, self._per)
-        slopes = slopes * self._strength(norms)
-        layout = LAYOUTS[self.layout]
-        plain = layout.to_plain(kernel)
-        gradient = penalties.subgradient(plain, self.groups, self.norm, slopes)
-        return layout.from_plain(gradient, tuple(kernel.shape))
+        return penalties.subgradient(kernel, self.groups, self.norm, slopes * self._strength(norms))
 
     def _weights(self, norms: Tensor) -> Tensor:
         weights = penalties.reweighting(norms, self.reweight)

@@ -14,7 +14,7 @@ from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.channels.channel_groups import KernelRun, runs
 from keras_structsparse.graph.data_format import spatial_shape
 from keras_structsparse.graph.functional_graph import Call, Graph
-from keras_structsparse.graph.kernel_axes import kernel_of
+from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.regularizers import norm_factors
 from keras_structsparse.regularizers.coupling import (
@@ -47,7 +47,8 @@ class PenalizedLayers:
         """The kernels of a layer from number ``first`` on."""
         norm = self.norms.get(name)
         scale = None if norm is None else norm.gamma.path
-        return Writer(kernel_of(self.layers[name]).path, scale, first)
+        layer = self.layers[name]
+        return Writer(kernel_of(layer).path, scale, first, axes_of(layer).layout)
 
     def variables(self) -> dict[str, Any]:
         """The kernels, batch-norm scales and variances of the layers, by path of the variable.
@@ -98,11 +99,14 @@ def multiply_adds_specs(penalized: PenalizedLayers) -> dict[str, CouplingSpec]:
     """The channels that each layer reads, weighted by the positions of its output map (34)."""
     graph, order = penalized.found.graph, list(penalized.layers)
     written = penalized.found.channels.writers(order)
+    singles = {id(step.call) for step in penalized.found.channels.steps if step.singles}
     links = {}
     for name, layer in penalized.layers.items():
         reads, constant = [], 0.0
         for call in graph.calls_of[id(layer)]:
             found, lasting = runs(written[call.inputs[0]], order)
+            if id(call) in singles:  # Each kernel reads one channel.
+                found, lasting = [], 1
             places = positions(graph, call)
             reads += [_read(penalized, run, places) for run in found]
             constant += places * lasting
@@ -117,7 +121,7 @@ def _read(penalized: PenalizedLayers, run: KernelRun, places: float) -> ChannelG
 
 
 def _factor(penalized: PenalizedLayers, name: str) -> float:
-    *shape, channels, _ = kernel_of(penalized.layers[name]).shape
+    *shape, channels, _ = plain_shape(penalized.layers[name])
     return float(norm_factors.norm_factors(tuple(shape), "kernel", channels, penalized.norm)[0, 0])
 
 

@@ -27,11 +27,13 @@ class Writer:
         kernel: Path of the kernel variable.
         scale: Path of the batch-normalisation gamma paired with the kernel, or None.
         first: Index of the first kernel.
+        layout: The order of the axes of the variable, a key of `kernel_layouts.LAYOUTS`.
     """
 
     kernel: str
     scale: str | None = None
     first: int = 0
+    layout: str = "plain"
 
 
 NormOf = Callable[[Writer], Tensor]

@@ -21,6 +21,7 @@ from keras_structsparse.regularizers._ops import constant
 from keras_structsparse.regularizers.coupling import ChannelGroup, CouplingSpec, NormOf, Writer
 from keras_structsparse.regularizers.effective_kernels import effective_norms
 from keras_structsparse.regularizers.group_norms import group_norms
+from keras_structsparse.regularizers.kernel_layouts import LAYOUTS
 from keras_structsparse.regularizers.loss_term import LossTerm
 from keras_structsparse.regularizers.penalties import reweighting
 from keras_structsparse.regularizers.rebinding import rebind
@@ -100,7 +101,7 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
         beside = config.pop("beside", None)
         found = cls(**config)
         found.beside = keras.regularizers.get(beside)
-        own = ("weight", "scale", "links")
+        own = ("weight", "scale", "links", "layout")
         settings = {name: x for name, x in config.items() if name not in own}
         found.restored = (cls, *sorted(settings.items()))
         return found
@@ -200,7 +201,8 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
 
     def whole_norms(self, writer: Writer, norm: str) -> Tensor:
         """Norms (kernels,) of all whole kernels of another layer, from its bound variables."""
-        return self._norms(self._bound(writer.kernel), writer.scale, "kernel", norm)[0]
+        plain = LAYOUTS[writer.layout].to_plain(self._bound(writer.kernel))
+        return self._norms(plain, writer.scale, "kernel", norm)[0]
 
     def joint_weights(self, norm_of: NormOf, like: Tensor) -> list[tuple[ChannelGroup, Tensor]]:
         """The channels with joint groups in this layer's penalty, with weights (width,).

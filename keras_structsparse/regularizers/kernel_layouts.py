@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from keras import ops
@@ -17,10 +17,12 @@ class Layout:
     Attributes:
         to_plain: Converts the variable to (*spatial, in, out).
         from_plain: Converts a plain tensor back, given the variable's shape.
+        width: From the variable's shape to the number of kernels.
     """
 
     to_plain: Callable[[Tensor], Tensor]
     from_plain: Callable[[Tensor, tuple[int, ...]], Tensor]
+    width: Callable[[Sequence[int]], int]
 
 
 def _swapped(kernel: Tensor) -> Tensor:
@@ -32,9 +34,9 @@ def _one_by_one(kernel: Tensor) -> Tensor:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "plain": Layout(lambda kernel: kernel, lambda plain, _: plain),
-    "transposed": Layout(_swapped, lambda plain, _: _swapped(plain)),
-    "depthwise": Layout(_one_by_one, ops.reshape),
+    "plain": Layout(lambda kernel: kernel, lambda plain, _: plain, lambda shape: shape[-1]),
+    "transposed": Layout(_swapped, lambda plain, _: _swapped(plain), lambda shape: shape[-2]),
+    "depthwise": Layout(_one_by_one, ops.reshape, lambda shape: shape[-2] * shape[-1]),
 }
 """Plain: (*spatial, in, out), convolutions and dense layers. Transposed: (*spatial, out, in),
 transposed convolutions. Depthwise: (*spatial, in, multiplier), where each of the in * multiplier

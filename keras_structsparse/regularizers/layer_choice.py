@@ -75,8 +75,8 @@ def _unavailable(network: functional_graph.Graph, available: Iterable[str], name
     near = difflib.get_close_matches(str(name), available, 3, 0.4) or available
     kinds = [type(call.operation).__name__ for call in network.layers() if call.name == name]
     return (
-        "layers: expected names of ungrouped or separable convolutions (not transposed or "
-        f"depthwise) or dense layers, such as {', '.join(near)}. "
+        "layers: expected names of ungrouped, depthwise or separable convolutions (not transposed "
+        f"ones) or dense layers, such as {', '.join(near)}. "
         f"Received: {name!r}{', a ' + kinds[0] if kinds else ''}"
     )
 

@@ -24,7 +24,8 @@ class MultiplyAdds(GroupSparsityRegularizer):
     positions, its relaxed kernel sizes s' (21), and the relaxed width d' (12) of the channels that
     it reads. A channel that several layers write, because their outputs are added, counts once:
     with the root mean square over these layers of the kernel norms. Channels that no regularized
-    kernel writes, such as the input of the network, have a constant width.
+    kernel writes, such as the input of the network, have a constant width. A depthwise kernel reads
+    one channel.
 
     As in the paper, d' and s' are sums of norms. They approximate widths and sizes if norms are
     about 1, as those of effective kernels are at the start of training.
@@ -41,6 +42,7 @@ class MultiplyAdds(GroupSparsityRegularizer):
         weight: Factor of alpha.
         scale: Path of the batch-normalisation gamma paired with the kernel, set by `kss.attach`.
         links: The channels that the layer reads, set by `kss.attach`.
+        layout: The order of the axes of the kernel, set by `kss.attach`.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -69,9 +71,10 @@ class MultiplyAdds(GroupSparsityRegularizer):
         weight: float = 1.0,
         scale: str | None = None,
         links: Mapping[str, Any] | None = None,
+        layout: str = "plain",
     ) -> None:
         one_of("norm", norm, ("l2", "group_normalized", "group_scaled"))
-        super().__init__(alpha, norm, groups, 1, reweight, weight, scale, links)
+        super().__init__(alpha, norm, groups, 1, reweight, weight, scale, links, layout)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the current value of alpha.
@@ -83,8 +86,7 @@ class MultiplyAdds(GroupSparsityRegularizer):
             >>> MultiplyAdds(1e-8).get_config()["alpha"]
             1e-08
         """
-        omitted = ("power", "layout")
-        return {name: x for name, x in super().get_config().items() if name not in omitted}
+        return {name: x for name, x in super().get_config().items() if name != "power"}
 
     def for_pruned_layer(self, share: float) -> Self:
         """Copy the regularizer for a layer whose zero kernels have been pruned.

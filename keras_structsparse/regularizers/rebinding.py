@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from keras_structsparse import _keras_compat
+from keras_structsparse.regularizers.kernel_layouts import LAYOUTS
 
 Variables = Sequence[keras.Variable]
 
@@ -47,7 +48,8 @@ def bind_among(variables: Variables) -> None:
         for _ in range(2):
             found = {path: known[path] for path in regularizer.unbound if path in known}
             scale = found.get(regularizer.scale)
-            if scale is None or tuple(scale.shape) == (variable.shape[-1],):
+            width = LAYOUTS[regularizer.layout].width(variable.shape)
+            if scale is None or tuple(scale.shape) == (width,):
                 regularizer.bind(found)
 
 

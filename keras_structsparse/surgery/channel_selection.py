@@ -96,25 +96,45 @@ def _add_needed(walk: Walk, roots: Array, keep: Array) -> bool:
 def _ranks(walk: Walk, roots: Array, fixed: Array) -> Array:
     """The sort keys: convolutions sort their channels by size, those that gain most first.
 
-    Channels of grouped and shared layers keep their order.
+    Channels of grouped and shared layers keep their order. The inputs and outputs of a depthwise
+    convolution get one order.
     """
     rank = np.zeros(walk.count, int)
-    sorted_or_fixed = fixed.copy()
+    taken, ordered = fixed.copy(), np.zeros(walk.count, bool)
     for read in _linear_reads(walk):
-        if read.groups > 1:
-            sorted_or_fixed[roots[read.inputs.ids]] = True
-            sorted_or_fixed[roots[read.outputs]] = True
+        if read.groups > 1 and not read.singles:
+            taken[roots[read.inputs.ids]] = True
+            taken[roots[read.outputs]] = True
     for step in walk.steps:
         # The inputs of all calls of a shared layer must have the same order.
         if step.shared or step.flow.ordered:
             for channels in (*step.site.inputs, *step.outputs):
-                sorted_or_fixed[roots[channels.ids]] = True
+                taken[roots[channels.ids]] = True
+    pairs = [_pair(read, roots) for read in _linear_reads(walk) if read.singles]
     for step in sorted(walk.steps, key=lambda step: -step.flow.gain):
         own = roots[step.flow.output.ids]
-        if step.flow.gain > 0 and not sorted_or_fixed[own].any():
+        if step.flow.gain > 0 and not taken[own].any():
             rank[own] = step.flow.sizes
-            sorted_or_fixed[own] = True
+            taken[own] = ordered[own] = True
+            while any(_follow(*pair, rank, taken, ordered) for pair in pairs):
+                pass
     return rank
+
+
+def _pair(read: LinearRead, roots: Array) -> tuple[Array, Array]:
+    """The input channel of each output channel, and the output channels."""
+    copies = len(read.outputs) // read.groups
+    return roots[np.repeat(read.inputs.ids, copies)], roots[read.outputs]
+
+
+def _follow(left: Array, right: Array, rank: Array, taken: Array, ordered: Array) -> bool:
+    """Give one side of a pair the sort keys of the other side; returns whether it did."""
+    for source, target in ((left, right), (right, left)):
+        if ordered[source].all() and not taken[target].any():
+            rank[target] = rank[source]
+            taken[target] = ordered[target] = True
+            return True
+    return False
 
 
 def _joined(walk: Walk) -> Array:
@@ -157,8 +177,11 @@ def _add_readable(walk: Walk, roots: Array, keep: Array) -> bool:
     changed = False
     for read in _linear_reads(walk):
         kept = _kept_groups(read, roots, keep)
-        for ids, least in ((read.inputs.ids, 1), (read.outputs, 0)):
-            changed |= _even(roots[read.grouped(ids)[kept]], keep, least)
+        changed |= _even(roots[read.grouped(read.outputs)[kept]], keep, 0)
+        inputs = read.grouped(read.inputs.ids)[kept]
+        if read.singles:  # A depthwise kernel of zeros can read any channel.
+            inputs = read.inputs.ids[None][: int(kept.any())]
+        changed |= _even(roots[inputs], keep, 1)
     return changed
 
 
@@ -185,8 +208,12 @@ def _fill_blocks(walk: Walk, roots: Array, keep: Array, block: int) -> bool:
     Constant channels are used first, as they need no computation.
     """
     changed = False
-    for output in (step.flow.output for step in walk.steps if step.flow.blocks):
-        ids = roots[output.ids[np.argsort(output.live, kind="stable")]]
+    for flow in (step.flow for step in walk.steps if step.flow.blocks):
+        # An output of a depthwise convolution needs its input, so those that are kept are first.
+        unread = np.zeros(len(flow.output), int)
+        for read in (read for read in flow.reads if read.singles):
+            unread = ~keep[_pair(read, roots)[0]] * 2
+        ids = roots[flow.output.ids[np.argsort(flow.output.live + unread, kind="stable")]]
         width = filled(int(keep[ids].sum()), block)
         if width <= len(ids):
             changed |= _even(ids[None], keep, width)

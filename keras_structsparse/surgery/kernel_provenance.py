@@ -91,8 +91,9 @@ class Ancestry:
             if source is None or source.layer not in old:
                 continue
             if source.number == _kernel_number(old[source.layer]):
-                axis = -2 if axes_of(layer).swapped else -1
-                layers[name] = source.layer, source.places[axis]
+                shape = kernel_of(old[source.layer]).shape
+                numbers = axes_of(layer).numbers(source.places, shape)
+                layers[name] = source.layer, numbers
         return cls(layers, cls.of(model).widths)
 
     def followed_by(self, later: Ancestry) -> Ancestry:

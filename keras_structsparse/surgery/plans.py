@@ -22,7 +22,7 @@ from keras_structsparse._validation import nonnegative, positive_int, set_checke
 from keras_structsparse.errors import ModelError, PlanError
 from keras_structsparse.graph import functional_graph, nested_groups
 from keras_structsparse.graph.cloning import copy_model
-from keras_structsparse.graph.kernel_axes import axes_of, base_size, plain_kernel
+from keras_structsparse.graph.kernel_axes import axes_of, base_size, plain_kernel, stored
 from keras_structsparse.graph.prunable_layers import ModelLike, PrunableLayers
 from keras_structsparse.surgery import thresholds
 
@@ -202,7 +202,7 @@ def masks(found: PrunableLayers, plan: Plan) -> Masks:
         layer = _planned_layer(found, name)
         axes, kernel = axes_of(layer), plain_kernel(layer)
         _check_fit(name, sizes, layer, kernel.shape[-1])
-        result[id(layer)] = {axes.weight: axes.plain(masked_kernel(kernel, sizes))}
+        result[id(layer)] = {axes.weight: stored(layer, masked_kernel(kernel, sizes))}
         norm = found.scaled_norms.get(name)
         if norm is not None:
             removed = (np.asarray(sizes) == 0) & kernel.any(axis=tuple(range(kernel.ndim - 1)))

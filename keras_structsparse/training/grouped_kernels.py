@@ -13,6 +13,7 @@ from keras_structsparse.graph import nested_groups
 from keras_structsparse.graph.kernel_axes import axes_of, groups_of, kernel_of, plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.regularizers._ops import constant
+from keras_structsparse.regularizers.kernel_layouts import LAYOUTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,19 +23,19 @@ class GroupedKernel:
     Attributes:
         kernel: The variable.
         gamma: The scale of the normalisation that reads the layer alone; None without one.
-        swapped: Whether the variable is (*spatial, out, in).
+        layout: The order of its axes.
         groups: The positions of each group (groups, positions), ``G_1`` first.
     """
 
     kernel: keras.Variable
     gamma: keras.Variable | None
-    swapped: bool
+    layout: str
     groups: Array
 
     @property
     def width(self) -> int:
         """The number of kernels."""
-        return int(self.kernel.shape[-2 if self.swapped else -1])
+        return LAYOUTS[self.layout].width(self.kernel.shape)
 
     @property
     def variables(self) -> tuple[keras.Variable, ...]:
@@ -52,7 +53,7 @@ class GroupedKernel:
         """
         products = ops.cast(ops.convert_to_tensor(self.kernel), "float32")
         products = products * ops.cast(gradient, "float32")
-        summed = ops.sum(products, axis=-1 if self.swapped else -2)
+        summed = ops.sum(LAYOUTS[self.layout].to_plain(products), axis=-2)
         flat = ops.reshape(summed, (self.groups.shape[1], self.width))
         return ops.matmul(constant(self.groups, like=flat), flat)
 
@@ -77,5 +78,5 @@ def grouped_kernels(
             continue
         gamma = norm.gamma if norm is not None and norm.gamma.trainable else None
         masks = nested_groups.masks(plain_shape(layer)[:-2], groups_of(layer, groups))
-        kernels[name] = GroupedKernel(kernel_of(layer), gamma, axes_of(layer).swapped, masks)
+        kernels[name] = GroupedKernel(kernel_of(layer), gamma, axes_of(layer).layout, masks)
     return kernels

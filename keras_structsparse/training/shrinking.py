@@ -12,7 +12,7 @@ import keras
 from keras_structsparse._typing import Array
 from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import DeadNetworkError
-from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_kernel
+from keras_structsparse.graph.kernel_axes import kernel_of, plain_kernel, stored
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.estimate import remaining
 from keras_structsparse.profiling.profile import profile
@@ -223,7 +223,7 @@ def _still(model: keras.Model) -> dict[int, Array]:
         kernel = plain_kernel(layer)
         alive = kernel.any(axis=tuple(range(kernel.ndim - 1))).astype(kernel.dtype)
         if not alive.all():
-            own = axes_of(layer).plain(alive[None])
+            own = stored(layer, alive[None])
             masks |= {id(kernel_of(layer)): own, id(norm.gamma): alive}
     return masks
 

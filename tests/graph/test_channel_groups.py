@@ -59,8 +59,8 @@ BOTH = Run((("a", 0), ("b", 0)), 2)
         (lambda x: L.Multiply()([conv(x, "a"), conv(x, "b")]), ([BOTH], 0)),
         (lambda x: L.Add()([x, conv(x, "a", 3)]), ([], 3)),
         (
-            lambda x: L.DepthwiseConv2D(3, depth_multiplier=3)(conv(x, "a")),
-            ([Run(A.first, 2, 3)], 0),
+            lambda x: L.DepthwiseConv2D(3, depth_multiplier=3, name="d")(conv(x, "a")),
+            ([Run((("d", 0),), 6)], 0),
         ),
         (lambda x: L.SeparableConv2D(5, 3, name="s")(conv(x, "a")), ([Run((("s", 0),), 5)], 0)),
         (lambda x: L.Softmax()(conv(x, "a")), ([], 2)),
@@ -128,6 +128,22 @@ def test_a_dense_layer_reads_every_position_of_a_flattened_map() -> None:
     assert found_reads(graph, "reader") == ([Run((("a", 0),), 2, 64)], 0)
     pooled = network(lambda x: L.Dense(4, name="reader")(L.GlobalAveragePooling2D()(conv(x, "a"))))
     assert found_reads(pooled, "reader") == ([A], 0)
+
+
+def test_a_depthwise_layer_left_out_passes_channels_on() -> None:
+    def body(x: Tensor) -> Tensor:
+        return conv(L.DepthwiseConv2D(3, depth_multiplier=3, name="d")(conv(x, "a")), "reader")
+
+    assert found_reads(network(body), "reader", ["a", "reader"]) == ([Run(A.first, 2, 3)], 0)
+    assert found_reads(network(body), "d") == ([A], 0)
+
+
+def test_a_sum_behind_a_depthwise_layer_joins_its_kernels() -> None:
+    def body(x: Tensor) -> Tensor:
+        x = conv(x, "a")
+        return conv(L.Add()([x, L.ReLU()(L.DepthwiseConv2D(3, padding="same", name="d")(x))]), "r")
+
+    assert found_joined(network(body)) == [Run((("a", 0), ("d", 0)), 2)]
 
 
 def test_a_reader_sees_only_the_writers_before_it() -> None:

@@ -41,6 +41,10 @@ def pairs(body: Chain, shape: tuple[int, ...] = (6, 6, 2)) -> dict[str, str]:
         (lambda x: norm()(L.Dense(2, name="conv")(x)), (6,)),
         (lambda x: norm()(L.Conv1D(2, 3, name="conv")(x)), (6, 2)),
         (lambda x: norm()(L.Conv3D(2, 3, name="conv")(x)), (6, 6, 6, 2)),
+        (lambda x: norm()(L.DepthwiseConv2D(3, name="conv")(x)), (6, 6, 2)),
+        (lambda x: norm()(L.DepthwiseConv1D(3, depth_multiplier=2, name="conv")(x)), (6, 2)),
+        # The normalisation does not divide by the length of the kernel before the depthwise one.
+        (lambda x: norm()(L.DepthwiseConv2D(3, name="conv")(L.Conv2D(2, 3)(x))), (6, 6, 2)),
     ],
 )
 def test_a_normalisation_that_alone_reads_a_layer_is_its_pair(
@@ -131,7 +135,6 @@ def padding_with_two_readers(x: Tensor) -> Tensor:
         lambda x: norm()(L.Softmax()(conv()(x))),
         lambda x: norm()(L.Flatten()(conv()(x))),
         lambda x: norm()(L.Permute((1, 3, 2))(conv()(x))),
-        lambda x: norm()(L.DepthwiseConv2D(3)(conv()(x))),
         lambda x: norm()(keras.ops.mean(conv()(x), axis=-1, keepdims=True)),
         lambda x: L.Add()([norm()(y := L.ReLU()(conv()(x))), y]),
         lambda x: L.LayerNormalization()(conv()(x)),
@@ -177,7 +180,7 @@ class Own(L.Conv2D):
 
 
 def test_kernel_layers_are_ungrouped_convolutions_and_dense_layers() -> None:
-    convolutions = ["plain", "separable", "transposed"]
+    convolutions = ["plain", "depthwise", "separable", "transposed"]
     stack = [
         L.Conv2D(2, 3, name="plain"),
         L.Conv2D(2, 3, groups=2, name="grouped"),
@@ -192,4 +195,4 @@ def test_kernel_layers_are_ungrouped_convolutions_and_dense_layers() -> None:
     assert list(kernel_layers(functional_graph.read(model))) == [*convolutions, "dense"]
     found = PrunableLayers.of(model)
     assert list(found.convolutions) == convolutions
-    assert list(found.regularizable) == ["plain", "separable", "dense"]
+    assert list(found.regularizable) == ["plain", "depthwise", "separable", "dense"]

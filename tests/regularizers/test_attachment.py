@@ -174,11 +174,10 @@ def test_layers_that_cannot_be_regularized_are_refused(layers: Any) -> None:
     assert regularizers_of(model) == {}
 
 
-@pytest.mark.parametrize("kind", ["DepthwiseConv2D", "Conv2DTranspose"])
-def test_kernels_of_another_layout_are_refused_by_type(kind: str) -> None:
-    options = {} if kind == "DepthwiseConv2D" else {"filters": 2}
-    model = chain(L.Conv2D(2, 3), getattr(L, kind)(kernel_size=3, name="other", **options))
-    with pytest.raises(ValueError, match=rf"layers: expected.*not transposed.*'other', a {kind}"):
+def test_transposed_kernels_are_refused_by_type() -> None:
+    model = chain(L.Conv2D(2, 3), L.Conv2DTranspose(2, 3, name="other"))
+    refused = r"layers: expected.*not transposed.*'other', a Conv2DTranspose"
+    with pytest.raises(ValueError, match=refused):
         attach(model, KernelSize(ALPHA), ["other"])
     assert "other" not in regularizers_of(attach(model, KernelSize(ALPHA)))
 

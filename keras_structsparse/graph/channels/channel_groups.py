@@ -50,9 +50,11 @@ class ChannelStep:
         call: The call.
         inputs: For each input tensor, the numbers of its channels (channels,).
         outputs: For each output tensor, the numbers of its channels (channels,).
-        mixes: Whether every output channel depends on all input channels.
+        mixes: Whether every output channel depends on all input channels, of its group.
         joined: Arrays (channels,) of numbers that surgery keeps or removes together with the output
             channels at their indices. Empty if the call passes channels on.
+        groups: The number of groups of neighbouring channels of a call that mixes: every output
+            channel depends on the input channels of its own group alone.
     """
 
     call: Call
@@ -60,6 +62,17 @@ class ChannelStep:
     outputs: tuple[Array, ...]
     mixes: bool
     joined: tuple[Array, ...]
+    groups: int = 1
+
+    @property
+    def singles(self) -> bool:
+        """Whether every output channel is computed from one input channel, by a kernel."""
+        return self.mixes and len(self.inputs) == 1 and self.groups == len(self.inputs[0]) > 1
+
+    @property
+    def sources(self) -> Array:
+        """For a call with :attr:`singles`, the number of the input of each output (channels,)."""
+        return np.repeat(self.inputs[0], len(self.outputs[0]) // self.groups)
 
     @property
     def merged(self) -> tuple[Array, ...]:
@@ -197,7 +210,9 @@ def _step(step: Step) -> ChannelStep:
     besides = [ids for ids in step.flow.needs(np.ones(len(own), bool)) if len(ids)]
     narrow = any(not np.isin(ids, [*own, *itertools.chain(*joined)]).all() for ids in besides)
     mixes = bool(step.rule is None or step.flow.reads or narrow or not (passed or joined))
-    return ChannelStep(step.call, inputs, outputs, mixes, joined)
+    reads = step.flow.reads
+    groups = reads[0].groups if mixes and step.rule is not None and len(reads) == 1 else 1
+    return ChannelStep(step.call, inputs, outputs, mixes, joined, groups)
 
 
 def _has(left: Array, right: Array, own: Array) -> bool:
@@ -214,7 +229,10 @@ def _written(
         layer: The name of its layer, if its kernels can be removed; else None.
         found: The writers of all numbers, complete for the inputs of the call.
     """
-    if step.mixes:
+    if step.singles and layer is None:
+        for number, source in zip(step.outputs[0], step.sources, strict=True):
+            yield int(number), found[source]
+    elif step.mixes:
         for output in step.outputs:
             for j, number in enumerate(output):
                 yield int(number), None if layer is None else frozenset([(layer, j)])

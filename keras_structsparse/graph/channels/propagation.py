@@ -13,6 +13,7 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.graph.channels import shared_layers
+from keras_structsparse.graph.channels.borders import without_borders
 from keras_structsparse.graph.channels.constant_maps import understood
 from keras_structsparse.graph.channels.layer_names import LayerNames
 from keras_structsparse.graph.channels.registry import not_understood, rule_for
@@ -84,6 +85,8 @@ def walk(
     constants: str,
     realize: Realization,
     kept: Mapping[int, str] = MappingProxyType({}),
+    *,
+    dead: bool = False,
 ) -> Walk:
     """Find the live and the constant channels of every tensor.
 
@@ -93,19 +96,20 @@ def walk(
         constants: "exact", "interior" or "drop", as for :func:`keras_structsparse.prune`.
         realize: How kernels of several sizes become convolutions, with the cost model.
         kept: Why some calls, by their ``id``, are copied unchanged whatever their rules say.
+        dead: Whether the outputs may be independent of the inputs.
 
     Returns:
         The calls and the channels of all tensors.
 
     Raises:
-        DeadNetworkError: No output depends on an input.
+        DeadNetworkError: No output depends on an input, and ``dead`` is false.
     """
     known: shared_layers.Known = {}
     masks = follow(network)
     reasons = {id(c): "it reads a mask" for c in network.calls if masks.reads(c)} | dict(kept)
     while True:
         # Constants that were found for shared layers may reveal more: repeat to the fixpoint.
-        found = _walk(network, changes, constants, realize, known, reasons)
+        found = _walk(network, changes, constants, realize, known, reasons, dead)
         learned = _known(found)
         if shared_layers.constants(learned) == shared_layers.constants(known):
             return found
@@ -129,6 +133,7 @@ def _walk(
     realize: Realization,
     known: shared_layers.Known,
     kept: Mapping[int, str],
+    dead: bool,
 ) -> Walk:
     numbers = _Numbers()
     channels = {i: _fresh(network, i, numbers) for i in network.inputs}
@@ -147,7 +152,7 @@ def _walk(
         read = any(depends[i] for i in call.inputs)
         for i, output in zip(call.outputs, step.outputs, strict=True):
             depends[i] = read and bool(output.live.any())
-    if not any(depends[i] for i in network.outputs):
+    if not dead and not any(depends[i] for i in network.outputs):
         raise DeadNetworkError(_dead_message(network, depends))
     return Walk(tuple(steps), channels, numbers.count)
 
@@ -182,7 +187,7 @@ def _step(
         unchanged = Flow(outputs[0], keeps=keeps, notes=(f"kept as it is: {reason}",))
         return Step(call, site, None, unchanged, outputs, shared)
     site, notes = understood(site, rule)
-    site, hidden = (site, ()) if rule.borders else _without_borders(site)
+    site, hidden = (site, ()) if rule.borders else without_borders(site)
     flow = rule.flow(site)
     own = flow.output.passed(axis=site.axis if len(site.output_shape) > 2 else -1)
     flow = replace(flow, output=own, keeps=flow.keeps + hidden, notes=flow.notes + notes)
@@ -206,21 +211,6 @@ def _reason(rule: Rule | None, site: Site, calls: Sequence[Call]) -> str | None:
     if len(axes) > 1 or (site.axis != -1 and not rule.channels_first):
         return "the channels of its inputs are not on the last axis"
     return not_understood(site) or rule.refuses(site)
-
-
-def _without_borders(site: Site) -> tuple[Site, tuple[Array, ...]]:
-    """Count constants behind zero padding as live.
-
-    Returns:
-        The site, and the channel numbers that must be kept for it.
-    """
-    inputs, keeps = [], []
-    for channels in site.inputs:
-        if channels.border:
-            keeps.append(channels.ids[channels.offset])
-            channels = channels.passed(live=channels.live | channels.offset, border="")
-        inputs.append(channels)
-    return replace(site, inputs=tuple(inputs)), tuple(keeps)
 
 
 def _site(

@@ -152,6 +152,11 @@ class LinearRead:
     groups: int = 1
     carries: bool = False
 
+    @property
+    def singles(self) -> bool:
+        """Whether every group reads one channel, as in a depthwise convolution."""
+        return self.groups == len(self.inputs) > 1
+
     def grouped(self, values: Array) -> Array:
         """Reshape values of the inputs or outputs to (groups, channels of a group)."""
         return np.reshape(values, (self.groups, -1))
@@ -223,8 +228,8 @@ def only(pieces: Sequence[Piece | None]) -> Piece:
         pieces: What :attr:`Rule.build` receives.
 
     Returns:
-        The single piece. It exists: surgery builds a call only if one of its output channels is
-        kept, and then its input keeps at least one channel.
+        The single piece. It exists: a call is built only if an output channel is kept, and then its
+        input keeps at least one channel.
 
     Raises:
         ValueError: There are several pieces, or none.
@@ -278,8 +283,7 @@ def misplaced(site: Site) -> str | None:
 def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array | Taken] = ()) -> Tensor:
     """Call a new layer on a tensor and set its weights.
 
-    The origin of weights made with :meth:`Site.taken` is recorded, so that optimizer state can be
-    transferred to them; plain arrays count as new weights.
+    The origin of weights made with :meth:`Site.taken` is recorded; plain arrays count as new ones.
 
     Args:
         layer: A layer that is not built.

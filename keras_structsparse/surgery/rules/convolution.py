@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
 
 import keras
 import numpy as np
 
-from keras_structsparse._typing import Array, Shape, Tensor
-from keras_structsparse.graph import nested_groups
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.graph.channels.constant_maps import computed
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced, only
@@ -20,49 +17,26 @@ from keras_structsparse.graph.channels.splitting import Segmentation, SegmentCos
 from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import clone
 from keras_structsparse.graph.onednn import overflows
-from keras_structsparse.surgery import constant_maps, linear_layers
+from keras_structsparse.surgery import constant_maps, kernel_crops, linear_layers
 from keras_structsparse.surgery.activation_functions import is_elementwise
+from keras_structsparse.surgery.kernel_crops import support_sizes
 from keras_structsparse.surgery.linear_layers import Bias
 from keras_structsparse.surgery.onednn_workaround import picked
 from keras_structsparse.surgery.rules.slicing import pick
-
-Pads = list[tuple[int, int]]
-"""Zero padding before and after, for each spatial axis; negative numbers crop."""
-
-Stage = tuple[dict[int, type[keras.Layer]], str, Pads]
-"""Layer types by number of spatial axes, a suffix for the name, and amounts >= 0."""
-
-PADDINGS: dict[int, type[keras.Layer]] = {
-    1: keras.layers.ZeroPadding1D,
-    2: keras.layers.ZeroPadding2D,
-    3: keras.layers.ZeroPadding3D,
-}
-CROPPINGS: dict[int, type[keras.Layer]] = {
-    1: keras.layers.Cropping1D,
-    2: keras.layers.Cropping2D,
-    3: keras.layers.Cropping3D,
-}
 
 
 def flow(site: Site) -> Flow:
     """As for any linear layer; kernels of equal size are preferred side by side."""
     found = linear_layers.flow(site, _is_padded(site))
-    sizes = _support_sizes(site.weights["kernel"])
+    sizes = support_sizes(site.weights["kernel"])
     inputs = int(computed(site.inputs[0]).sum()) // linear_layers.groups_of(site)
     live, cost = found.output.live, _least_cost(site, inputs)
     keys = sorted(sizes[live].tolist())
     segments = _segmentation(site)(keys, cost)
     apart = sum(cost(keys[stop - 1], stop - start) for start, stop in segments)
     together = cost(max(keys, default=1), len(keys))
-    notes = found.notes + _uncroppable(site, max(keys, default=1))
+    notes = found.notes + kernel_crops.uncroppable(site, max(keys, default=1))
     return replace(found, sizes=sizes, gain=together - apart, notes=notes)
-
-
-def _uncroppable(site: Site, size: int) -> tuple[str, ...]:
-    shape = site.operation.kernel_size
-    if size == max(shape) or _pads(site, shape, size) is not None:
-        return ()
-    return (f"its kernels of size {size} cannot be cropped, as its padding is not known",)
 
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
@@ -76,7 +50,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     offset = constant_maps.removed(site, rows, wanted)
     convolution = partial(_convolution, site, _picked(site, piece, rows), offset is not None)
     kernel, bias = linear_layers.shrunk(site, rows, wanted, _is_padded(site))
-    sizes = _support_sizes(kernel.values)
+    sizes = support_sizes(kernel.values)
     segments = _segmentation(site)(sizes.tolist(), _least_cost(site, kernel.values.shape[-2]))
     if len(segments) == 1:
         tensor = convolution(site.layer_name, kernel, bias)
@@ -121,12 +95,8 @@ def _convolution(
     site: Site, tensor: Tensor, linear: bool, name: str, kernel: Taken, bias: Bias
 ) -> Tensor:
     size = _window(site, kernel.values)
-    pads = _explicit_pads(site, size)
-    for axis, part in enumerate(nested_groups.support(kernel.values.shape[:-2], size)):
-        kernel = kernel.along(axis, part)
-    changes: dict[str, Any] = {} if pads is None else {"padding": "valid"}
+    tensor, kernel, changes = kernel_crops.cropped(site, tensor, kernel, size)
     changes |= {"activation": None} if linear else {}
-    tensor = tensor if pads is None else _padded(site, tensor, pads)
     if _overflows_now(site, kernel.values.shape):
         tensor, changes = picked(site, tensor), {**changes, "strides": 1}
     layer = clone(
@@ -150,21 +120,8 @@ def _overflows_now(site: Site, kernel: Sequence[int]) -> bool:
 def _window(site: Site, kernel: Array) -> int:
     """The cheapest size that holds all nonzero entries: a larger one may need no padding."""
     *_, inputs, kernels = kernel.shape
-    sizes = _windows(site, int(_support_sizes(kernel).max()))
+    sizes = kernel_crops.windows(site, int(support_sizes(kernel).max()))
     return min(sizes, key=lambda size: _cost(site, inputs, size)(kernels))
-
-
-def _windows(site: Site, least: int) -> list[int]:
-    """The sizes, from ``least`` up, to which the kernels can be cropped."""
-    shape = site.operation.kernel_size
-    largest = max(shape)
-    smaller = range(least, largest) if site.realize.crops and _can_pad(site) else ()
-    return [*(size for size in smaller if _pads(site, shape, size) is not None), largest]
-
-
-def _can_pad(site: Site) -> bool:
-    """Whether Keras can pad and crop the input: not one spatial axis with channels first."""
-    return site.axis == -1 or len(site.operation.kernel_size) > 1
 
 
 def _least_cost(site: Site, inputs: int) -> SegmentCost:
@@ -172,7 +129,7 @@ def _least_cost(site: Site, inputs: int) -> SegmentCost:
 
     @cache
     def windows(size: int) -> list[Callable[[int], float]]:
-        return [_cost(site, inputs, window) for window in _windows(site, size)]
+        return [_cost(site, inputs, window) for window in kernel_crops.windows(site, size)]
 
     def least(size: int, kernels: int) -> float:
         return min(cost(kernels) for cost in windows(size))
@@ -183,10 +140,7 @@ def _least_cost(site: Site, inputs: int) -> SegmentCost:
 def _cost(site: Site, inputs: int, size: int) -> Callable[[int], float]:
     """The cost of a convolution with kernels of one size and its padding, by their number."""
     costs, output_places = site.realize.costs, linear_layers.positions(site)
-    area = math.prod(min(side, size) for side in site.operation.kernel_size)
-    input_places = math.prod(side or 1 for side in site.shapes[0][1:-1])
-    stages = len(_stages(_explicit_pads(site, size) or []))
-    padding = stages * (input_places * inputs * costs.move + costs.start)
+    area, padding = kernel_crops.area(site, size), kernel_crops.padding_cost(site, inputs, size)
     return lambda kernels: costs.convolution(output_places, area, inputs, kernels) + padding
 
 
@@ -197,99 +151,9 @@ def refuses(site: Site) -> str | None:
     return linear_layers.unknown_weights(site) or misplaced(site)
 
 
-def _padded(site: Site, tensor: Tensor, pads: Pads) -> Tensor:
-    """Pad each spatial axis of a tensor before and after; negative numbers crop."""
-    options: dict[str, Any] = {"dtype": site.operation.dtype_policy}
-    if len(pads) > 1:
-        options["data_format"] = site.data_format
-    for kinds, suffix, amounts in _stages(pads):
-        argument = amounts[0] if len(amounts) == 1 else amounts
-        name = site.derive(f"explicit_{suffix}")
-        tensor = kinds[len(pads)](argument, name=name, **options)(tensor)
-    return tensor
-
-
-def _stages(pads: Pads) -> list[Stage]:
-    """The layers that pad and then crop; cropping first could leave an empty map."""
-    crop = [(max(-before, 0), max(-after, 0)) for before, after in pads]
-    grow = [(max(before, 0), max(after, 0)) for before, after in pads]
-    stages = [(PADDINGS, "pad", grow), (CROPPINGS, "crop", crop)]
-    return [stage for stage in stages if np.any(stage[2])]
-
-
 def _is_padded(site: Site) -> bool:
     """Whether the nonzero entries of the kernels read zero padding."""
-    size = int(_support_sizes(site.weights["kernel"]).max())
-    pads = _pads(site, site.operation.kernel_size, size)
-    return pads is None or any(number > 0 for pair in pads for number in pair)
-
-
-def _explicit_pads(site: Site, size: int) -> Pads | None:
-    """The padding that cropped kernels need; None if the padding option of the layer gives it."""
-    layer, shape = site.operation, site.operation.kernel_size
-    pads = _pads(site, shape, size)
-    small = [min(side, size) for side in shape]
-    return None if pads == _own_pads(site.shapes[0], layer, small) else pads
-
-
-def _pads(site: Site, shape: Sequence[int], size: int) -> Pads | None:
-    """The padding with which cropped kernels read the same inputs; None if it is unknown.
-
-    A kernel of K positions that keeps k of them, from position a on, with dilation d, needs
-    ``before = P_before(K) - a d`` and ``after = P_after(K) - (K - a - k) d``.
-    """
-    layer = site.operation
-    whole = _own_pads(site.shapes[0], layer, shape)
-    if whole is None:
-        return None
-    return [
-        (before - part.start * d, after - (full - part.stop) * d)
-        for (before, after), part, full, d in zip(
-            whole,
-            nested_groups.support(tuple(shape), size),
-            shape,
-            layer.dilation_rate,
-            strict=True,
-        )
-    ]
-
-
-def _support_sizes(kernel: Array) -> Array:
-    """The smallest size of each kernel that contains its nonzero entries (out,); at least 1."""
-    shape = kernel.shape[:-2]
-    if math.prod(shape) == 1:  # as most kernels of residual networks: nothing to look for
-        return np.ones(kernel.shape[-1], int)
-    entries = (kernel != 0).any(axis=-2).reshape(-1, kernel.shape[-1])
-    reached = (nested_groups.masks(shape, "half_ring") @ entries) > 0
-    return np.maximum(reached.sum(axis=0), 1)
-
-
-def _own_pads(input_shape: Shape, layer: keras.Layer, shape: Sequence[int]) -> Pads | None:
-    """The padding of the layer for a kernel of some shape; None if it is unknown.
-
-    It is unknown if it depends on an open input size. It also is with three spatial axes if strides
-    skip the last entries: there TensorFlow skips the first ones as well.
-    """
-    pads = []
-    for n, k, s, d in zip(
-        input_shape[1:-1], shape, layer.strides, layer.dilation_rate, strict=True
-    ):
-        reach = (k - 1) * d
-        if layer.padding == "valid":
-            pads.append((0, 0))
-        elif layer.padding == "causal":
-            pads.append((reach, 0))
-        elif s == 1:
-            pads.append((reach // 2, reach - reach // 2))
-        elif n is None:
-            return None
-        else:
-            missing = (-(-n // s) - 1) * s + reach + 1 - n
-            if missing < 0 and len(shape) == 3:
-                return None
-            total = max(missing, 0)
-            pads.append((total // 2, total - total // 2))
-    return pads
+    return kernel_crops.sees_padding(site, int(support_sizes(site.weights["kernel"]).max()))
 
 
 register(

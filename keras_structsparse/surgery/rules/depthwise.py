@@ -1,22 +1,25 @@
 """Depthwise convolutions: every output channel is computed from one input channel.
 
 With zero padding, a constant becomes a spatial pattern that differs from channel to channel, so no
-other channel can carry it: there nonzero constants count as live.
+other channel can carry it: there nonzero constants count as live. A channel whose kernel is zero is
+constant whatever it reads, so its input channel is removed if nothing else reads it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from keras import layers
 
-from keras_structsparse._typing import Array
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import (
     Channels,
     Flow,
+    LinearRead,
     Piece,
     Rule,
     Site,
@@ -24,28 +27,79 @@ from keras_structsparse.graph.channels.rule import (
     misplaced,
     only,
 )
+from keras_structsparse.graph.channels.splitting import SegmentCost
+from keras_structsparse.graph.channels.weight_provenance import Taken
 from keras_structsparse.graph.cloning import clone
-from keras_structsparse.surgery import linear_layers
+from keras_structsparse.surgery import kernel_crops, linear_layers
 from keras_structsparse.surgery.activation_functions import activation_reason, is_elementwise
+from keras_structsparse.surgery.linear_layers import Bias
+from keras_structsparse.surgery.rules.slicing import pick
 
 
 def flow(site: Site) -> Flow:
-    """Each output channel has the number of the input channel that it is computed from."""
-    inputs, kernel = site.inputs[0], _matrix(site.weights["kernel"])
-    copies = kernel.shape[-1]
-    active = inputs.live | (inputs.offset & _is_padded(site))
-    live = (active[:, None] & (kernel != 0).any(axis=0)).ravel()
-    sums = (np.where(active, 0.0, inputs.value)[:, None] * kernel.sum(axis=0)).ravel()
+    """Each output channel needs the input channel that its kernel reads, and no other.
+
+    It is live if its kernel is not zero and the input channel is live, or a constant with zeros
+    around it. Kernels of equal size are preferred side by side. With a depth multiplier, the output
+    channels of an input channel are removed together.
+    """
+    (inputs,), kernel = site.inputs, _matrix(site.weights["kernel"])
+    sizes = _sizes(site)
+    sees = np.array([_sees_border(site, size) for size in sizes.flat]).reshape(sizes.shape)
+    active = inputs.live[:, None] | (inputs.offset[:, None] & sees)
+    live = active & (kernel != 0).any(axis=0)
+    sums = np.where(active, 0.0, inputs.value[:, None]) * kernel.sum(axis=0)
+    output = _output(site, live.ravel(), sums.ravel())
+    ids, used = output.ids.reshape(live.shape), live.any(axis=1)
+    largest = sizes.max(axis=1)
+    keys = np.sort(largest[used]).tolist()
+
+    def needs(needed: Array) -> tuple[Array, ...]:
+        return (inputs.ids[(needed.reshape(live.shape) & live).any(axis=1)],)
+
+    return Flow(
+        output,
+        joins=tuple((ids[:, 0], ids[:, copy]) for copy in range(1, ids.shape[1])),
+        needs=needs,
+        reads=(LinearRead(inputs, output.ids, groups=len(inputs)),),
+        blocks=True,
+        sizes=np.repeat(largest, ids.shape[1]),
+        gain=_gain(site, keys),
+        notes=_notes(site, used) + kernel_crops.uncroppable(site, max(keys, default=1)),
+    )
+
+
+def _output(site: Site, live: Array, sums: Array) -> Channels:
+    """The output channels; ``sums`` are the constants without the bias."""
+    (inputs,), copies = site.inputs, len(live) // len(site.inputs[0])
     constants = sums + np.asarray(site.weights.get("bias", 0.0), np.float64)
     value = linear_layers.activated(site, np.where(live, 0.0, constants))
-    work = linear_layers.positions(site) * kernel.shape[0]
-    output = Channels(
-        ids=np.repeat(inputs.ids, copies),
+    work = linear_layers.positions(site) * math.prod(site.operation.kernel_size)
+    return Channels(
+        ids=site.fresh(len(live)),
         live=live,
         value=np.where(live, 0.0, value),
         cost=np.repeat(inputs.cost / copies, copies) + work,
     )
-    return Flow(output, notes=_notes(site, active))
+
+
+def _sees_border(site: Site, size: int) -> bool:
+    """Whether kernels of one size read zeros around a constant."""
+    return bool(site.inputs[0].border) or kernel_crops.sees_padding(site, size)
+
+
+def _sizes(site: Site) -> Array:
+    """The sizes of all kernels (in, copies); 1 for kernels of zeros."""
+    kernel = site.weights["kernel"]
+    sizes = kernel_crops.support_sizes(kernel.reshape(*kernel.shape[:-2], 1, -1))
+    return np.asarray(sizes.reshape(kernel.shape[-2:]))
+
+
+def _gain(site: Site, keys: list[int]) -> float:
+    """What it saves to split the kernels, in order of their sizes."""
+    cost = _least_cost(site)
+    apart = sum(cost(keys[j - 1], j - i) for i, j in site.realize.segments(keys, cost))
+    return cost(max(keys, default=1), len(keys)) - apart
 
 
 def _notes(site: Site, active: Array) -> tuple[str, ...]:
@@ -56,13 +110,77 @@ def _notes(site: Site, active: Array) -> tuple[str, ...]:
 
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
-    """The layer over the kept channels."""
-    piece = only(pieces)
-    kernel = site.taken("kernel").along(-2, piece.order)
-    order = repeated(piece.order, kernel.values.shape[-1])
-    bias = [site.taken("bias").along(0, order)] if "bias" in site.weights else []
-    layer = clone(site.operation, name=site.layer_name)
-    return Piece(emit(layer, piece.tensor, [kernel, *bias]), order)
+    """The layer over the kept channels: one, cropped to its largest kernel, or one for each size.
+
+    Every part of a split reads its own channels, and a concatenation joins the parts.
+    """
+    piece, copies = only(pieces), site.weights["kernel"].shape[-1]
+    channels = wanted[wanted % copies == 0] // copies
+    order, sizes = repeated(channels, copies), _sizes(site).max(axis=1)[channels]
+    segments = site.realize.segments(sizes.tolist(), _least_cost(site))
+    if len(segments) == 1:
+        return Piece(_depthwise(site, piece, channels, site.layer_name), order)
+    parts = [
+        _depthwise(site, piece, channels[start:stop], site.derive(f"part_{index}"))
+        for index, (start, stop) in enumerate(segments)
+    ]
+    policy = site.operation.dtype_policy
+    join = layers.Concatenate(site.axis, dtype=policy, name=site.derive("parts"))
+    return Piece(join(parts), order)
+
+
+def _depthwise(site: Site, piece: Piece, channels: Array, name: str) -> Tensor:
+    """A layer over some input channels, cropped to its largest kernel.
+
+    Outputs whose input channel is removed are constant: their kernels of zeros read any channel.
+    """
+    place = {int(channel): index for index, channel in enumerate(piece.order)}
+    places = np.array([place.get(int(channel), 0) for channel in channels])
+    tensor = pick(piece.tensor, places, site.derive, site.axis)
+    kernel, bias = _weights(site, channels, np.isin(channels, piece.order))
+    sizes = kernel_crops.windows(site, int(_sizes(site)[channels].max()))
+    size = min(sizes, key=lambda size: _cost(site, size, len(channels)))
+    tensor, kernel, changes = kernel_crops.cropped(site, tensor, kernel, size)
+    changes |= {"kernel_size": kernel.values.shape[:-2], "use_bias": bias is not None}
+    layer = clone(site.operation, name=name, **changes)
+    return emit(layer, tensor, [kernel] if bias is None else [kernel, bias])
+
+
+def _weights(site: Site, channels: Array, read: Array) -> tuple[Taken, Bias]:
+    """The kernel and the bias over some input channels.
+
+    Args:
+        site: The call site.
+        channels: The channels.
+        read: Which of them the new layer reads; the others are constants, or have kernels of zeros.
+    """
+    (inputs,), kernel = site.inputs, site.taken("kernel").along(-2, channels)
+    order = repeated(channels, kernel.values.shape[-1])
+    bias = site.taken("bias").along(0, order) if "bias" in site.weights else None
+    constants = np.where(read | inputs.live[channels], 0.0, inputs.value[channels])
+    lost = (constants[:, None] * _matrix(kernel.values).sum(axis=0, dtype=np.float64)).ravel()
+    kernel = kernel.holding(np.where(read[:, None], kernel.values, 0))
+    if not lost.any():
+        return kernel, bias
+    return kernel, lost if bias is None else bias.holding(bias.values + lost)
+
+
+def _least_cost(site: Site) -> SegmentCost:
+    """The least cost of a part, by the size of its largest kernel and its number of channels."""
+
+    def least(size: int, channels: int) -> float:
+        return min(_cost(site, window, channels) for window in kernel_crops.windows(site, size))
+
+    return least
+
+
+def _cost(site: Site, size: int, channels: int) -> float:
+    """The cost of a part with kernels of one size: with its padding, and picking its channels."""
+    costs, places = site.realize.costs, linear_layers.positions(site)
+    kernels = channels * site.weights["kernel"].shape[-1]
+    picked = math.prod(side or 1 for side in site.shapes[0][1:-1]) * channels * costs.move
+    work = costs.convolution(places, kernel_crops.area(site, size), 1, kernels)
+    return work + kernel_crops.padding_cost(site, channels, size) + picked + costs.start
 
 
 def repeated(order: Array, copies: int) -> Array:
@@ -129,7 +247,9 @@ def _is_padded(site: Site) -> bool:
 
 
 register(
-    Rule(flow, build, refuses, channels_first=True), layers.DepthwiseConv1D, layers.DepthwiseConv2D
+    Rule(flow, build, refuses, borders=True, channels_first=True),
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
 )
 register(
     Rule(flow_separable, build_separable, refuses, channels_first=True),

@@ -21,23 +21,25 @@ Split = operation_type(lambda x: keras.ops.split(x, 1, axis=-1)[0])
 Take = operation_type(lambda x: keras.ops.take(x, [0], axis=-1))
 
 
-def pick(tensor: Tensor, places: Array, name: Callable[[str], str]) -> Tensor:
+def pick(tensor: Tensor, places: Array, name: Callable[[str], str], axis: int = -1) -> Tensor:
     """Select channels of a tensor by index: with a slice if they are consecutive.
 
     Args:
-        tensor: Tensor (..., channels).
+        tensor: Tensor (..., channels), or (batch, channels, ...) with axis 1.
         places: The indices of the channels, in order.
         name: From a suffix to the name of the new operation.
+        axis: The axis of the channels: -1 or 1.
 
     Returns:
-        Tensor (..., len(places)).
+        The tensor with these channels alone.
     """
     first, count = int(places[0]), len(places)
     if not np.array_equal(places, np.arange(first, first + count)):
-        return Take(axis=-1, name=name("picked"))(tensor, [int(place) for place in places])
-    if count == tensor.shape[-1]:
+        return Take(axis=axis, name=name("picked"))(tensor, [int(place) for place in places])
+    if count == tensor.shape[axis]:
         return tensor
-    return Slice(name=name("picked"))(tensor, (..., slice(first, first + count)))
+    part = slice(first, first + count)
+    return Slice(name=name("picked"))(tensor, (slice(None), part) if axis == 1 else (..., part))
 
 
 def flow_slice(site: Site) -> Flow:

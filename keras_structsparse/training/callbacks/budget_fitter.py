@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
+from keras_structsparse.graph.kernel_axes import kernel_of, plain_shape, stored
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.group_selection import LayerGroups, Sizes
 from keras_structsparse.profiling.kernel_reader import KernelReader, KernelState
@@ -161,13 +161,13 @@ class BudgetFitter:
     def _masks(self, name: str, sizes: Sequence[int]) -> list[Mask]:
         """Masks of the kept entries, for those variables of which some entries are removed."""
         layer, gamma = self.reader.layers[name], self.reader.norms.get(name)
-        kernel, plain = kernel_of(layer), axes_of(layer).plain
+        kernel = kernel_of(layer)
         entries = masked_kernel(np.ones(plain_shape(layer)), sizes)
-        found = [(kernel, plain(entries))]
+        found = [(kernel, stored(layer, entries))]
         if gamma is not None and not self._is_fixed(name):
             # A kernel with the scale 0 is removed; its direction is not changed.
             alive = entries.any(axis=tuple(range(entries.ndim - 1)))
-            found = [(kernel, plain(np.where(alive, entries, 1.0))), (gamma.gamma, alive)]
+            found = [(kernel, stored(layer, np.where(alive, entries, 1.0))), (gamma.gamma, alive)]
         return [
             (v, keras.ops.convert_to_tensor(mask, v.dtype)) for v, mask in found if not mask.all()
         ]

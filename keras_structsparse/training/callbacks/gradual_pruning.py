@@ -11,7 +11,13 @@ import numpy as np
 
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_kernel, plain_shape
+from keras_structsparse.graph.kernel_axes import (
+    axes_of,
+    kernel_of,
+    plain_kernel,
+    plain_shape,
+    stored,
+)
 from keras_structsparse.profiling.group_prices import priced
 from keras_structsparse.profiling.group_selection import Sizes, select_down_to
 from keras_structsparse.profiling.kernel_reader import reached_sizes
@@ -140,15 +146,15 @@ class GradualPruning(keras.callbacks.Callback):
             if np.array_equal(sizes[name], self.sizes[name]):
                 continue
             layer = self.found.layers[name]
-            kernel, plain = plain_kernel(layer), axes_of(layer).plain
+            kernel = plain_kernel(layer)
             kept = masked_kernel(kernel, sizes[name].tolist())
             entries = masked_kernel(np.ones(plain_shape(layer), kernel.dtype), sizes[name].tolist())
-            masks = {id(own.kernel): plain(entries)}
+            masks = {id(own.kernel): stored(layer, entries)}
             if own.gamma is not None:
                 ratio = lengths(kept) / np.maximum(lengths(kernel), TINY)
                 own.gamma.assign(keras.ops.convert_to_numpy(own.gamma) * ratio)
                 masks[id(own.gamma)] = (np.asarray(sizes[name]) > 0).astype(kernel.dtype)
-            kernel_of(layer).assign(plain(kept))
+            kernel_of(layer).assign(stored(layer, kept))
             self._optimizer.set_masks(masks)
         self.sizes = {name: np.asarray(size) for name, size in sizes.items()}
 

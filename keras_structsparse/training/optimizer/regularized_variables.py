@@ -62,10 +62,11 @@ def with_stepped_value(item: RegularizedKernel, value: Tensor) -> RegularizedKer
     The result has the plain kernel layout (*spatial, in, out), in which kernels are stacked. Behind
     a frozen normalisation it is the kernel times its factors.
     """
+    regularizer = _plain(item.regularizer)
     if item.gamma is None:
-        regularizer, kernel = _plain(item.regularizer), _times(item, value)
-        return dataclasses.replace(item, regularizer=regularizer, kernel=kernel)
-    return dataclasses.replace(item, kernel=ops.convert_to_tensor(item.kernel), gamma=value)
+        return dataclasses.replace(item, regularizer=regularizer, kernel=_times(item, value))
+    kernel = LAYOUTS[item.regularizer.layout].to_plain(ops.convert_to_tensor(item.kernel))
+    return dataclasses.replace(item, regularizer=regularizer, kernel=kernel, gamma=value)
 
 
 def current_values(item: RegularizedKernel) -> RegularizedKernel:
@@ -75,8 +76,8 @@ def current_values(item: RegularizedKernel) -> RegularizedKernel:
 
 
 def to_plain(item: RegularizedKernel, values: Tensor) -> Tensor:
-    """Bring a tensor from the layout of the item's kernel to (*spatial, in, out)."""
-    return LAYOUTS[item.regularizer.layout].to_plain(values)
+    """Bring a tensor from the layout of the stepped variable to (*spatial, in, out), or (out,)."""
+    return values if item.gamma is not None else LAYOUTS[item.regularizer.layout].to_plain(values)
 
 
 def step_length(item: RegularizedKernel, step: Tensor) -> Tensor:
@@ -92,7 +93,7 @@ def new_kernel(item: RegularizedKernel, values: Tensor) -> Tensor:
     if item.fixed is not None:
         scale = constant(item.fixed, like=values)
         unused = ops.equal(scale, 0)  # Such a kernel has no effect: it is left as it is.
-        kernel = constant(item.kernel, like=values)
+        kernel = constant(LAYOUTS[item.regularizer.layout].to_plain(item.kernel), like=values)
         values = ops.where(unused, kernel, values / zeros_to_ones(scale))
     return LAYOUTS[item.regularizer.layout].from_plain(values, tuple(item.kernel.shape))
 
