@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -25,6 +28,8 @@ TOLERANCE = 1e-3
 def check_reloads(model: keras.Model, argument: str) -> int:
     """Save a model, load it, and compare the outputs of both.
 
+    The random numbers that are drawn later are those that would be drawn without this call.
+
     Args:
         model: A built model.
         argument: What the caller's user knows the model as.
@@ -46,7 +51,7 @@ def check_reloads(model: keras.Model, argument: str) -> int:
     """
     check_names(model, argument)
     expected = f"{argument}: expected a model that can be saved and loaded again"
-    with tempfile.TemporaryDirectory(prefix="structsparse_") as folder:
+    with tempfile.TemporaryDirectory(prefix="structsparse_") as folder, _restored_randomness():
         file = Path(folder, f"model{SUFFIX}")
         try:
             model.save(str(file))
@@ -60,6 +65,17 @@ def check_reloads(model: keras.Model, argument: str) -> int:
         f"{expected} with the same outputs. Received: {shortened(model.name)}, whose file computes "
         "something else; does a layer's get_config lack an argument?"
     )
+
+
+@contextmanager
+def _restored_randomness() -> Iterator[None]:
+    """Restore the global random states: loaded layers draw the seeds of their initializers."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def _differ(model: keras.Model, loaded: keras.Model) -> bool:
