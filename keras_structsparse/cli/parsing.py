@@ -70,7 +70,10 @@ def alphas(text: str) -> tuple[float, ...]:
         >>> alphas("1e-4:1e-2:3")
         (0.0001, 0.001, 0.01)
     """
-    expected = f"expected numbers > 0 such as 1e-3,2e-3, or FIRST:LAST:COUNT. Received: {text!r}"
+    expected = (
+        "expected numbers > 0 such as 1e-3,2e-3, or FIRST:LAST:COUNT with a COUNT of at most "
+        f"{MOST_ALPHAS:,}. Received: {text!r}"
+    )
     try:
         first, last, count = text.split(":") if ":" in text else ("1", "1", "1")
         found = _geometric(float(first), float(last), int(count))
@@ -84,8 +87,14 @@ def alphas(text: str) -> tuple[float, ...]:
     return found
 
 
+MOST_ALPHAS = 1_000
+"""Trainings of a sweep: more are a slip of the keyboard."""
+
+
 def _geometric(first: float, last: float, count: int) -> tuple[float, ...]:
     """Rounded to six digits, so that names of files stay short."""
+    if count > MOST_ALPHAS:
+        raise ValueError
     ratio = (last / first) ** (1 / (count - 1)) if count > 1 else 1.0
     return tuple(float(f"{first * ratio**i:.6g}") for i in range(count))
 

@@ -16,6 +16,9 @@ from keras_structsparse._validation import (
 )
 from keras_structsparse.data.preprocessing import FAMILIES, PREPROCESSINGS, preprocessing
 
+LARGEST_SIDE = 10_000
+"""Pixels of a side that images are resized to: 1.2 GB for each image of three channels."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -79,7 +82,12 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
-            set_checked(self, image_size=positive_int("image_size", self.image_size))
+            size = positive_int("image_size", self.image_size)
+            if size > LARGEST_SIDE:
+                raise ValueError(
+                    f"image_size: expected at most {LARGEST_SIDE:,} pixels. Received: {size:,}"
+                )
+            set_checked(self, image_size=size)
         preprocessing(self.preprocess)
         one_of("augment", self.augment, tuple(AUGMENTATIONS))
 
