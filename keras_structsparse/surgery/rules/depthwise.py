@@ -8,8 +8,9 @@ constant whatever it reads, so its input channel is removed if nothing else read
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from keras import layers
@@ -139,7 +140,7 @@ def _depthwise(site: Site, piece: Piece, channels: Array, name: str) -> Tensor:
     tensor = pick(piece.tensor, places, site.derive, site.axis)
     kernel, bias = _weights(site, channels, np.isin(channels, piece.order))
     sizes = kernel_crops.windows(site, int(_sizes(site)[channels].max()))
-    size = min(sizes, key=lambda size: _cost(site, size, len(channels)))
+    size = min(sizes, key=lambda size: _cost(site, size)(len(channels)))
     tensor, kernel, changes = kernel_crops.cropped(site, tensor, kernel, size)
     changes |= {"kernel_size": kernel.values.shape[:-2], "use_bias": bias is not None}
     layer = clone(site.operation, name=name, **changes)
@@ -168,19 +169,29 @@ def _weights(site: Site, channels: Array, read: Array) -> tuple[Taken, Bias]:
 def _least_cost(site: Site) -> SegmentCost:
     """The least cost of a part, by the size of its largest kernel and its number of channels."""
 
+    @cache
+    def windows(size: int) -> list[Callable[[int], float]]:
+        return [_cost(site, window) for window in kernel_crops.windows(site, size)]
+
     def least(size: int, channels: int) -> float:
-        return min(_cost(site, window, channels) for window in kernel_crops.windows(site, size))
+        return min(cost(channels) for cost in windows(size))
 
     return least
 
 
-def _cost(site: Site, size: int, channels: int) -> float:
-    """The cost of a part with kernels of one size: with its padding, and picking its channels."""
+def _cost(site: Site, size: int) -> Callable[[int], float]:
+    """The cost of a part with kernels of one size, its padding and picking, by its channels."""
     costs, places = site.realize.costs, linear_layers.positions(site)
-    kernels = channels * site.weights["kernel"].shape[-1]
-    picked = math.prod(side or 1 for side in site.shapes[0][1:-1]) * channels * costs.move
-    work = costs.convolution(places, kernel_crops.area(site, size), 1, kernels)
-    return work + kernel_crops.padding_cost(site, channels, size) + picked + costs.start
+    copies, area = site.weights["kernel"].shape[-1], kernel_crops.area(site, size)
+    picking = math.prod(side or 1 for side in site.shapes[0][1:-1]) * costs.move
+    start = kernel_crops.padding_cost(site, 0, size)
+    padding = kernel_crops.padding_cost(site, 1, size) - start
+
+    def cost(channels: int) -> float:
+        work = costs.convolution(places, area, 1, channels * copies)
+        return work + start + costs.start + (padding + picking) * channels
+
+    return cost
 
 
 def repeated(order: Array, copies: int) -> Array:
