@@ -70,12 +70,12 @@ def check_reloads(model: keras.Model, argument: str) -> int:
 @contextmanager
 def _restored_randomness() -> Iterator[None]:
     """Restore the global random states: loaded layers draw the seeds of their initializers."""
-    states = random.getstate(), np.random.get_state()
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002, Keras shuffles with it
     try:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _differ(model: keras.Model, loaded: keras.Model) -> bool:

@@ -18,6 +18,7 @@ from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.inner_layers import inner_layers
 from keras_structsparse.regularizers.saliency import Saliency
 from keras_structsparse.training.grouped_kernels import GroupedKernel, grouped_kernels
+from keras_structsparse.training.mean_shifts import MeanShifts, Offset
 from keras_structsparse.training.training_data import Data, TrainingData
 
 
@@ -86,6 +87,8 @@ class Measurement:
         model: The network.
         kernels: The kernels with their groups, by name of the layer.
         options: The arguments of ``compile``; those that say what the loss is are used.
+        shifts: If given, it is measured what the loss loses when the mean of what a group computes
+            is moved into the bias.
     """
 
     def __init__(
@@ -93,9 +96,10 @@ class Measurement:
         model: keras.Model,
         kernels: Mapping[str, GroupedKernel],
         options: Mapping[str, Any],
+        shifts: MeanShifts | None = None,
     ) -> None:
-        self.kernels = kernels
-        self._recorder = _Recorder(kernels)
+        self.kernels, self.shifts = kernels, shifts
+        self._recorder = _Recorder(kernels, {} if shifts is None else shifts.offsets)
         self._model = InferenceMode(model)
         given = ("loss", "loss_weights", "run_eagerly")
         loss = {name: options[name] for name in given if name in options}
@@ -111,7 +115,11 @@ class Measurement:
             groups: The kind of groups that the kernels have.
         """
         examples, steps = 0, 0
-        for batch in data.some_batches(batches, batch_size):
+        drawn = list(data.some_batches(batches, batch_size))
+        if self.shifts is not None:
+            self.shifts.measure(drawn)
+            self._recorder.take_off(self.shifts)
+        for batch in drawn:
             self._model.train_on_batch(*batch)
             examples += len(keras.tree.flatten(batch[0])[0])
             steps += 1
@@ -137,9 +145,19 @@ class InferenceMode(keras.Model):
 class _Recorder(keras.optimizers.Optimizer):
     """An optimizer that changes no weight, and sums up what groups do to the loss."""
 
-    def __init__(self, kernels: Mapping[str, GroupedKernel]) -> None:
+    def __init__(self, kernels: Mapping[str, GroupedKernel], offsets: Mapping[str, Offset]) -> None:
         super().__init__(learning_rate=0.0, name="recorder")
-        self.kernels = kernels
+        self.kernels, self.offsets = kernels, offsets
+        self._shifts = {
+            name: self.add_variable((len(own.groups), own.width), name=f"shift_{number}")
+            for number, (name, own) in enumerate(kernels.items())
+            if name in offsets
+        }
+
+    def take_off(self, shifts: MeanShifts) -> None:
+        """From now on, take the means of groups off what they do to the loss."""
+        for name, variable in self._shifts.items():
+            variable.assign(shifts.of_groups(name, self.kernels[name]))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
@@ -163,6 +181,9 @@ class _Recorder(keras.optimizers.Optimizer):
         for name, own in self.kernels.items():
             if id(own.kernel) in found:
                 change = own.change(found[id(own.kernel)])
+                moved = self.offsets[name].gradient(found) if name in self.offsets else None
+                if moved is not None:
+                    change = change - ops.convert_to_tensor(self._shifts[name]) * moved
                 first, second = self._sums[name]
                 first.assign(ops.convert_to_tensor(first) + ops.abs(change))
                 second.assign(ops.convert_to_tensor(second) + ops.square(change))

@@ -25,6 +25,7 @@ from keras_structsparse.profiling.work_share import WorkShare, plan_of
 from keras_structsparse.surgery.plans import Plan, masked_kernel
 from keras_structsparse.surgery.thresholds import lengths, threshold_norms
 from keras_structsparse.training.grouped_kernels import GroupedKernel
+from keras_structsparse.training.mean_shifts import MeanShifts
 from keras_structsparse.training.optimizer.masked import Masked
 
 UPDATES = 40
@@ -67,6 +68,7 @@ class GradualPruning(keras.callbacks.Callback):
         share: Counts the cost.
         target: The share to leave, in (0, 1].
         groups: "half_ring", "ring" or "kernel".
+        shifts: Moves the mean of what removed entries computed into the biases; None not to.
 
     Attributes:
         sizes: The present sizes of the kernels, by layer.
@@ -80,10 +82,11 @@ class GradualPruning(keras.callbacks.Callback):
         share: WorkShare,
         target: float,
         groups: str = "half_ring",
+        shifts: MeanShifts | None = None,
     ) -> None:
         super().__init__()
         self.found, self.kernels, self.share = share.found, kernels, share
-        self._optimizer, self._measure = optimizer, measure
+        self._optimizer, self._measure, self._shifts = optimizer, measure, shifts
         self.target, self.groups = target, groups
         self._losses: dict[str, Array] = {}
         self.sizes: Sizes = {name: self._sizes(name) for name in self.found.layers}
@@ -150,6 +153,8 @@ class GradualPruning(keras.callbacks.Callback):
             kept = masked_kernel(kernel, sizes[name].tolist())
             entries = masked_kernel(np.ones(plain_shape(layer), kernel.dtype), sizes[name].tolist())
             masks = {id(own.kernel): stored(layer, entries)}
+            if self._shifts is not None:
+                self._shifts.move(name, kernel - kept)
             if own.gamma is not None:
                 ratio = lengths(kept) / np.maximum(lengths(kernel), TINY)
                 own.gamma.assign(keras.ops.convert_to_numpy(own.gamma) * ratio)

@@ -19,6 +19,7 @@ from keras_structsparse.training.callbacks.gradual_pruning import GradualPruning
 from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
 from keras_structsparse.training.distilling import Distilling
 from keras_structsparse.training.grouped_kernels import GroupedKernel, grouped_kernels
+from keras_structsparse.training.mean_shifts import MeanShifts
 from keras_structsparse.training.measured_saliency import Measurement
 from keras_structsparse.training.optimizer.masked import Masked
 from keras_structsparse.training.optimizer_state import carry_optimizer
@@ -194,14 +195,15 @@ def remove(
     start, history = (0, {}) if state is None else (state.epochs, state.history)
     share = WorkShare(found, job.method.realize, job.budget.unit)
     assert job.budget.share is not None
-    measurement = Measurement(student, kernels, compile_options(job.model))
+    shifts = MeanShifts(found, kernels)
+    measurement = Measurement(student, kernels, compile_options(job.model), shifts)
 
     def measure() -> Mapping[str, Array]:
         batches = job.method.measured_batches
         return measurement.on(job.data, batches, job.batch_size, job.method.groups).second
 
     pruning = GradualPruning(
-        kernels, optimizer, measure, share, job.budget.share, job.method.groups
+        kernels, optimizer, measure, share, job.budget.share, job.method.groups, shifts
     )
     history = job.fit(trained, "remove", start, job.removal, history, [pruning], {})
     student.compile(optimizer=inner, **compile_options(job.model))
