@@ -12,6 +12,7 @@ column `p % w`. A Dense kernel has the spatial shape `()`, one position and one 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -170,3 +171,20 @@ def group_sizes(shape: SpatialShape, groups: str, channels: int) -> np.ndarray:
         array([10, 16, 18])
     """
     return np.asarray(masks(shape, groups).sum(axis=1) * channels, dtype="int64")
+
+
+def masked_kernel(kernel: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Set a kernel to zero outside its supports.
+
+    Args:
+        kernel: np.ndarray (*spatial, in, out).
+        sizes: The size of each kernel (out,).
+
+    Returns:
+        The masked kernel, of the same shape and dtype.
+    """
+    *shape, _, width = kernel.shape
+    inside = np.zeros((*shape, width), bool)
+    for size in sorted(set(sizes) - {0}):
+        inside[support(tuple(shape), size)] |= np.asarray(sizes) == size
+    return np.where(inside[..., None, :], kernel, np.zeros((), kernel.dtype))

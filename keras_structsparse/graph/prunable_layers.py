@@ -77,6 +77,22 @@ class PrunableLayers:
         return {name: norm for name, norm in self.batch_norms.items() if norm.scale}
 
     @cached_property
+    def gated_norms(self) -> Mapping[str, keras.Layer]:
+        """Those of the scaled normalisations whose channels a product removes if they are 0.
+
+        Behind them may be an activation that keeps zeros, as in squeeze-and-excite blocks.
+        """
+        makers = {c.name: c.outputs[0] for c in self.graph.layers() if len(c.outputs) == 1}
+        tensors = {id(c.operation): makers[c.name] for c in self.graph.layers() if c.name in makers}
+        found = {name: norm for name, norm in self.scaled_norms.items() if norm.center}
+        merging = any(len(call.inputs) > 1 for call in self.graph.calls)
+        return {
+            name: norm
+            for name, norm in found.items()
+            if merging and self.channels.is_gated(tensors[id(norm)])
+        }
+
+    @cached_property
     def convolutions(self) -> Mapping[str, keras.Layer]:
         """The convolutions among the layers, by name."""
         return {n: layer for n, layer in self.layers.items() if type(layer) is not layers.Dense}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.channels.channel_groups import ChannelStep
+from keras_structsparse.graph.channels.channel_steps import ChannelStep
 from keras_structsparse.profiling.remnants import Remnants
 
 FACTORS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)

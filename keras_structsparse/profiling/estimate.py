@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.channels.channel_groups import ChannelStep
+from keras_structsparse.graph.channels.channel_steps import ChannelStep
 from keras_structsparse.graph.channels.splitting import REALIZE
 from keras_structsparse.graph.functional_graph import Call
 from keras_structsparse.graph.kernel_axes import axes_of, other_entries, plain_shape

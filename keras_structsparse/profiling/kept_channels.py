@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.channels.channel_groups import ChannelStep
+from keras_structsparse.graph.channels.channel_steps import ChannelStep
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.remnants import Remnants
 
@@ -35,16 +35,12 @@ def live_channels(
                 live[ids] = np.repeat(reads, len(ids) // len(reads)) | remnants.holds(step, sizes)
                 live[ids] &= whole
         elif step.merged:
-            passed = [step.outputs[0]] if _passes(step) else []
+            passed = [step.outputs[0]] if step.passes else []
             merged = np.any([live[i] for i in (*passed, *step.merged)], axis=0)
             for ids, ended in remnants.ends(step):
                 merged &= live[ids] | ~ended
             live[step.outputs[0]] = merged
     return live
-
-
-def _passes(step: ChannelStep) -> bool:
-    return any(np.isin(step.outputs[0], ids).all() for ids in step.inputs)
 
 
 def kept_channels(found: PrunableLayers, steps: Sequence[ChannelStep], live: Array) -> Array:
@@ -82,11 +78,10 @@ def _keep_inputs(step: ChannelStep, live: Array, kept: Array) -> None:
         kept[step.outputs[0]] |= np.repeat(own, len(step.outputs[0]) // step.groups)
     if step.mixes:
         used = _of_groups(step, kept & live, step.outputs)
-        joined = np.concatenate(step.joined) if step.joined else np.zeros(0, int)
-        for ids in step.inputs:
+        for ids, alone in zip(step.inputs, step.alone, strict=True):
             # A live output of one constant input shows the constant.
             needed = live[ids] | step.singles
-            kept[ids] |= needed & np.repeat(used, len(ids) // step.groups) & ~np.isin(ids, joined)
+            kept[ids] |= needed & np.repeat(used, len(ids) // step.groups) & alone
 
 
 def _of_groups(step: ChannelStep, values: Array, tensors: Sequence[Array]) -> Array:

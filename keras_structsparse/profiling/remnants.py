@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.channels.channel_groups import ChannelStep
+from keras_structsparse.graph.channels.channel_steps import ChannelStep
 from keras_structsparse.graph.channels.probing import all_live, live_outputs
 from keras_structsparse.graph.channels.propagation import Step, walk
 from keras_structsparse.graph.channels.splitting import REALIZE
@@ -26,6 +26,7 @@ from keras_structsparse.graph.kernel_axes import (
     plain_shape,
     stored,
 )
+from keras_structsparse.graph.nested_groups import masked_kernel
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.surgery import plans
 
@@ -101,7 +102,7 @@ def _held(step: Step, found: PrunableLayers) -> Array:
     kernel, name = plain_kernel(layer), axes_of(layer).weight
     rows = [np.zeros(width, bool)]
     for size in range(1, base_size(layer) + 1):
-        weights = {name: stored(layer, plans.masked_kernel(kernel, [size] * width))}
+        weights = {name: stored(layer, masked_kernel(kernel, [size] * width))}
         rows.append(dead & live_outputs(step, [inputs], weights))
     return np.stack(rows)
 

@@ -184,8 +184,9 @@ def masks(found: PrunableLayers, plan: Plan) -> Masks:
     """The weights that a plan changes, with the removed entries set to zero.
 
     For a removed kernel the gamma of its paired batch normalisation becomes zero too, so that the
-    channel becomes the constant beta. If the kernel is zero already, its channel is constant
-    anyway and gamma is left alone: so the plan at tau = 0 changes nothing.
+    channel becomes the constant beta. Behind a gate beta becomes zero as well, since a product with
+    another constant depends on the gate. If the kernel or gamma is zero already, the channel is
+    constant anyway and they are left alone: so the plan at tau = 0 changes nothing.
 
     Args:
         found: The prunable layers of the model.
@@ -202,30 +203,17 @@ def masks(found: PrunableLayers, plan: Plan) -> Masks:
         layer = _planned_layer(found, name)
         axes, kernel = axes_of(layer), plain_kernel(layer)
         _check_fit(name, sizes, layer, kernel.shape[-1])
-        result[id(layer)] = {axes.weight: stored(layer, masked_kernel(kernel, sizes))}
+        result[id(layer)] = {axes.weight: stored(layer, nested_groups.masked_kernel(kernel, sizes))}
         norm = found.scaled_norms.get(name)
         if norm is not None:
             removed = (np.asarray(sizes) == 0) & kernel.any(axis=tuple(range(kernel.ndim - 1)))
             gamma = keras.ops.convert_to_numpy(norm.gamma)
             result[id(norm)] = {"gamma": np.where(removed, np.zeros_like(gamma), gamma)}
+            if removed.any() and name in found.gated_norms:
+                beta = keras.ops.convert_to_numpy(norm.beta)
+                muted = removed & (gamma != 0)
+                result[id(norm)]["beta"] = np.where(muted, np.zeros_like(beta), beta)
     return result
-
-
-def masked_kernel(kernel: Array, sizes: Sequence[int]) -> Array:
-    """Set a kernel to zero outside its supports.
-
-    Args:
-        kernel: Array (*spatial, in, out).
-        sizes: The size of each kernel (out,).
-
-    Returns:
-        The masked kernel, of the same shape and dtype.
-    """
-    *shape, _, width = kernel.shape
-    inside = np.zeros((*shape, width), bool)
-    for size in sorted(set(sizes) - {0}):
-        inside[nested_groups.support(tuple(shape), size)] |= np.asarray(sizes) == size
-    return np.where(inside[..., None, :], kernel, np.zeros((), kernel.dtype))
 
 
 def _planned_layer(found: PrunableLayers, name: str) -> keras.Layer:

@@ -23,6 +23,7 @@ class GroupedKernel:
     Attributes:
         kernel: The variable.
         gamma: The scale of the normalisation that reads the layer alone; None without one.
+        beta: The shift of that normalisation, if it goes with the kernel; else None.
         layout: The order of its axes.
         groups: The positions of each group (groups, positions), ``G_1`` first.
     """
@@ -31,6 +32,7 @@ class GroupedKernel:
     gamma: keras.Variable | None
     layout: str
     groups: Array
+    beta: keras.Variable | None = None
 
     @property
     def width(self) -> int:
@@ -39,8 +41,9 @@ class GroupedKernel:
 
     @property
     def variables(self) -> tuple[keras.Variable, ...]:
-        """The kernel, and the gamma if there is one."""
-        return (self.kernel,) if self.gamma is None else (self.kernel, self.gamma)
+        """The kernel, and the gamma and the beta if there are any."""
+        found = (self.kernel, self.gamma, self.beta)
+        return tuple(variable for variable in found if variable is not None)
 
     def change(self, gradient: Tensor) -> Tensor:
         """The first-order change of the loss if the entries of each group were doubled.
@@ -78,5 +81,7 @@ def grouped_kernels(
             continue
         gamma = norm.gamma if norm is not None and norm.gamma.trainable else None
         masks = nested_groups.masks(plain_shape(layer)[:-2], groups_of(layer, groups))
-        kernels[name] = GroupedKernel(kernel_of(layer), gamma, axes_of(layer).layout, masks)
+        gated = found.gated_norms.get(name) if gamma is not None else None
+        beta = None if gated is None else gated.beta
+        kernels[name] = GroupedKernel(kernel_of(layer), gamma, axes_of(layer).layout, masks, beta)
     return kernels

@@ -15,10 +15,11 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.graph.channels.propagation import Step, walk
+from keras_structsparse.graph.channels.channel_steps import ChannelStep, channel_step
+from keras_structsparse.graph.channels.propagation import walk
 from keras_structsparse.graph.channels.registry import is_built_in, rule_for
 from keras_structsparse.graph.channels.splitting import REALIZE
-from keras_structsparse.graph.functional_graph import Call, Graph
+from keras_structsparse.graph.functional_graph import Graph
 
 Kernel = tuple[str, int]
 """Name of a layer and index of one of its kernels."""
@@ -40,47 +41,6 @@ class KernelRun:
     first: tuple[Kernel, ...]
     width: int
     times: int = 1
-
-
-@dataclass(frozen=True)
-class ChannelStep:
-    """What one call does to channel numbers.
-
-    Attributes:
-        call: The call.
-        inputs: For each input tensor, the numbers of its channels (channels,).
-        outputs: For each output tensor, the numbers of its channels (channels,).
-        mixes: Whether every output channel depends on all input channels, of its group.
-        joined: Arrays (channels,) of numbers that surgery keeps or removes together with the output
-            channels at their indices. Empty if the call passes channels on.
-        groups: The number of groups of neighbouring channels of a call that mixes: every output
-            channel depends on the input channels of its own group alone.
-    """
-
-    call: Call
-    inputs: tuple[Array, ...]
-    outputs: tuple[Array, ...]
-    mixes: bool
-    joined: tuple[Array, ...]
-    groups: int = 1
-
-    @property
-    def singles(self) -> bool:
-        """Whether every output channel is computed from one input channel, by a kernel."""
-        return self.mixes and len(self.inputs) == 1 and self.groups == len(self.inputs[0]) > 1
-
-    @property
-    def sources(self) -> Array:
-        """For a call with :attr:`singles`, the number of the input of each output (channels,)."""
-        return np.repeat(self.inputs[0], len(self.outputs[0]) // self.groups)
-
-    @property
-    def merged(self) -> tuple[Array, ...]:
-        """Arrays (channels,) of numbers that the call merges, as a sum does.
-
-        An output channel is constant if all of them are, at its index.
-        """
-        return () if self.mixes else self.joined
 
 
 @dataclass(frozen=True)
@@ -129,7 +89,7 @@ class ChannelMap:
             for ids in step.flow.keeps:
                 kept[ids] = True
         channels = {tensor: own.ids for tensor, own in found.channels.items()}
-        return cls(graph, tuple(map(_step, found.steps)), channels, kept)
+        return cls(graph, tuple(map(channel_step, found.steps)), channels, kept)
 
     def writers(self, layers: Collection[str]) -> dict[int, tuple[Writers, ...]]:
         """The kernels that write each channel of each tensor.
@@ -148,6 +108,20 @@ class ChannelMap:
             for number, own in _written(step, name if name in layers else None, found):
                 found[number] = None if self.kept[number] else own
         return {tensor: tuple(found[i] for i in ids) for tensor, ids in self.channels.items()}
+
+    def is_gated(self, tensor: int) -> bool:
+        """Whether the channels of a tensor are removed by a product if they are 0.
+
+        Args:
+            tensor: The tensor. Behind it may be what keeps zeros, such as an activation.
+        """
+        zeros = {tensor}
+        for step in self.steps:
+            if step.zeros and zeros.intersection(step.call.inputs):
+                if len(step.call.inputs) > 1 and step.merged:
+                    return True
+                zeros.update(step.call.outputs)
+        return False
 
     def joined(self, layers: Sequence[str]) -> list[KernelRun]:
         """The coupled kernels: kernels of several layers that write the same channels of sums.
@@ -196,27 +170,6 @@ def _nonzero_copy(weight: keras.Variable) -> Array:
 
 def _weights(operation: keras.Operation) -> Sequence[keras.Variable]:
     return getattr(operation, "weights", ())
-
-
-def _step(step: Step) -> ChannelStep:
-    inputs = tuple(side.ids for side in step.site.inputs)
-    outputs = tuple(output.ids for output in step.outputs)
-    own = step.flow.output.ids
-    read = np.concatenate(inputs) if inputs else np.zeros(0, int)
-    partners = [b if np.array_equal(a, own) else a for a, b in step.flow.joins if _has(a, b, own)]
-    joined = tuple(p for p in partners if np.isin(p, read).all())
-    passed = bool(np.isin(own, read).all())
-    # Needed besides joined channels is, for example, a map that is broadcast over all channels.
-    besides = [ids for ids in step.flow.needs(np.ones(len(own), bool)) if len(ids)]
-    narrow = any(not np.isin(ids, [*own, *itertools.chain(*joined)]).all() for ids in besides)
-    mixes = bool(step.rule is None or step.flow.reads or narrow or not (passed or joined))
-    reads = step.flow.reads
-    groups = reads[0].groups if mixes and step.rule is not None and len(reads) == 1 else 1
-    return ChannelStep(step.call, inputs, outputs, mixes, joined, groups)
-
-
-def _has(left: Array, right: Array, own: Array) -> bool:
-    return bool(np.array_equal(left, own) or np.array_equal(right, own))
 
 
 def _written(

@@ -145,17 +145,15 @@ class LinearRead:
         groups: The number of groups; each consists of neighbouring channels.
         carries: Whether constants cannot be moved into the bias. Then each group keeps one
             constant channel, the carrier, that stands for all removed constants.
+        singles: Whether every group reads one channel, groups can have any order, and one whose
+            kernel is zero can read any channel, as in a depthwise convolution.
     """
 
     inputs: Channels
     outputs: Array
     groups: int = 1
     carries: bool = False
-
-    @property
-    def singles(self) -> bool:
-        """Whether every group reads one channel, as in a depthwise convolution."""
-        return self.groups == len(self.inputs) > 1
+    singles: bool = False
 
     def grouped(self, values: Array) -> Array:
         """Reshape values of the inputs or outputs to (groups, channels of a group)."""

@@ -62,7 +62,7 @@ def flow(site: Site) -> Flow:
         output,
         joins=tuple((ids[:, 0], ids[:, copy]) for copy in range(1, ids.shape[1])),
         needs=needs,
-        reads=(LinearRead(inputs, output.ids, groups=len(inputs)),),
+        reads=(LinearRead(inputs, output.ids, groups=len(inputs), singles=True),),
         blocks=True,
         sizes=np.repeat(largest, ids.shape[1]),
         gain=_gain(site, keys),

@@ -10,12 +10,13 @@ import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.kernel_axes import kernel_of, plain_shape, stored
+from keras_structsparse.graph.nested_groups import masked_kernel
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.group_selection import LayerGroups, Sizes
 from keras_structsparse.profiling.kernel_reader import KernelReader, KernelState
 from keras_structsparse.profiling.work_share import WorkShare, plan_of
 from keras_structsparse.regularizers.attachment import regularizers_of
-from keras_structsparse.surgery.plans import Plan, masked_kernel
+from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.thresholds import lengths, threshold_norms
 
 Mask = tuple[keras.Variable, Any]

@@ -18,11 +18,12 @@ from keras_structsparse.graph.kernel_axes import (
     plain_shape,
     stored,
 )
+from keras_structsparse.graph.nested_groups import masked_kernel
 from keras_structsparse.profiling.group_prices import priced
 from keras_structsparse.profiling.group_selection import Sizes, select_down_to
 from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import WorkShare, plan_of
-from keras_structsparse.surgery.plans import Plan, masked_kernel
+from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.thresholds import lengths, threshold_norms
 from keras_structsparse.training.grouped_kernels import GroupedKernel
 from keras_structsparse.training.mean_shifts import MeanShifts
@@ -159,6 +160,9 @@ class GradualPruning(keras.callbacks.Callback):
                 ratio = lengths(kept) / np.maximum(lengths(kernel), TINY)
                 own.gamma.assign(keras.ops.convert_to_numpy(own.gamma) * ratio)
                 masks[id(own.gamma)] = (np.asarray(sizes[name]) > 0).astype(kernel.dtype)
+            if own.beta is not None:  # Behind a gate the constant must be 0.
+                masks[id(own.beta)] = (np.asarray(sizes[name]) > 0).astype(kernel.dtype)
+                own.beta.assign(keras.ops.convert_to_numpy(own.beta) * masks[id(own.beta)])
             kernel_of(layer).assign(stored(layer, kept))
             self._optimizer.set_masks(masks)
         self.sizes = {name: np.asarray(size) for name, size in sizes.items()}
