@@ -77,9 +77,9 @@ def plan(
             :func:`keras_structsparse.prune`.
 
     Returns:
-        The plan, with an entry for every ungrouped, transposed or separable convolution and dense
-        layer. Kernels of transposed convolutions are kept whole or removed; those of separable
-        convolutions are the pointwise ones, of size 1.
+        The plan, with an entry for every ungrouped, depthwise, transposed or separable convolution
+        and dense layer. Kernels of transposed convolutions are kept whole or removed; those of
+        separable convolutions are the pointwise ones, of size 1.
 
     Raises:
         ModelError: The model has no graph or no convolutions, or a weight that is not finite; or

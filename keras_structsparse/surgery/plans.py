@@ -147,9 +147,9 @@ def plan(
             completely, are never restored; if too few kernels remain, none is.
 
     Returns:
-        The plan, with an entry for every ungrouped, transposed or separable convolution and dense
-        layer. Kernels of transposed convolutions are kept whole or removed; those of separable
-        convolutions are the pointwise ones, of size 1.
+        The plan, with an entry for every ungrouped, depthwise, transposed or separable convolution
+        and dense layer. Kernels of transposed convolutions are kept whole or removed; those of
+        separable convolutions are the pointwise ones, of size 1.
 
     Raises:
         ModelError: The model has no graph or no convolutions, or a weight that is not finite.

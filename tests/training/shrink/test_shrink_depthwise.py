@@ -34,7 +34,7 @@ def test_the_budget_is_met_with_depthwise_kernels_of_several_sizes() -> None:
     model = network()
     model.compile(keras.optimizers.Adam(0.01), CROSS, metrics=["accuracy"], run_eagerly=True)
     data = easy(model)
-    result = shrunk(model, data, data, multiply_adds=0.4, realize="split")
+    result = shrunk(model, data, data, multiply_adds=0.4)
     comparison = result.comparison
     assert 0.25 < comparison.multiply_adds_fraction <= 0.4
     assert not any("expected" in text for text in result.warnings)
