@@ -16,7 +16,9 @@ import keras
 import numpy as np
 
 from keras_structsparse._files import new_directory, write_atomically
+from keras_structsparse._records import parse_json, read_record
 from keras_structsparse._typing import Array
+from keras_structsparse._validation import nonnegative_int, one_of
 from keras_structsparse.errors import OutputError
 from keras_structsparse.export.formats import save_model
 from keras_structsparse.graph.model_files.loading import load_model
@@ -43,6 +45,24 @@ class State:
     values: Sequence[Array]
     history: Mapping[str, list[float]]
     known: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What is stored beside the arrays of a state."""
+
+    format: str
+    settings: str
+    stage: str
+    epochs: int
+    history: Mapping[str, tuple[Any, ...]]
+    known: Mapping[str, Any]
+    count: int
+
+    def __post_init__(self) -> None:
+        one_of("stage", self.stage, ("remove", "tune"))
+        nonnegative_int("epochs", self.epochs)
+        nonnegative_int("count", self.count)
 
 
 class Checkpoints:
@@ -72,10 +92,9 @@ class Checkpoints:
             # From memory: NumPy does not close a file that is no archive.
             content = io.BytesIO((self.folder / STATE).read_bytes())
             with np.load(content, allow_pickle=False) as stored:
-                head = dict(json.loads(str(stored["head"])))
-                values = [stored[str(number)] for number in range(head["count"])]
-            parts = head["stage"], head["epochs"], values, head["history"], head["known"]
-            form, settings = head["format"], json.loads(head["settings"])
+                head = read_record(_Head, parse_json(str(stored["head"])), STATE)
+                values = [stored[str(number)] for number in range(head.count)]
+            settings = dict(parse_json(head.settings))
         except DAMAGED as error:
             raise OutputError(
                 f"workdir: expected the state of a shrinking in {self.folder / STATE}. Received: "
@@ -83,13 +102,14 @@ class Checkpoints:
             ) from error
         mine = json.loads(self._settings)
         other = [name for name, value in mine.items() if settings.get(name) != value]
-        if form != FORMAT or other:
+        if head.format != FORMAT or other:
+            belongs = f"which belongs to another {', '.join(other) or head.format}"
             raise OutputError(
                 f"workdir: expected a directory of this model and these settings. Received: "
-                f"{self.folder}, which belongs to another {', '.join(other) or form}. Choose "
-                "another one"
+                f"{self.folder}, {belongs}. Choose another one"
             )
-        return State(*parts)
+        history = {name: list(logs) for name, logs in head.history.items()}
+        return State(head.stage, head.epochs, values, history, head.known)
 
     def save(
         self,
@@ -160,8 +180,17 @@ def restore(model: keras.Model, state: State) -> None:
     Args:
         model: The network, compiled as it was; its optimizer is built.
         state: The state.
+
+    Raises:
+        OutputError: The state is of another network.
     """
     variables = _variables(model)
+    shapes = [tuple(variable.shape) for variable in variables]
+    if shapes != [value.shape for value in state.values]:
+        raise OutputError(
+            f"workdir: expected the weights of the {state.stage} stage in {STATE}. Received arrays "
+            "of other shapes. Remove the directory to begin again"
+        )
     for variable, value in zip(variables, state.values, strict=True):
         variable.assign(value)
 
