@@ -12,9 +12,9 @@ from helpers_shrinking import Batches
 from keras import layers as L
 
 from keras_structsparse.graph.kernel_axes import plain_kernel, stored
+from keras_structsparse.graph.nested_groups import masked_kernel
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.inner_layers import inner_layers
-from keras_structsparse.surgery.plans import masked_kernel
 from keras_structsparse.training.grouped_kernels import grouped_kernels
 from keras_structsparse.training.mean_shifts import InputMeans, MeanShifts
 from keras_structsparse.training.measured_saliency import Measurement
