@@ -20,7 +20,17 @@ ROOT = CLONE / PACKAGE
 ZOO = CLONE / "models"  # imported as keras_structsparse.models
 
 TOP = frozenset(
-    {"__init__", "__main__", "_files", "_keras_compat", "_typing", "_validation", "_version"}
+    {
+        "__init__",
+        "__main__",
+        "_files",
+        "_keras_compat",
+        "_typing",
+        "_markdown",
+        "_records",
+        "_validation",
+        "_version",
+    }
 )
 """All that may lie beside the rooms, with `errors`."""
 
