@@ -50,6 +50,14 @@ def check_reloads(model: keras.Model, argument: str) -> int:
         keras_structsparse.errors.ModelError: build: expected a model that can be saved and ...
     """
     check_names(model, argument)
+    drawn = random.getstate()
+    try:
+        return _check(model, argument)
+    finally:  # Initializers of the loaded layers draw their seeds from it, as a training does.
+        random.setstate(drawn)
+
+
+def _check(model: keras.Model, argument: str) -> int:
     expected = f"{argument}: expected a model that can be saved and loaded again"
     with tempfile.TemporaryDirectory(prefix="structsparse_") as folder, _restored_randomness():
         file = Path(folder, f"model{SUFFIX}")
