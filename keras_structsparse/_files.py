@@ -115,12 +115,13 @@ def new_directory(path: StrPath, argument: str = "path") -> Path:
     return directory
 
 
-def check_writable(directory: Path, argument: str = "path") -> None:
+def check_writable(directory: Path, argument: str = "path", received: Path | None = None) -> None:
     """Raise unless a file can be made in a directory, or in the nearest one above that exists.
 
     Args:
         directory: The directory; it need not exist.
         argument: What the caller's user knows the path as.
+        received: The path that was given, if it is another one.
 
     Raises:
         OutputError: No file can be made there.
@@ -132,7 +133,7 @@ def check_writable(directory: Path, argument: str = "path") -> None:
             pass
     except OSError as error:
         raise OutputError(
-            f"{argument}: expected a path that can be written. Received: {directory} "
+            f"{argument}: expected a path that can be written. Received: {received or directory} "
             f"({nearest}: {error.strerror})"
         ) from error
 

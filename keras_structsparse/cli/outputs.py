@@ -28,7 +28,7 @@ def check_new_file(path: Path, option: str, suffix: str, force: bool) -> None:
         raise OutputError(f"{expected}. Received a directory: {path}")
     if path.exists() and not force:
         raise OutputError(f"{expected}. Received: {path}, which exists; --force replaces it")
-    check_writable(path if path.is_dir() else _place(path), option)
+    check_writable(path if path.is_dir() else _place(path), option, path)
 
 
 def _place(path: Path) -> Path:
@@ -54,7 +54,7 @@ def check_new_directory(path: Path, option: str, force: bool) -> None:
         raise OutputError(f"{expected}. Received: {path}, which holds {quoted(held)}")
     if path.is_dir() and any(path.iterdir()) and not force:
         raise OutputError(f"{expected}. Received: {path}, an export; --force replaces it")
-    check_writable(path if path.is_dir() else _place(path), option)
+    check_writable(path if path.is_dir() else _place(path), option, path)
 
 
 def check_own_directory(path: Path, option: str, force: bool) -> None:
@@ -78,7 +78,7 @@ def check_own_directory(path: Path, option: str, force: bool) -> None:
         raise OutputError(
             f"{expected}. Received: {path}, which an earlier call wrote; --force replaces it"
         )
-    check_writable(path if path.is_dir() else _place(path), option)
+    check_writable(path if path.is_dir() else _place(path), option, path)
 
 
 def check_data(name: str, option: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -59,7 +57,7 @@ def check_reloads(model: keras.Model, argument: str) -> int:
 
 def _check(model: keras.Model, argument: str) -> int:
     expected = f"{argument}: expected a model that can be saved and loaded again"
-    with tempfile.TemporaryDirectory(prefix="structsparse_") as folder, _restored_randomness():
+    with tempfile.TemporaryDirectory(prefix="structsparse_") as folder:
         file = Path(folder, f"model{SUFFIX}")
         try:
             model.save(str(file))
@@ -73,17 +71,6 @@ def _check(model: keras.Model, argument: str) -> int:
         f"{expected} with the same outputs. Received: {shortened(model.name)}, whose file computes "
         "something else; does a layer's get_config lack an argument?"
     )
-
-
-@contextmanager
-def _restored_randomness() -> Iterator[None]:
-    """Restore the global random states: loaded layers draw the seeds of their initializers."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002, Keras shuffles with it
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _differ(model: keras.Model, loaded: keras.Model) -> bool:
