@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from keras_structsparse._markdown import escaped
 from keras_structsparse._records import check_format, parse_json, read_record
 from keras_structsparse._validation import nonnegative_int, positive_int, set_checked
 from keras_structsparse.errors import ModelError
+from keras_structsparse.export.markdown import escaped
 
 FORMAT = "keras_structsparse.card/1"
 

@@ -26,7 +26,6 @@ TOP = frozenset(
         "_files",
         "_keras_compat",
         "_typing",
-        "_markdown",
         "_records",
         "_validation",
         "_version",

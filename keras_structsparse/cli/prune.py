@@ -124,12 +124,7 @@ def prune(
     """Rebuild a model without the kernels, rings and layers that are zero, or needed least."""
     share: Values = {"multiply_adds": multiply_adds, "params": params}
     _check({"--tau": tau, "--plan": plan, "--multiply-adds": multiply_adds, "--params": params})
-    if data is not None:
-        if multiply_adds is None and params is None:
-            raise typer.BadParameter(
-                "expected --multiply-adds or --params beside --data. Received neither"
-            )
-        outputs.check_data(data, "--data")
+    _check_data(data, multiply_adds, params)
     sides = None if shape is None else parsing.input_shape(shape)
     outputs.check_new_file(out, "--out", KERAS, force)
     if save_plan is not None:
@@ -162,6 +157,17 @@ def prune(
     if save_plan is not None:
         files.save_plan(chosen, save_plan)
     files.save(pruned, out)
+
+
+def _check_data(data: str | None, *shares: float | None) -> None:
+    """Raise unless the data exist, and there is a share that they are for."""
+    if data is None:
+        return
+    if not any(share is not None for share in shares):
+        raise typer.BadParameter(
+            "expected --multiply-adds or --params beside --data. Received neither"
+        )
+    outputs.check_data(data, "--data")
 
 
 def _check(ways: Values) -> None:

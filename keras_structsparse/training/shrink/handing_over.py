@@ -10,10 +10,10 @@ from typing import Any
 import keras
 
 from keras_structsparse._files import write_text
-from keras_structsparse._markdown import escaped
 from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import StructSparseError
 from keras_structsparse.export.formats import EXPORTERS, check_installed
+from keras_structsparse.export.markdown import escaped
 from keras_structsparse.export.verified import export
 from keras_structsparse.plots import comparison_figure, save
 from keras_structsparse.plots.style import matplotlib_or_explain

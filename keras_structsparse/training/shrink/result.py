@@ -10,9 +10,9 @@ from pathlib import Path
 import keras
 
 from keras_structsparse._files import new_directory, write_text
-from keras_structsparse._markdown import escaped, fenced
 from keras_structsparse._typing import StrPath
 from keras_structsparse.export.formats import save_model
+from keras_structsparse.export.markdown import escaped, fenced
 from keras_structsparse.export.verified import export
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.profiling.summaries import Comparison

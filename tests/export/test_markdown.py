@@ -9,10 +9,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_structsparse._markdown import escaped, fenced
+from keras_structsparse.export.markdown import escaped, fenced
 from keras_structsparse.models.card import Card
 
-CARD = Path(__file__).parent / "data_files" / "card_of_version_0_1.json"
+CARD = Path(__file__).parents[1] / "data_files" / "card_of_version_0_1.json"
 
 
 @given(st.text())
