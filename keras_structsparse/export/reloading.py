@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_structsparse._records import shortened
 from keras_structsparse._typing import Array
-from keras_structsparse.errors import ModelError
+from keras_structsparse.errors import ModelError, OutputError
 from keras_structsparse.export.formats import SUFFIX
 from keras_structsparse.graph.functional_graph import input_structure
 from keras_structsparse.graph.model_files.loading import load_model
@@ -39,6 +39,7 @@ def check_reloads(model: keras.Model, argument: str) -> int:
         ModelError: It cannot be saved, its file cannot be loaded, as with a ``Lambda`` layer, or
             the loaded model computes something else, as with a layer whose ``get_config`` lacks an
             argument. Or TensorFlow cannot scope a name in it.
+        OutputError: There is no room for its file.
 
     Examples:
         >>> layers = [keras.layers.Conv2D(2, 3), keras.layers.Lambda(lambda x: 2 * x)]
@@ -62,6 +63,10 @@ def _check(model: keras.Model, argument: str) -> int:
         try:
             model.save(str(file))
             loaded = load_model(file)
+        except OSError as error:  # a full disk says nothing of the model
+            raise OutputError(
+                f"{file}: expected a path that can be written. Received: {error}"
+            ) from error
         except Exception as error:  # of any layer's get_config and from_config
             reason = str(error).partition("cannot be loaded: ")[2] or str(error)
             raise ModelError(f"{expected}. Received: {' '.join(reason.split())[:300]}") from error

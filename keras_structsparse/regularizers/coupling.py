@@ -19,6 +19,10 @@ from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers._ops import largest, safe_sqrt, zeros_to_ones
 
 
+PLAIN = "plain"
+"""The order of axes of most kernels: (*spatial, in, out)."""
+
+
 @dataclass(frozen=True)
 class Writer:
     """Consecutive kernels of one layer, which write consecutive channels.
@@ -33,7 +37,7 @@ class Writer:
     kernel: str
     scale: str | None = None
     first: int = 0
-    layout: str = "plain"
+    layout: str = PLAIN
 
 
 NormOf = Callable[[Writer], Tensor]
@@ -122,7 +126,12 @@ class CouplingSpec:
             >>> CouplingSpec.from_config(spec.to_config()) == spec
             True
         """
-        return asdict(self)
+        config = asdict(self)
+        for channels in (*config["reads"], *config["joint"]):
+            for writer in channels["writers"]:
+                if writer["layout"] == PLAIN:  # files of version 0.1 do not have it
+                    del writer["layout"]
+        return config
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

@@ -73,7 +73,7 @@ def test_it_is_a_sweep_with_its_run_directory_and_report(tmp_path: Path) -> None
     found = read_run(out / "run")
     dense, sparse = found.dense_and_sparse()
     assert [asdict(f.point) for f in sparse] == [
-        {**point, "sizes": {n: list(sizes) for n, sizes in point["sizes"].items()}}
+        {**point, "sizes": {n: tuple(sizes) for n, sizes in point["sizes"].items()}}
         for point in record["points"]
     ]
     assert dense[0].point.accuracy_finetuned == record["dense"]["accuracy"]

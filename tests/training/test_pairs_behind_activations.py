@@ -134,6 +134,7 @@ def test_channels_with_a_gamma_of_zero_are_removed_exactly(name: str) -> None:
     assert difference(model, pruned, inputs) > 1e-6, "the control does not fail"
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_an_unknown_activation_is_named_in_a_warning() -> None:
     def own(x: Any) -> Any:
         return keras.ops.relu(x)
