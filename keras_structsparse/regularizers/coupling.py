@@ -18,7 +18,6 @@ from keras import ops
 from keras_structsparse._typing import Tensor
 from keras_structsparse.regularizers._ops import largest, safe_sqrt, zeros_to_ones
 
-
 PLAIN = "plain"
 """The order of axes of most kernels: (*spatial, in, out)."""
 
