@@ -25,6 +25,9 @@ GOES_ON = {
 BEGINS_AGAIN = "nothing of it is left; the same command begins again"
 """What an interrupted command says."""
 
+REPEATED = 3.0
+"""Seconds after which an interrupt is repeated: longer than files need to be closed."""
+
 # typer brings its own click or imports that of the system; this is UsageError in both.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -43,19 +46,37 @@ class Commands(TyperGroup):
             with one_line_errors(bool(ctx.params.get("traceback"))):
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
+            _repeat(0)
             said = GOES_ON.get(str(ctx.invoked_subcommand), BEGINS_AGAIN)
             typer.echo(f"interrupted: {said}", err=True)
             raise typer.Exit(INTERRUPTED) from error
 
 
-def interrupt_when_terminated() -> None:
-    """Let SIGTERM end a command as Ctrl-C does; a second one ends it at once."""
+def interrupt_when_told() -> None:
+    """Let SIGTERM end a command as Ctrl-C does; a second signal ends it at once."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: Any) -> None:
     signal.signal(number, signal.SIG_DFL)
+    _repeat(REPEATED)
+    raise KeyboardInterrupt
+
+
+def _repeat(seconds: float) -> None:
+    """Interrupt again and again; not with 0 seconds.
+
+    An interrupt is lost if it comes while Python runs a callback whose errors it ignores, such as
+    one of a weak reference.
+    """
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.signal(signal.SIGALRM, _again)
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+
+
+def _again(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 

@@ -30,7 +30,7 @@ from keras_structsparse.cli import (
     sweep,
     train,
 )
-from keras_structsparse.cli.errors import INTERRUPTED, Commands, interrupt_when_terminated
+from keras_structsparse.cli.errors import INTERRUPTED, Commands, interrupt_when_told
 
 app = typer.Typer(
     name="structsparse",
@@ -47,7 +47,7 @@ def main() -> None:
     warnings.formatwarning = _one_line
     if sys.stderr is not None:
         faulthandler.enable(sys.stderr)
-    interrupt_when_terminated()
+    interrupt_when_told()
     try:
         app(prog_name="structsparse")
     except SystemExit as end:

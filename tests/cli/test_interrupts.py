@@ -45,3 +45,40 @@ def test_a_signal_ends_a_sweep_in_one_line(tmp_path: Path, number: signal.Signal
     assert said == "interrupted: the same command goes on with the trials that are missing\n"
     assert (tmp_path / "run" / "settings.json").is_file()
     assert not [path for path in tmp_path.rglob(".*") if path.name != ".structsparse"]
+
+
+LOST = """
+import time, weakref
+from keras_structsparse.cli.errors import interrupt_when_told
+
+class Value:
+    pass
+
+def while_it_is_freed(reference):
+    print("freed", flush=True)
+    time.sleep(60)
+
+interrupt_when_told()
+value = Value()
+watched = weakref.ref(value, while_it_is_freed)
+try:
+    del value
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_python_ignores_is_repeated(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOST], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "freed\n"
+    process.send_signal(number)
+    start = time.monotonic()
+    said, ignored = process.communicate(timeout=30)
+    assert "Exception ignored" in ignored, "the control: the first one is lost"
+    assert said == "interrupted\n"
+    assert time.monotonic() - start < SECONDS
