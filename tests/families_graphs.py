@@ -358,7 +358,9 @@ def options(sketch: Sketch) -> str:
     ]
     forms += [f"ops.flip({x}, {axis})", f"ops.cumsum({x}, {axis})", f"ops.sort({x}, {axis})"]
     forms += [f"{x} * {array}", f"{x} + {array}", f"ops.maximum({x}, {array})"]
-    forms += [f"ops.average({x}, axis=-1, weights={array})[..., None]"]
+    # Weights that sum to 0 would divide by it.
+    weights = f"ops.convert_to_tensor({[abs(n) + 0.5 for n in numbers]}, 'float64')"
+    forms += [f"ops.average({x}, axis=-1, weights={weights})[..., None]"]
     forms += [f"ops.round({x} * 100.0, 1)", f"ops.cast(ops.cast({x} * 9.0, 'int32'), 'float64')"]
     return str(sketch.one_of(*forms))
 
