@@ -73,19 +73,22 @@ def offset_of(found: PrunableLayers, call: Call) -> Offset | None:
         call: The call of one of them.
 
     Returns:
-        None if there is no such place, if it is frozen, or if the mean of what the kernels read is
-        not known: for shared, transposed and separable layers.
+        None if there is no such place, if it is frozen, if a normalisation behind an activation
+        divides by what the constant changes, or if the mean of what the kernels read is not known:
+        for shared, transposed and separable layers.
     """
     layer = call.operation
     axes = axes_of(layer)
     if found.graph.is_shared(call) or axes.transposed or axes.weight != "kernel":
         return None
-    if getattr(layer, "bias", None) is not None:
-        return Offset(layer.bias) if layer.bias.trainable else None
     norm, (output,) = found.batch_norms.get(call.name), call.outputs
     reads = [reader.operation for reader in found.graph.readers.get(output, ())]
-    linear = layer.activation is keras.activations.linear
-    if norm is None or reads != [norm] or not linear or not norm.center:
+    direct = reads == [norm] and layer.activation is keras.activations.linear
+    if norm is not None and not direct:
+        return None
+    if getattr(layer, "bias", None) is not None:
+        return Offset(layer.bias) if layer.bias.trainable else None
+    if norm is None or not norm.center:
         return None
     return Offset(None, norm) if norm.beta.trainable else None
 

@@ -77,6 +77,7 @@ def test_the_mean_of_a_linear_layer_is_kept_when_entries_are_removed(place: str)
 def test_where_no_constant_can_be_added_nothing_is_moved() -> None:
     frozen = L.Conv2D(4, 1, name="frozen")
     behind = [L.Conv2D(4, 1, use_bias=False, activation="relu", name="behind")]
+    behind += [L.BatchNormalization(), L.Conv2D(4, 1, activation="relu", name="biased")]
     behind += [L.BatchNormalization(), L.Conv2DTranspose(4, 2, name="up")]
     shared = L.Conv2D(4, 1, name="shared")
     separable = L.SeparableConv2D(4, 3, name="separable")
