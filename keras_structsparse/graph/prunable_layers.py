@@ -22,6 +22,15 @@ PADDINGS = (
 )
 
 
+SUMS = (
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.Concatenate,
+    keras.layers.Subtract,
+)
+"""Layers of several inputs that are no products: without others, no channel has to be followed."""
+
+
 @dataclass(frozen=True)
 class PrunableLayers:
     """The prunable layers of a model, with its graph and its channels.
@@ -85,7 +94,9 @@ class PrunableLayers:
         makers = {c.name: c.outputs[0] for c in self.graph.layers() if len(c.outputs) == 1}
         tensors = {id(c.operation): makers[c.name] for c in self.graph.layers() if c.name in makers}
         found = {name: norm for name, norm in self.scaled_norms.items() if norm.center}
-        merging = any(len(call.inputs) > 1 for call in self.graph.calls)
+        merging = any(
+            len(call.inputs) > 1 and type(call.operation) not in SUMS for call in self.graph.calls
+        )
         return {
             name: norm
             for name, norm in found.items()
