@@ -46,7 +46,8 @@ def flow(site: Site) -> Flow:
     """
     (inputs,), kernel = site.inputs, _matrix(site.weights["kernel"])
     sizes = _sizes(site)
-    sees = np.array([_sees_border(site, size) for size in sizes.flat]).reshape(sizes.shape)
+    found, which = np.unique(sizes, return_inverse=True)
+    sees = np.array([_sees_border(site, int(size)) for size in found])[which.reshape(sizes.shape)]
     active = inputs.live[:, None] | (inputs.offset[:, None] & sees)
     live = active & (kernel != 0).any(axis=0)
     sums = np.where(active, 0.0, inputs.value[:, None]) * kernel.sum(axis=0)
