@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+
+import numpy as np
 
 from keras_structsparse._validation import one_of
 from keras_structsparse.graph.channels.costs import FREE, Costs
@@ -42,22 +43,26 @@ def cheapest_segments(keys: Sequence[int], cost: SegmentCost, step: int = 1) -> 
         [(0, 2), (2, 4)]
     """
     changes = (i for i in range(1, len(keys)) if keys[i - 1] != keys[i])
-    edges = sorted({0, len(keys), *(i - i % step for i in changes)})
-    peaks = [max(keys[i:j]) for i, j in itertools.pairwise(edges)]
-    best: list[tuple[float, int]] = [(0.0, 0)]
+    edges = np.array(sorted({0, len(keys), *(i - i % step for i in changes)}))
+    distinct, ranks = np.unique(np.asarray(keys, int), return_inverse=True)
+    peaks = np.maximum.reduceat(ranks, edges[:-1]) if len(keys) else ranks
+    # Costs by rank and length: many segments share them, and a cost is a call of Python.
+    known = np.full((len(distinct), len(keys) + 1), np.nan)
+    totals, starts = np.zeros(len(edges)), np.zeros(len(edges), int)
     for stop in range(1, len(edges)):
-        choices = []
-        largest = 0
-        for start in range(stop - 1, -1, -1):
-            largest = max(largest, peaks[start])
-            segment_cost = cost(largest, edges[stop] - edges[start])
-            choices.append((best[start][0] + segment_cost, start))
-        best.append(min(choices))
+        largest = np.maximum.accumulate(peaks[:stop][::-1])[::-1]
+        lengths = edges[stop] - edges[:stop]
+        new = np.isnan(known[largest, lengths])
+        for rank, length in {*zip(largest[new].tolist(), lengths[new].tolist(), strict=True)}:
+            known[rank, length] = cost(int(distinct[rank]), length)
+        choices = totals[:stop] + known[largest, lengths]
+        starts[stop] = choices.argmin()
+        totals[stop] = choices[starts[stop]]
     segments = []
     stop = len(edges) - 1
     while stop > 0:
-        start = best[stop][1]
-        segments.append((edges[start], edges[stop]))
+        start = int(starts[stop])
+        segments.append((int(edges[start]), int(edges[stop])))
         stop = start
     return segments[::-1]
 
