@@ -302,7 +302,8 @@ def mixing(sketch: Sketch) -> str:
         f"L.SpectralNormalization(L.Conv{rank}D({width}, 2, padding='same'))({x})",
     ]
     if rank == 1:
-        forms += [f"L.MultiHeadAttention(2, 2)({x}, {x})", f"L.Attention()([{x}, {x}])"]
+        if sketch.shapes[x][0] > 1:  # Keras warns of a softmax over one position.
+            forms += [f"L.MultiHeadAttention(2, 2)({x}, {x})", f"L.Attention()([{x}, {x}])"]
         forms += [f"L.{kind}(3, return_sequences=True)({x})" for kind in ("LSTM", "GRU")]
         forms += [f"L.TimeDistributed(L.Dense(2))({x})", f"L.Masking()({x})"]
         forms += [f"L.RepeatVector(3)(L.GlobalMaxPooling1D()({x}))"]
