@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import argparse
 import collections
-import json
 import math
 import re
-import subprocess
-import sys
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import planting
 from architectures import builders
-from runs import RESULTS, Results, Row, machine
+from runs import RESULTS, Results, Row, in_processes, machine, print_row
 
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import functional_graph
@@ -99,34 +95,7 @@ def blocking(model: keras.Model, plan: Plan, pruned: keras.Model) -> Row:
     return {"planted": round(planting.planted(reference, plan)), "kept": kept}
 
 
-def report(name: str) -> None:
-    """Print what was found as the last line of output, in JSON."""
-    row: Row = {"model": name}
-    try:
-        for found in examine(name):
-            row.update(found)
-    except Exception as error:
-        traceback.print_exc()
-        row["failure"] = f"{type(error).__name__}: {error}"
-    print(json.dumps(row))
-
-
 # --- all of them ---
-
-
-def run(names: list[str], again: bool) -> None:
-    """Examine the networks that are missing, each in a process of its own."""
-    results = Results(LINES)
-    if again:
-        results.rows = [row for row in results.rows if row["model"] not in names]
-        LINES.write_text("".join(json.dumps(row) + "\n" for row in results.rows))
-    for setting in list(results.missing([{"model": name} for name in names])):
-        command = [sys.executable, __file__, "--examine", setting["model"]]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        sys.stderr.write(done.stderr[-2000:] if "Traceback" in done.stderr else "")
-        lines = done.stdout.strip().splitlines()
-        died = {**setting, "failure": f"the process ended with code {done.returncode}"}
-        results.add(json.loads(lines[-1]) if lines and not done.returncode else died)
 
 
 HEAD = """# Surgery on published architectures
@@ -201,6 +170,12 @@ def ranking(rows: list[Row]) -> str:
     return head + "| --- | --- | --- | --- |\n" + "\n".join(lines) + "\n"
 
 
+def ordered(rows: list[Row]) -> list[Row]:
+    """The results in the order of the networks."""
+    order = list(builders())
+    return sorted(rows, key=lambda row: order.index(row["model"]))
+
+
 def main() -> None:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -210,13 +185,13 @@ def main() -> None:
     parser.add_argument("--table-only", action="store_true")
     options = parser.parse_args()
     if options.examine:
-        return report(options.examine)
-    names = options.names or list(builders())
+        return print_row({"model": options.examine}, examine(options.examine))
+    names, results = options.names or list(builders()), Results(LINES)
+    if options.again:
+        results.forget({"model": names})
     if not options.table_only:
-        run(names, options.again)
-    order = list(builders())
-    rows = sorted(Results(LINES).rows, key=lambda row: order.index(row["model"]))
-    TABLE.write_text(table(rows))
+        in_processes(results, "model", names, [__file__, "--examine"])
+    TABLE.write_text(table(ordered(results.rows)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +142,46 @@ class Results:
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
+
+    def forget(self, setting: Mapping[str, Sequence[Any]]) -> None:
+        """Remove the rows with one of these values of a key from the file."""
+        ((key, values),) = setting.items()
+        self.rows = [row for row in self.rows if row[key] not in values]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def in_processes(results: Results, key: str, names: Sequence[str], command: Sequence[str]) -> None:
+    """Examine each of the names that are missing in a process of its own, which may die.
+
+    Args:
+        results: Where rows are kept.
+        key: The field of a row with the name.
+        names: What to examine.
+        command: The arguments of Python that print a row as the last line, but for the name.
+    """
+    for setting in list(results.missing([{key: name} for name in names])):
+        line = [sys.executable, *command, setting[key]]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        sys.stderr.write(done.stderr[-2000:] if "Traceback" in done.stderr else "")
+        lines = done.stdout.strip().splitlines()
+        died = {**setting, "failure": f"the process ended with code {done.returncode}"}
+        results.add(json.loads(lines[-1]) if lines and not done.returncode else died)
+
+
+def print_row(row: Row, steps: Iterable[Row]) -> None:
+    """Print what the steps find as the last line of output, in JSON; a failure keeps those before.
+
+    Args:
+        row: What is known at first.
+        steps: What each step finds.
+    """
+    try:
+        for found in steps:
+            row.update(found)
+    except Exception as error:
+        traceback.print_exc()
+        row["failure"] = f"{type(error).__name__}: {error}"
+    print(json.dumps(row))
 
 
 def machine() -> str:
