@@ -21,8 +21,7 @@ from keras_structsparse.errors import UnsupportedKerasError
 Optimizer = Any
 Slot = Sequence[keras.Variable | None]
 
-OLDEST = "3.12"
-"""The oldest Keras that has all of these."""
+OLDEST = "3.12"  # the oldest Keras that has all of these
 
 
 def _private(owner: Any, name: str) -> Any:
@@ -114,8 +113,7 @@ def without_calls(operation: keras.Operation, name: str) -> keras.Operation:
     """The same instance once more under another name, as if it had never been called."""
     for attribute in ("_inbound_nodes", "_outbound_nodes"):
         _private(operation, attribute)
-    # Not copy.copy: it saves and loads, which fails for arguments that cannot be saved.
-    twin = object.__new__(type(operation))
+    twin = object.__new__(type(operation))  # copy.copy saves and loads, which may fail
     twin.__dict__.update(operation.__dict__)
     twin.__dict__.update(_inbound_nodes=[], _outbound_nodes=[], name=name)
     return twin
@@ -145,10 +143,12 @@ class LossRequest:
     Attributes:
         owner: The layer or model whose losses are read.
         by_trainer: Whether it computes the loss that it trains or evaluates itself with.
+        training: Whether it trains itself with that loss.
     """
 
     owner: keras.Layer
     by_trainer: bool
+    training: bool = False
 
 
 READER = "_get_regularization_losses"  # calls the regularizers of a layer for its `losses`
@@ -159,23 +159,25 @@ NEAR, FAR = 6, 40  # frames that are looked through for the reader, and for its 
 def loss_request() -> LossRequest | None:
     """Who reads the ``losses`` that a regularizer is called for.
 
-    Keras calls a regularizer with its variable alone. The model that asks is found on the call
-    stack, because the same layer may belong to several models with different optimizers. None where
-    the regularizer is called by something else.
+    Keras calls a regularizer with its variable alone, and has no hook that says for which model. It
+    cannot be noted beforehand: a layer may belong to several models with different optimizers, and
+    models that are loaded or cloned do not pass through this package. To replace a method of Keras
+    would change the models of others. So the model is found on the call stack, in the frame of
+    :data:`READER`. None where the regularizer is called by something else.
     """
     if not hasattr(keras.Layer, READER):
         raise _lacking(f"Layer.{READER}")
-    frame, owner = inspect.currentframe(), None
+    frame, owner, methods = inspect.currentframe(), None, set[str]()
     for place in range(FAR):
         frame = frame and frame.f_back
         if frame is None or (owner is None and place > NEAR):
             break
-        name = frame.f_code.co_name
-        if owner is None and name == READER:
+        if owner is None and frame.f_code.co_name == READER:
             owner = frame.f_locals.get("self")
-        elif owner is not None and name in LOSS_METHODS and frame.f_locals.get("self") is owner:
-            return LossRequest(owner, True)
-    return None if owner is None else LossRequest(owner, False)
+        elif owner is not None and frame.f_locals.get("self") is owner:
+            methods.add(frame.f_code.co_name)
+    by_trainer, training = bool(methods & LOSS_METHODS), "train_step" in methods
+    return None if owner is None else LossRequest(owner, by_trainer, training)
 
 
 def callbacks_of_fit() -> list[keras.callbacks.Callback]:
@@ -274,8 +276,7 @@ def summed_squares(optimizer: Optimizer) -> Slot:
     return _private(optimizer, "_accumulators")
 
 
-WEIGHT_AVERAGES = "_model_variables_moving_average"
-"""The key of :func:`slots` for the averages of the weights themselves."""
+WEIGHT_AVERAGES = "_model_variables_moving_average"  # the key of `slots` for weights' averages
 
 
 def slots(optimizer: Optimizer) -> dict[str, Slot]:

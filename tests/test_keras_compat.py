@@ -154,7 +154,9 @@ def test_a_regularizer_finds_the_model_whose_losses_are_read() -> None:
     for use in (network.train_on_batch, network.test_on_batch):
         asking.found.clear()
         use(np.ones((2, 4)), np.ones((2, 3)))
-        assert compat.LossRequest(network, by_trainer=True) in asking.found
+        training = use == network.train_on_batch
+        assert compat.LossRequest(network, True, training) in asking.found
+        assert compat.LossRequest(network, True, not training) not in asking.found
     asking.found.clear()
     asking(kernel)
     assert asking.found == [None], "the control: called by something else"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -53,7 +54,7 @@ def overflows(kernel: Sequence[int], strides: Sequence[int]) -> bool:
     return max(sizes) == 1 < max(strides) and inputs < REGISTER and len(sizes) <= 2
 
 
-def overflowing(model: keras.Model) -> list[str]:
+def overflowing(model: keras.Layer) -> list[str]:
     """Names of the trainable layers of a model whose gradient may be written out of bounds.
 
     Args:
@@ -74,7 +75,21 @@ def overflowing(model: keras.Model) -> list[str]:
     ]
 
 
-def warn_of_overflows(model: keras.Model) -> None:
+_CHECKED = weakref.WeakSet[keras.Layer]()
+"""The models whose layers have been looked at, so that nothing is said twice."""
+
+
+def warn_in_training(model: keras.Layer) -> None:
+    """Warn as :func:`warn_of_overflows` does, if that was never called for this model.
+
+    Args:
+        model: A model that trains itself.
+    """
+    if model not in _CHECKED:
+        warn_of_overflows(model)
+
+
+def warn_of_overflows(model: keras.Layer) -> None:
     """Warn of layers whose training may crash here, since a native crash gives no reason.
 
     The warning points at the caller of the function that calls this.
@@ -82,6 +97,7 @@ def warn_of_overflows(model: keras.Model) -> None:
     Args:
         model: The model, before it is trained.
     """
+    _CHECKED.add(model)
     names = overflowing(model)
     backend = keras.backend.backend()
     if not names or platform.machine().lower() not in PROCESSORS or not _USED[backend]():
@@ -91,7 +107,7 @@ def warn_of_overflows(model: keras.Model) -> None:
         f"{named}: strided 1x1 convolutions over fewer than {REGISTER} channels. On this CPU a "
         "fault of oneDNN (its issue 6035) may crash their training without a message, or make "
         f"their gradients wrong: {SWITCHES[backend]}, or put AveragePooling2D(1, strides) in front "
-        "of a convolution without strides, which computes the same",
+        "of a convolution without strides, which computes the same if it is not transposed",
         stacklevel=3,
     )
 

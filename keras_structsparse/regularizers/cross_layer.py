@@ -17,6 +17,7 @@ from keras import ops
 
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Tensor
+from keras_structsparse.graph.onednn import warn_in_training
 from keras_structsparse.regularizers._ops import constant
 from keras_structsparse.regularizers.coupling import ChannelGroup, CouplingSpec, NormOf, Writer
 from keras_structsparse.regularizers.effective_kernels import effective_norms
@@ -82,6 +83,8 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
             0.5
         """
         request = _keras_compat.loss_request()
+        if request is not None and request.training:  # `attach` may never have seen the model.
+            warn_in_training(request.owner)
         if request is not None and self.incomplete:
             rebind(request.owner)
         term = self.term.of(lambda: self.penalty(kernel), request)

@@ -205,6 +205,8 @@ def _kept_groups(read: LinearRead, roots: Array, keep: Array) -> Array:
 def _fill_blocks(walk: Walk, roots: Array, keep: Array, block: int) -> bool:
     """Round the width of each layer up to a multiple of the block, if it has enough kernels.
 
+    And up to the least width that the layer may have.
+
     Constant channels are used first, as they need no computation.
     """
     changed = False
@@ -214,7 +216,8 @@ def _fill_blocks(walk: Walk, roots: Array, keep: Array, block: int) -> bool:
         for read in (read for read in flow.reads if read.singles):
             unread = ~keep[_pair(read, roots)[0]] * 2
         ids = roots[flow.output.ids[np.argsort(flow.output.live + unread, kind="stable")]]
-        width = filled(int(keep[ids].sum()), block)
+        kept = int(keep[ids].sum())
+        width = max(filled(kept, block), flow.least_width if kept else 0)
         if width <= len(ids):
             changed |= _even(ids[None], keep, width)
     return changed

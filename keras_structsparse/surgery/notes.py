@@ -21,7 +21,7 @@ def collect_notes(walked: Walk) -> tuple[str, ...]:
 
 
 def filling_notes(walked: Walk, selection: ChannelSelection, round_to: int) -> tuple[str, ...]:
-    """How many kernels of which layers are kept only to fill a block.
+    """How many kernels of which layers are kept only to fill a block, or for a least width.
 
     Args:
         walked: The calls of the network.
@@ -29,9 +29,20 @@ def filling_notes(walked: Walk, selection: ChannelSelection, round_to: int) -> t
         round_to: The size of a block.
 
     Returns:
-        One sentence, or none.
+        At most one sentence for each reason.
     """
-    outputs = {step.call.name: step.flow.output for step in walked.steps if step.flow.blocks}
-    counts = {name: int(selection.filling[found.ids].sum()) for name, found in outputs.items()}
-    filling = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    return (f"kernels kept only to make widths multiples of {round_to}: {filling}",) * bool(filling)
+    reasons = {
+        False: f"kernels kept only to make widths multiples of {round_to}",
+        True: "kernels of zeros kept because oneDNN cannot train narrower strided 1x1 layers",
+    }
+    flows = {step.call.name: step.flow for step in walked.steps if step.flow.blocks}
+    counts = {name: int(selection.filling[flow.output.ids].sum()) for name, flow in flows.items()}
+    found = {
+        is_least: ", ".join(
+            f"{name} {count}"
+            for name, count in counts.items()
+            if count and bool(flows[name].least_width) == is_least
+        )
+        for is_least in reasons
+    }
+    return tuple(f"{reasons[is_least]}: {text}" for is_least, text in found.items() if text)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from keras import layers as L
 
 from keras_structsparse.graph import onednn
 from keras_structsparse.graph.onednn import REGISTER, overflowing, overflows, warn_of_overflows
+from keras_structsparse.regularizers import KernelCount
+from keras_structsparse.regularizers.attachment import attach
+from keras_structsparse.training.optimizer.proximal import Proximal
 
 FAULT = r"'strided': strided 1x1 convolutions over fewer than 16 channels.*TF_ENABLE_ONEDNN_OPTS=0"
 
@@ -87,3 +93,60 @@ def test_the_switch_is_read(value: str | None, used: bool, monkeypatch: pytest.M
     if value is not None:
         monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", value)
     assert onednn._tensorflow_uses_it() is used
+
+
+@pytest.fixture
+def affected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor and a backend with the fault."""
+    backend = keras.backend.backend()
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(onednn, "_USED", {backend: lambda: True})
+    monkeypatch.setattr(onednn, "SWITCHES", {backend: "TF_ENABLE_ONEDNN_OPTS=0"})
+
+
+def regularized(strides: int = 2) -> keras.Model:
+    """A model whose layers were given their regularizers when they were made."""
+    layer = L.Conv2D(8, 1, strides=strides, name="strided", kernel_regularizer=KernelCount(1e-3))
+    return model(layer)
+
+
+@pytest.mark.usefixtures("affected")
+@pytest.mark.parametrize("optimizer", [lambda: Proximal(keras.optimizers.SGD()), lambda: "sgd"])
+def test_a_loaded_model_with_regularizers_of_its_own_is_named_once(
+    optimizer: Callable[[], object], tmp_path: Path
+) -> None:
+    regularized().save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.compile(optimizer(), "mse")
+    batch = np.ones((1, 8, 8, 3)), np.ones((1, 4, 4, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded.test_on_batch(*batch)  # evaluates only
+    with pytest.warns(UserWarning, match=FAULT):
+        loaded.train_on_batch(*batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded.fit(*batch, verbose=0)  # nothing is said twice
+
+
+@pytest.mark.usefixtures("affected")
+@pytest.mark.parametrize("first", [warn_of_overflows, lambda model: attach(model, KernelCount(1))])
+def test_who_was_warned_before_is_not_warned_in_training(
+    first: Callable[[keras.Model], object],
+) -> None:
+    network = regularized()
+    with pytest.warns(UserWarning, match=FAULT):
+        first(network)
+    network.compile("sgd", "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network.train_on_batch(np.ones((1, 8, 8, 3)), np.ones((1, 4, 4, 8)))
+
+
+@pytest.mark.usefixtures("affected")
+def test_a_training_that_is_safe_warns_of_nothing() -> None:
+    network = regularized(strides=1)
+    network.compile("sgd", "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network.train_on_batch(np.ones((1, 8, 8, 3)), np.ones((1, 8, 8, 8)))

@@ -177,6 +177,8 @@ class Flow:
             numbers that the call needs to compute them; channels passed on are left out.
         reads: How the call reads inputs, if it is linear.
         blocks: Whether runtimes compute its output channels in blocks: then ``round_to`` applies.
+        least_width: The fewest output channels that the new layer may have, if it has any: the
+            missing ones are kept as zeros.
         parts: For a call with several outputs, the channels of ``output`` that each one holds.
         sizes: A key for each output channel (channels,); equal keys should be side by side.
         gain: Multiply-adds saved if the channels are sorted by ``sizes``.
@@ -190,6 +192,7 @@ class Flow:
     needs: Callable[[Array], tuple[Array, ...]] = nothing
     reads: tuple[LinearRead, ...] = ()
     blocks: bool = False
+    least_width: int = 0
     parts: tuple[Array, ...] = ()
     sizes: Array = None
     gain: float = 0.0

@@ -3,6 +3,9 @@
 A constant input becomes a spatial pattern, since strides and zero padding decide which entries of
 the kernel reach a position. Through the same kernel slice all constants become the same pattern, so
 one carrier can stand for the others. Kernels are not cropped.
+
+A strided layer of size 1 with few kernels cannot be trained with oneDNN (see
+:mod:`keras_structsparse.graph.onednn`): surgery keeps as many as it can train, some of them zero.
 """
 
 from __future__ import annotations
@@ -17,12 +20,21 @@ from keras_structsparse._typing import Array
 from keras_structsparse.graph.channels.registry import register
 from keras_structsparse.graph.channels.rule import Flow, Piece, Rule, Site, emit, misplaced, only
 from keras_structsparse.graph.cloning import clone
+from keras_structsparse.graph.onednn import REGISTER, overflows
 from keras_structsparse.surgery import constant_maps, linear_layers
 
 
 def flow(site: Site) -> Flow:
     """As for a linear layer with the kernel (*spatial, in, out)."""
-    return linear_layers.flow(_as_convolution(site), _makes_patterns(site))
+    found = linear_layers.flow(_as_convolution(site), _makes_patterns(site))
+    return replace(found, least_width=_trainable_width(site))
+
+
+def _trainable_width(site: Site) -> int:
+    """The fewest kernels with which oneDNN can train the layer; 0 if it can with any number."""
+    *size, width, inputs = site.weights["kernel"].shape
+    is_affected = overflows((*size, 1, inputs), site.operation.strides)
+    return REGISTER if is_affected and width >= REGISTER else 0
 
 
 def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
