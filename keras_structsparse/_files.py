@@ -18,6 +18,8 @@ MARKER = ".structsparse"
 MARK = "written by keras_structsparse\n"
 SHOWN = 5
 """Names that an error lists."""
+MOST_TEXT = 2**28
+"""Bytes of a file of text: plans, costs, cards and trials are far smaller."""
 MANIFEST = ".structsparse.files"
 MANIFEST_FORMAT = "keras_structsparse.files/1"
 
@@ -74,6 +76,25 @@ def write_atomically(path: StrPath, writer: Callable[[Path], object]) -> Path:
     finally:
         _remove(fresh)
     return Path(path)
+
+
+def read_bytes(path: StrPath) -> bytes:
+    """Read a file of text, such as JSON; one without end is not read to the end.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        OSError: It cannot be read, or holds more than :data:`MOST_TEXT`.
+    """
+    with open(path, "rb") as opened:
+        content = opened.read(MOST_TEXT + 1)
+    if len(content) > MOST_TEXT:
+        raise OSError(f"expected a text of at most {MOST_TEXT / 2**20:.0f} MiB. Received more")
+    return content
 
 
 def new_directory(path: StrPath, argument: str = "path") -> Path:
@@ -239,6 +260,11 @@ def _beside(target: Path, suffix: str) -> Path:
 
 def _put(fresh: Path, target: Path) -> None:
     """Rename the finished ``fresh`` to ``target``."""
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise OutputError(
+            f"{target}: expected a file, a directory, or nothing to replace. Received a device, a "
+            "pipe or a socket"
+        )
     if target.exists() and target.is_dir() != fresh.is_dir():
         kinds = {True: "directory", False: "file"}
         raise OutputError(

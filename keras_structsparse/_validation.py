@@ -35,6 +35,9 @@ CONSTANTS = ("exact", "interior", "drop")
 SEEDS = 2**32
 """Seeds that NumPy and Keras take are below it."""
 
+MOST_EPOCHS = 1_000_000
+"""Epochs of a training; more would not end."""
+
 T = TypeVar("T")
 
 
@@ -130,6 +133,28 @@ def nonnegative_int(argument: str, value: Any, error: type[ValueError] = ValueEr
         4
     """
     return _whole(argument, value, lambda number: number >= 0, "a whole number >= 0", error)
+
+
+def count(argument: str, value: Any, most: int, error: type[ValueError] = ValueError) -> int:
+    """Return the value as an int in [1, most]: what is repeated so often.
+
+    Args:
+        argument: Name of the argument, for the error message.
+        value: The value to check.
+        most: The largest one; above, nobody would wait for the end.
+        error: Class of the error to raise.
+
+    Raises:
+        ValueError: It is something else (`error`, if given).
+
+    Examples:
+        >>> count("repeats", 10**9, 10**6)
+        Traceback (most recent call last):
+        ...
+        ValueError: repeats: expected a whole number in [1, 1000000]. Received: 1000000000
+    """
+    expected = f"a whole number in [1, {most}]"
+    return _whole(argument, value, lambda number: 1 <= number <= most, expected, error)
 
 
 def seed(argument: str, value: Any, error: type[ValueError] = ValueError) -> int:

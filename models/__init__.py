@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import keras
 
+from keras_structsparse.errors import ModelError
 from keras_structsparse.models.base_architecture import Base, build_base
 from keras_structsparse.models.base_networks import BASES
 from keras_structsparse.models.base_spec import is_spec, parse
@@ -79,6 +80,7 @@ def build(
 
     Raises:
         ValueError: As for :func:`find`.
+        ModelError: The network is not for inputs of this shape: a feature map would have no size.
 
     Examples:
         >>> build("digits-residual").output_shape
@@ -88,4 +90,10 @@ def build(
     """
     entry = find(name)
     shape = entry.input_shape if input_shape is None else input_shape
-    return entry.builder(shape, entry.classes if classes is None else classes)
+    try:
+        return entry.builder(shape, entry.classes if classes is None else classes)
+    except ValueError as error:  # of Keras
+        raise ModelError(
+            f"model {name!r}: expected inputs of a shape such as {entry.input_shape}. Received: "
+            f"{tuple(shape)}, of which no network can be built ({error})"
+        ) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
+from keras_structsparse._memory import check_memory
 from keras_structsparse._typing import Tensor
 from keras_structsparse._validation import positive_int
 from keras_structsparse.graph.onednn import overflows
@@ -18,7 +19,7 @@ MOST_LAYERS = 2_000
 """Convolutions of a base: more are a slip of the keyboard."""
 
 MOST_ENTRIES = 2**31
-"""Entries of a kernel, likewise: 8 GiB."""
+"""Entries of all kernels, likewise: 8 GiB."""
 
 INITIALIZERS: Mapping[str, Callable[[], keras.initializers.Initializer]] = {
     "small_uniform": lambda: keras.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform"),
@@ -73,15 +74,16 @@ class Base:
             raise ValueError(
                 f"layers: expected at most {MOST_LAYERS:,}. Received: {len(self.layers):,}"
             )
-        before = 1
+        before, entries = 1, 0
         for width, size in self.layers:
-            entries = before * positive_int("layers", width) * positive_int("layers", size) ** 2
+            entries += before * positive_int("layers", width) * positive_int("layers", size) ** 2
             if entries > MOST_ENTRIES:
                 raise ValueError(
-                    f"layers: expected kernels of at most {MOST_ENTRIES:,} entries. Received: "
-                    f"({width}, {size}) behind {before} channels"
+                    f"layers: expected kernels of at most {MOST_ENTRIES:,} entries in all. "
+                    f"Received: more, up to ({width}, {size}) behind {before} channels"
                 )
             before = width
+        check_memory(4 * entries, "kernels", "layers")
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(
                 f"normalization: expected one of {NORMALIZATIONS}. Received: {self.normalization!r}"

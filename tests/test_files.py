@@ -126,6 +126,25 @@ def test_a_directory_does_not_replace_a_file_nor_a_file_a_directory(tmp_path: Pa
     assert tree(tmp_path) == before
 
 
+def test_a_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match=r"pipe: expected .* Received a device, a pipe or a sock"):
+        _files.write_text(pipe, "text")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_file_without_end_is_not_read_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_files, "MOST_TEXT", 2**20)
+    with pytest.raises(OSError, match=r"a text of at most 1 MiB. Received more"):
+        _files.read_bytes("/dev/zero")
+    written = _files.write_text(tmp_path / "a", "x" * 2**20)
+    assert _files.read_bytes(written) == b"x" * 2**20
+
+
 def test_the_file_behind_a_symbolic_link_is_written(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "real")

@@ -25,6 +25,7 @@ TOP = frozenset(
         "__main__",
         "_files",
         "_keras_compat",
+        "_memory",
         "_typing",
         "_records",
         "_validation",

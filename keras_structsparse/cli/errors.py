@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -104,14 +105,25 @@ def one_line_errors(with_traceback: bool = False) -> Iterator[None]:
 def is_expected(error: Exception) -> bool:
     """Whether an error tells of bad input: a usage error, a file's, or a check of this package.
 
+    So does a lack of memory: it is the input that is too large.
+
     A ValueError or RuntimeError counts as a check of this package if it was raised in it. One from
     Keras or another library keeps its traceback, and so does every TypeError.
     """
     if isinstance(error, BrokenPipeError | typer.Exit | typer.Abort):
         return False
-    if isinstance(error, USAGE_ERROR | StructSparseError | OSError):
+    if isinstance(error, USAGE_ERROR | StructSparseError | OSError | MemoryError):
+        return True
+    if isinstance(error, _exhausted()):
         return True
     return isinstance(error, ValueError | RuntimeError) and _origin(error) == PACKAGE
+
+
+def _exhausted() -> tuple[type[Exception], ...]:
+    """What TensorFlow and torch raise when memory is short, on a GPU too."""
+    tensorflow, torch = sys.modules.get("tensorflow"), sys.modules.get("torch")
+    found = [] if tensorflow is None else [tensorflow.errors.ResourceExhaustedError]
+    return tuple(found if torch is None else [*found, torch.cuda.OutOfMemoryError])
 
 
 def _origin(error: Exception) -> str:
@@ -123,4 +135,6 @@ def _origin(error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     message = getattr(error, "format_message", error.__str__)()
+    if isinstance(error, (MemoryError, *_exhausted())):
+        message = f"expected enough memory for what was asked for. Received: {message[:300]}"
     return " ".join(message.split()) or type(error).__name__

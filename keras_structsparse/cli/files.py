@@ -18,7 +18,7 @@ import typer
 # Keras finds what a trained model holds only if it is imported; commands leave out __init__.
 import keras_structsparse.regularizers
 import keras_structsparse.training.optimizer.proximal  # noqa: F401
-from keras_structsparse._files import write_text
+from keras_structsparse._files import read_bytes, write_text
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import CostsError, ModelError, PlanError
 from keras_structsparse.export import formats
@@ -155,7 +155,7 @@ def read_costs(path: Path) -> Costs:
 def _read(path: Path, parse: Callable[[str], T], expected: str, error: type[Exception]) -> T:
     """What a file holds; all errors name the file."""
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(read_bytes(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError, error) as reason:
         raise error(f"{expected}. Received: {path} ({reason})") from reason
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_structsparse._validation import HEADS, positive_int
+from keras_structsparse._validation import HEADS, MOST_EPOCHS, count, positive_int
 from keras_structsparse.cli import outputs, parsing
 from keras_structsparse.cli.generated_options import Fields, Values, with_generated_options
 from keras_structsparse.cli.options import (
@@ -122,7 +122,7 @@ def _check(budget: Values, method: ShrinkMethod, epochs: int, batch_size: int) -
         received = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "none"
         raise typer.BadParameter(f"expected one of {', '.join(options)}. Received: {received}")
     Budget(**budget)
-    method.removal_epochs(positive_int("--epochs", epochs))
+    method.removal_epochs(count("--epochs", epochs, MOST_EPOCHS))
     positive_int("--batch-size", batch_size)
 
 

@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_structsparse._memory import check_memory
 from keras_structsparse.data.splits import TEST_SHARE, Dataset, Split, cut
 from keras_structsparse.errors import DatasetError
 
 SPLITS = ("train", "val", "test")
+
+UNREADABLE = (OSError, ValueError, EOFError, AttributeError, MemoryError, TypeError)
+"""What NumPy raises for files that are none of its own, or damaged."""
+
+MOST_CLASSES = 10**6
+"""Labels above are no numbers of classes but identifiers."""
 
 FEW = (1, 3, 4)
 """How many channels images have; on the second axis, before a long last one, they are first."""
@@ -69,8 +76,13 @@ def load(path: str | Path, validation: float = 0.1, seed: int = 0) -> Dataset:
                 f"{split.x.shape[1:]} in x_{name}"
             )
     classes = 1 + max(int(split.y.max()) for split in splits.values())
-    if missing := set(range(classes)) - set(train.y.tolist()):
-        raise DatasetError(f"{prefix}expected images of every class, none of {sorted(missing)}")
+    known = np.unique(train.y)
+    if len(known) < classes:
+        first = next((i for i, label in enumerate(known) if i != label), len(known))
+        raise DatasetError(
+            f"{prefix}expected images of every class from 0 to {classes - 1} in the training "
+            f"split, received none of class {first}"
+        )
     train, test = (train, splits["test"]) if "test" in splits else cut(train, TEST_SHARE, seed=0)
     if "val" in splits:
         held_out = splits["val"]
@@ -84,8 +96,20 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # NumPy does not close a file that it has opened and cannot read.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            size = sum(entry.file_size for entry in file.zip.infolist())
+            check_memory(size, "arrays", f"data {path}", DatasetError)
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except DatasetError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        MemoryError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DatasetError(f"data: expected an .npz file, received {path} ({error})") from error
 
 
@@ -107,6 +131,11 @@ def _split(prefix: str, name: str, images: NDArray[Any], labels: NDArray[Any]) -
         raise DatasetError(
             f"{prefix}expected y_{name} as whole numbers >= 0 of shape ({len(x)},), received "
             f"{labels.dtype} of shape {labels.shape}"
+        )
+    if y.max() >= MOST_CLASSES:
+        raise DatasetError(
+            f"{prefix}expected y_{name} as numbers of classes below {MOST_CLASSES:,}, received "
+            f"{y.max():,}"
         )
     whole = x.dtype.kind in "ui"
     least, most = float(x.min()), float(x.max())

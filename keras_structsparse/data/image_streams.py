@@ -5,6 +5,7 @@ Only data sets of small images are held in memory, so ImageNet can be streamed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from keras_structsparse._memory import check_memory
 from keras_structsparse._typing import Tensor
 from keras_structsparse.data.augmentation import Augmentation
 from keras_structsparse.data.preprocessing import preprocessing
 from keras_structsparse.data.records import Records, RecordSplits, records_of
+from keras_structsparse.errors import DatasetError
 
 Stream = Any
 """A ``tf.data.Dataset`` of batches: images, float32 as the preprocessing makes them, and labels,
@@ -127,6 +130,8 @@ def streams_of(opened: RecordSplits, settings: StreamSettings, seed: int) -> Str
         DatasetError: As for :func:`streams`.
     """
     train, held, test = (SplitStreams(records, settings, seed) for records in opened.splits)
+    for part in (train, held, test):
+        part.check_memory()
     batches = train.changed(), held.plain(), test.plain()
     examples, names = train.records.examples, opened.class_names
     return Streams(*batches, examples, train.shape, opened.classes, names)
@@ -139,7 +144,17 @@ class SplitStreams:
         self.records, self.settings, self.seed = records, settings, seed
         self.shape = records.shape_at(settings.side)
         self.preprocess = preprocessing(settings.preprocess)
-        self.preprocess(np.zeros((1, *self.shape), np.float32))  # Its errors come now.
+        self.preprocess(np.zeros((1, 1, 1, self.shape[-1]), np.float32))  # Its errors come now.
+
+    def check_memory(self) -> None:
+        """Raise unless a batch fits into the memory.
+
+        Raises:
+            DatasetError: It does not.
+        """
+        images = min(self.settings.batch_size, self.records.examples)
+        what = f"a batch of {images} images of {'x'.join(map(str, self.shape))}"
+        check_memory(4 * images * math.prod(self.shape), what, "batch_size", DatasetError)
 
     def plain(self) -> Stream:
         """Batches in order, images unchanged or cropped to their center."""

@@ -153,10 +153,15 @@ def _of_tfds(source: Any, side: int | None, validation: float, seed: int) -> Rec
     return RecordSplits((train, held, test), int(label.num_classes), tuple(label.names))
 
 
-def _of_split(source: Any, split: str, encoded: bool, seed: int) -> Records:
-    """Images that will be resized are read as files, so that a part of one can be decoded."""
+def _of_split(source: Any, split: str, resized: bool, seed: int) -> Records:
+    """Images that will be resized are read as files, so that a part of one can be decoded.
+
+    Only images are stored as files: plain tensors, as of the digits, are arrays in any case.
+    """
     import tensorflow as tf
     import tensorflow_datasets as tfds
+
+    encoded = resized and isinstance(source.info.features["image"], tfds.features.Image)
 
     @functools.cache
     def arrays() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +108,7 @@ def check_memory(name: str, images: int, shape: tuple[int, int, int], instead: s
     Raises:
         DatasetError: They need more than :data:`MEMORY_LIMIT`.
     """
-    need = 4 * images * int(np.prod(shape))
+    need = 4 * images * math.prod(shape)
     if need > MEMORY_LIMIT:
         raise DatasetError(
             f"data set {name!r}: expected at most {MEMORY_LIMIT / 2**30:g} GiB in memory, "

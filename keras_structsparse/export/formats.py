@@ -19,6 +19,7 @@ from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import OutputError
 from keras_structsparse.export import litert
 from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.model_files.contents import SUFFIXES
 from keras_structsparse.graph.model_files.loading import load_model as load_model
 
 SUFFIX = ".keras"
@@ -119,6 +120,11 @@ def check_path(path: StrPath, format: str) -> None:
 
 def _check_no_suffix_of_another(path: Path, format: str) -> None:
     """A directory called x.onnx is hardly meant: readers choose the format by the suffix."""
+    if path.suffix in SUFFIXES:
+        raise OutputError(
+            f"path: expected a directory for the format {format!r}. Received: {path}, the name of "
+            "a file that holds a Keras model"
+        )
     for other, exporter in EXPORTERS.items():
         if exporter.suffix and path.suffix == exporter.suffix:
             raise OutputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,18 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse._memory import check_memory
 from keras_structsparse._typing import Array
-from keras_structsparse._validation import positive_int
+from keras_structsparse._validation import count, positive_int
 from keras_structsparse.errors import ModelError
 
 Inputs = Any
 """Arrays in the structure that a model takes."""
 
 Run = Callable[[], Any]
+
+MOST_REPEATS = 100_000
+"""Timed batches; more would not end."""
 
 WARM_UP = 3
 """Runs before the timed ones, which include the compilation."""
@@ -65,8 +70,8 @@ def latency(
 
     Raises:
         ModelError: A model is not built, or a size of its input is open.
-        ValueError: ``repeats`` or a batch size is not a whole number >= 1, or there are no
-            models.
+        ValueError: ``repeats`` or a batch size is not a whole number >= 1, or more than would ever
+            end or fit into the memory, or there are no models.
 
     Examples:
         >>> inputs = keras.Input((4,))
@@ -77,7 +82,7 @@ def latency(
     """
     if not models:
         raise ValueError("models: expected at least one model by name. Received none.")
-    positive_int("repeats", repeats)
+    count("repeats", repeats, MOST_REPEATS)
     for size in batch_sizes:
         positive_int("batch_sizes", size)
     rows: list[Latency] = []
@@ -124,6 +129,9 @@ def _inputs(
 
     def sample(tensor: Any) -> Array:
         shape = _example_shape(name, tensor, input_shape)
+        # In float64, as they are drawn.
+        size = 8 * batch_size * math.prod(shape)
+        check_memory(size, f"{batch_size} inputs of shape {shape}", "batch_sizes")
         values = rng.random((batch_size, *shape))
         return values.astype(keras.backend.standardize_dtype(tensor.dtype))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
+from keras_structsparse._files import read_bytes
 from keras_structsparse._records import parse_json, shortened
 from keras_structsparse._typing import StrPath
 from keras_structsparse._validation import positive_number, set_checked, share
@@ -81,7 +81,7 @@ def read_references(path: StrPath) -> tuple[ReferenceNetwork, ...]:
             named.
     """
     try:
-        content = parse_json(Path(path).read_bytes())
+        content = parse_json(read_bytes(path))
     except (OSError, ValueError) as error:
         raise MarksError(f"marks: expected a file of JSON. Received: {path} ({error})") from error
     if not isinstance(content, list):

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from keras_structsparse._files import read_bytes
 from keras_structsparse._records import check_format, parse_json, read_record
 from keras_structsparse._validation import nonnegative, nonnegative_int, set_checked
 from keras_structsparse.errors import OutputError
@@ -195,7 +196,7 @@ def read_object(file: Path, where: str) -> dict[str, Any]:
     try:
         if file.exists() and not file.is_file():
             raise OutputError(f"{where}, which is no file")
-        content = parse_json(file.read_bytes())
+        content = parse_json(read_bytes(file))
     except OutputError:
         raise
     except (OSError, ValueError) as error:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from keras_structsparse._validation import (
+    MOST_EPOCHS,
     boolean,
+    count,
     finite,
     fraction_below_one,
     positive_int,
@@ -54,8 +56,11 @@ class Recipe:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            set_checked(self, **{name: positive_int(name, getattr(self, name))})
+        set_checked(
+            self,
+            epochs=count("epochs", self.epochs, MOST_EPOCHS),
+            batch_size=positive_int("batch_size", self.batch_size),
+        )
         set_checked(self, learning_rate=positive_number("learning_rate", self.learning_rate))
         for name in ("momentum", "ramp", "weight_decay"):
             set_checked(self, **{name: fraction_below_one(name, getattr(self, name))})

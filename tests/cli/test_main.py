@@ -567,6 +567,7 @@ def test_which_errors_are_expected() -> None:
     assert not errors.is_expected(caught(lambda: keras.layers.Dense(-1)))
     assert errors.is_expected(caught(lambda: Recipe(ramp="1")))  # type: ignore[arg-type]
     assert not errors.is_expected(caught(lambda: Recipe().steps("1")))  # type: ignore[arg-type]
+    assert errors.is_expected(caught(lambda: np.empty(2**50)))
     assert not errors.is_expected(BrokenPipeError())
     assert not errors.is_expected(caught(lambda: commands._version(True)))
 

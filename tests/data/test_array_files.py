@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from keras_structsparse import _memory
 from keras_structsparse.data.array_files import load
 from keras_structsparse.errors import DatasetError
 
@@ -54,7 +55,13 @@ def test_the_splits_of_a_file_are_kept(tmp_path: Path) -> None:
         ({"x": IMAGES, "y": LABELS / 2}, "y_train as whole numbers"),
         ({"x": IMAGES * 1.0, "y": LABELS}, r"floats in \[0, 1\], received float64 in"),
         ({"x": np.full((4, 2, 2, 1), np.nan), "y": LABELS[:4]}, "floats in"),
-        ({"x": IMAGES, "y": 2 * LABELS}, r"of every class, none of \[1, 3, 5\]"),
+        ({"x": IMAGES, "y": 2 * LABELS}, r"class from 0 to \d+ in .*received none of class 1"),
+        ({"x": IMAGES, "y": LABELS + 1}, r"class from 0 to \d+ in .*received none of class 0"),
+        ({"x": IMAGES, "y": LABELS + 10**18}, r"y_train as numbers of classes below 1,000,000"),
+        (
+            {"x": IMAGES, "y": LABELS.astype(np.uint64) + np.uint64(2**63)},
+            r"y_train as numbers of classes below",
+        ),
         ({"x": IMAGES[..., 0].astype("U4"), "y": LABELS}, "x_train as numbers"),
         (
             {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:, 1:], "y_test": LABELS},
@@ -85,6 +92,20 @@ def test_low_images_and_many_channels_are_taken(tmp_path: Path) -> None:
     for shape in ((3, 4, 3), (3, 3, 1), (8, 8, 12)):
         images = np.zeros((40, *shape), np.uint8)
         assert load(saved(tmp_path, x=images, y=LABELS)).shape == shape
+
+
+def test_arrays_larger_than_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "data.npz"
+    np.savez_compressed(file, x=np.zeros((40, 64, 64), np.uint8), y=np.arange(40) % 4)
+    monkeypatch.setattr(_memory, "memory", lambda: 2**18)
+    assert len(load(file).train)
+    monkeypatch.setattr(_memory, "memory", lambda: 2**17)
+    with pytest.raises(
+        DatasetError, match=r"data.npz: expected at most the .* Received: arrays of"
+    ):
+        load(file)
 
 
 def test_files_that_are_no_arrays_are_refused_and_pickles_not_loaded(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from helpers_images import bright_and_dark
 from helpers_records import imagenet_archives
 
+from keras_structsparse import _memory
 from keras_structsparse.data import datasets, loading, splits
 from keras_structsparse.data.augmentation import ImageOptions
 from keras_structsparse.data.records import is_local
@@ -71,6 +73,23 @@ def test_too_many_images_for_memory_are_refused(
     monkeypatch.setattr(splits, "MEMORY_LIMIT", 1000)
     with pytest.raises(DatasetError, match=r"in memory, .*--image-size"):
         loading.load(folder)
+
+
+def test_a_batch_larger_than_the_memory_is_refused(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = loading.for_training(folder, None, ImageOptions(), 4).shape
+    monkeypatch.setattr(_memory, "memory", lambda: 4 * 4 * math.prod(shape))
+    loading.for_training(folder, None, ImageOptions(), 4)
+    with pytest.raises(DatasetError, match=r"batch_size: expected at most .* a batch of 5 images"):
+        loading.for_training(folder, None, ImageOptions(), 5)
+
+
+@pytest.mark.parametrize("side", [1, 9999])
+def test_arrays_of_tfds_are_not_resized(side: int) -> None:
+    with pytest.raises(DatasetError, match=rf"that of the arrays, 8x8. Received: {side}"):
+        loading.for_training("digits", None, ImageOptions(side), 8)
+    assert loading.for_training("digits", None, ImageOptions(8), 8).shape == (8, 8, 1)
 
 
 def test_small_sets_of_tfds_are_arrays_and_all_others_streams(folder: str) -> None:

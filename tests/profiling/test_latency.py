@@ -114,7 +114,9 @@ def test_an_input_shape_must_fit(shape: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"repeats": 0}, "repeats: expected a whole number >= 1. Received: 0"),
+        ({"repeats": 0}, r"repeats: expected a whole number in \[1, 100000\]. Received: 0"),
+        ({"repeats": 10**9}, "repeats: expected .* Received: 1000000000"),
+        ({"batch_sizes": (10**15,)}, "batch_sizes: expected at most .* Received: 10{15} inputs"),
         ({"batch_sizes": (1, -2)}, "batch_sizes: expected .* Received: -2"),
         ({"batch_sizes": (1.5,)}, "batch_sizes: expected .* Received: 1.5"),
     ],

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from keras import layers as L
 
-from keras_structsparse import models
+from keras_structsparse import _memory, models
+from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.functional_graph import read
 from keras_structsparse.graph.onednn import overflowing
 from keras_structsparse.graph.prunable_layers import batch_norm_pairs
@@ -92,6 +93,20 @@ def test_a_bad_number_of_classes_is_refused(classes: int) -> None:
         models.build("digits-plain", classes=classes)
 
 
+def test_a_base_needs_no_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 4 * (9 * 8 + 8 * 9 * 8)
+    monkeypatch.setattr(_memory, "memory", lambda: needed)
+    Base(((8, 3),) * 2)
+    monkeypatch.setattr(_memory, "memory", lambda: needed - 1)
+    with pytest.raises(ValueError, match=r"layers: expected at most the .* Received: kernels of"):
+        Base(((8, 3),) * 2)
+
+
+def test_images_too_small_for_a_network_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"'alexnet': .*\(227, 227, 3\). Received: \(8, 8, 1\)"):
+        models.build("alexnet", (8, 8, 1))
+
+
 def test_a_last_convolution_without_a_partner_has_no_shortcut() -> None:
     model = build_base(Base(((4, 3),) * 4), (8, 8, 1), 10)
     assert [x.name for x in model.layers if isinstance(x, L.Add)] == ["add3"]
@@ -104,6 +119,9 @@ def test_a_last_convolution_without_a_partner_has_no_shortcut() -> None:
     ("change", "message"),
     [
         ({"layers": ()}, r"layers: expected at least one convolution"),
+        ({"layers": ((2**20, 3),) * 2}, r"at most 2,147,483,648 entries in all. .*\(1048576, 3\)"),
+        ({"layers": ((3000, 3),) * 50}, r"at most 2,147,483,648 entries in all. .*\(3000, 3\)"),
+        ({"layers": ((4, 3),) * 2001}, r"layers: expected at most 2,000. Received: 2,001"),
         ({"normalization": "behind"}, r"normalization: .*'after'.*Received: 'behind'"),
         ({"initializer": "torch"}, r"initializer: .*small_uniform.*Received: 'torch'"),
     ],

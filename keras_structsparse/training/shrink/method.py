@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from keras_structsparse._validation import (
     GROUPS,
+    MOST_EPOCHS,
+    count,
     fraction_below_one,
     one_of,
     positive_int,
@@ -77,13 +79,13 @@ class ShrinkMethod:
             epochs: The number of all epochs, at least 2.
 
         Raises:
-            ValueError: There are fewer than 2.
+            ValueError: There are fewer than 2, or more than would ever end.
 
         Examples:
             >>> ShrinkMethod().removal_epochs(20)
             10
         """
-        if positive_int("epochs", epochs) < 2:
+        if count("epochs", epochs, MOST_EPOCHS) < 2:
             raise ValueError(
                 "epochs: expected at least 2, one to remove and one to tune. Received: 1"
             )

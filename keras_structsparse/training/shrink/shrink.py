@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_structsparse._files import check_room, new_directory
-from keras_structsparse._validation import positive_int
+from keras_structsparse._validation import MOST_EPOCHS, count, positive_int
 from keras_structsparse.export.reloading import check_reloads
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.prunable_layers import PrunableLayers
@@ -139,7 +139,7 @@ def shrink(
         TrainingData.of(train, batch_size),
         checked_validation(validation, batch_size),
         batch_size,
-        positive_int("epochs", epochs),
+        count("epochs", epochs, MOST_EPOCHS),
         optimizer,
         budget,
         method,
