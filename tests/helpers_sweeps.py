@@ -7,10 +7,10 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import keras
 
@@ -62,16 +62,18 @@ def points(run: Run) -> list[tuple[Any, dict[str, Any]]]:
 def started(
     folder: Path,
     *flags: str,
-    stderr: int = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] = subprocess.DEVNULL,
     environment: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """The small sweep in a process of its own."""
+    """The small sweep in a process of its own; the prefix is a command that runs it elsewhere."""
     script = Path(__file__)
     path = os.pathsep.join([str(script.parent), *sys.path])
     return subprocess.Popen(
-        [sys.executable, str(script), str(folder), *flags],
+        [*prefix, sys.executable, str(script), str(folder), *flags],
         env={**os.environ, "PYTHONPATH": path, **(environment or {})},
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=stderr,
     )
 

@@ -29,6 +29,9 @@ BEGINS_AGAIN = "nothing of it is left; the same command begins again"
 REPEATED = 3.0
 """Seconds after which an interrupt is repeated: longer than files need to be closed."""
 
+_TOLD = threading.Event()
+"""Whether a signal has told this process to end."""
+
 # typer brings its own click or imports that of the system; this is UsageError in both.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -46,7 +49,10 @@ class Commands(TyperGroup):
         try:
             with one_line_errors(bool(ctx.params.get("traceback"))):
                 return super().invoke(ctx)
-        except KeyboardInterrupt as error:
+        except BaseException as error:
+            # A library may have made another error of the interrupt, which was raised inside it.
+            if not (isinstance(error, KeyboardInterrupt) or _TOLD.is_set()):
+                raise
             _repeat(0)
             said = GOES_ON.get(str(ctx.invoked_subcommand), BEGINS_AGAIN)
             typer.echo(f"interrupted: {said}", err=True)
@@ -62,6 +68,7 @@ def interrupt_when_told() -> None:
 
 def _interrupt(number: int, frame: Any) -> None:
     signal.signal(number, signal.SIG_DFL)
+    _TOLD.set()
     _repeat(REPEATED)
     raise KeyboardInterrupt
 

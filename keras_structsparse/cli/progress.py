@@ -98,6 +98,10 @@ class TrialBars:
         self._bar.advance(self._trials)
         self._out.print(line, markup=False, soft_wrap=True)
 
+    def note(self, line: str) -> None:
+        """Print a line."""
+        self._out.print(line, markup=False, soft_wrap=True)
+
     def end(self) -> None:
         """Take the bars away."""
         self._bar.stop()

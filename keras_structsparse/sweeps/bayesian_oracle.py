@@ -13,8 +13,9 @@ import keras_tuner
 import numpy as np
 
 from keras_structsparse._typing import Array
+from keras_structsparse.sweeps.chief import Sessions
 from keras_structsparse.sweeps.settings import Settings, Trial
-from keras_structsparse.sweeps.tuner import OBJECTIVE, consult
+from keras_structsparse.sweeps.tuner import OBJECTIVE, Around, consult
 
 Score = tuple[Trial, float]
 """A finished trial and its value, see :func:`keras_structsparse.sweeps.points.score`."""
@@ -25,7 +26,7 @@ ATTEMPTS = 50
 ALPHA, REWEIGHT, RATE = "alpha", "reweight", "learning_rate"
 
 
-class BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
+class BayesianOracle(Sessions, keras_tuner.oracles.BayesianOptimizationOracle):
     """Hands out the dense network's trial, then those that a Gaussian process proposes.
 
     The proposals depend on the seed and the finished trials alone, not on their order or on the
@@ -112,7 +113,10 @@ def values_of(trial: Trial) -> dict[str, float]:
 
 
 def search_between(
-    settings: Settings, finished: Sequence[Score], work: Callable[[Trial], float]
+    settings: Settings,
+    finished: Sequence[Score],
+    work: Callable[[Trial], float],
+    around: Around,
 ) -> None:
     """Run the trials of a Bayesian search that are missing.
 
@@ -120,6 +124,7 @@ def search_between(
         settings: The settings of the sweep, with a search.
         finished: The finished trials.
         work: Runs a trial and gives its score. What it raises ends the search.
+        around: What it runs in.
     """
     assert settings.search is not None
     if len(finished) > settings.search.trials:
@@ -131,4 +136,4 @@ def search_between(
             return work(Trial(0.0, seed))
         return work(Trial(values[ALPHA], seed, values.get(REWEIGHT), values.get(RATE)))
 
-    consult(BayesianOracle(settings, finished), run)
+    consult(BayesianOracle(settings, finished), run, around)

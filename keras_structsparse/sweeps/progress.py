@@ -28,6 +28,9 @@ class Progress(Protocol):
     def finished(self, line: str) -> None:
         """Count a trial as finished, and show a line with its result."""
 
+    def note(self, line: str) -> None:
+        """Show a line that says what the sweep waits for."""
+
     def end(self) -> None:
         """End the sweep, also where it failed."""
 
@@ -51,6 +54,10 @@ class Lines:
         return []
 
     def finished(self, line: str) -> None:
+        """Print the line."""
+        self._print(line)
+
+    def note(self, line: str) -> None:
         """Print the line."""
         self._print(line)
 

@@ -24,8 +24,9 @@ def check_entries(run: Path) -> None:
         folder = run / part
         if is_there(folder) and not folder.is_dir():
             raise OutputError(f"run: expected a directory. Received: {folder}")
-        for entry in folder.glob("*"):
-            if not entry.is_file():
+        # Hidden files are those that processes are writing: they come and go.
+        for entry in folder.glob("[!.]*"):
+            if not entry.is_file() and is_there(entry):
                 raise OutputError(f"run: expected a file. Received: {entry}")
 
 
@@ -39,7 +40,8 @@ def check_no_orphans(run: Path, settings: str) -> None:
     Raises:
         OutputError: There are some.
     """
-    if orphan := next(_entries(run), None):
+    # Another process may have begun this run a moment ago: then the settings are there now.
+    if (orphan := next(_entries(run), None)) and not is_there(run / settings):
         raise OutputError(
             f"--out: expected a new directory, or a run with its {settings}. Received: {run} "
             f"without it, but with {orphan}, whose settings nobody knows"

@@ -41,6 +41,7 @@ LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.(json|keras)")
 """Names of files that were being written when a process was killed."""
 
 SETTINGS = "settings.json"
+CLAIM = ".claim"
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,16 @@ class Run:
             )
         return dense, sparse
 
+    def claim(self, trial: Trial) -> Path:
+        """The file that says that a process trains a trial, see `claims`."""
+        file = self._file(trial)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.with_name(f".{trial.name}{CLAIM}")
+
     def tidy(self) -> None:
-        """Remove files that a killed process was writing. No other process may be writing."""
+        """Remove files that a killed process was writing, unless others may be writing now."""
+        if any((self.folder / "trials").glob(f".*{CLAIM}")):
+            return
         for part in PARTS:
             for file in (self.folder / part).glob(".*"):
                 if LEFTOVER.fullmatch(file.name):

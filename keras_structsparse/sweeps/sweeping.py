@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from keras_structsparse._files import check_room
@@ -15,6 +14,7 @@ from keras_structsparse._validation import one_of
 from keras_structsparse.data.datasets import Dataset
 from keras_structsparse.errors import DatasetError
 from keras_structsparse.export.reloading import check_reloads
+from keras_structsparse.sweeps.claims import Claim, Say, TakenOverError, claimed
 from keras_structsparse.sweeps.points import Point, score
 from keras_structsparse.sweeps.progress import Lines, Progress, Stages
 from keras_structsparse.sweeps.run_directory import Correlations, Run, open_run
@@ -60,7 +60,9 @@ def sweep(
     _check(data)
     _check_tuner()
     run = open_run(out, settings)
-    if not _is_worker():
+    from keras_structsparse.sweeps.tuner import WORKER, role
+
+    if role() != WORKER:
         run.tidy()
         _forget_lost(run)
     missing = [c for c in settings.chains if not all(run.has(trial) for trial in c)]
@@ -74,14 +76,22 @@ def sweep(
 
     def do(before: Trial | None, trial: Trial) -> None:
         start = time.perf_counter()
-        outcomes, found = _run(run, build, data, settings, (before, trial), shown.stage, scope)
-        seconds = time.perf_counter() - start
-        run.add(trial, outcomes, seconds, found)
+        with claimed(run.claim(trial), trial.name, shown.note) as claim:
+            if run.has(trial):  # Another process was faster.
+                return
+            link = (before, trial)
+            outcomes, found = _run(run, build, data, settings, link, shown.stage, scope, claim)
+            seconds = time.perf_counter() - start
+            claim.check()
+            run.add(trial, outcomes, seconds, found)
         shown.finished(_line(trial, [point for point, _ in outcomes], seconds))
 
     shown.begin(count)
     try:
-        (_in_chains if settings.search is None else _searching)(run, settings, missing, do)
+        if settings.search is None:
+            _in_chains(run, settings, missing, do, shown.note)
+        else:
+            _searching(run, settings, do, shown.note)
     finally:
         shown.end()
     return run
@@ -91,34 +101,46 @@ Do = Callable[[Trial | None, Trial], None]
 """Runs a trial, after the one before it on its path, and writes it down."""
 
 
-def _in_chains(run: Run, settings: Settings, missing: Sequence[Sequence[Trial]], do: Do) -> None:
+def _in_chains(
+    run: Run, settings: Settings, missing: Sequence[Sequence[Trial]], do: Do, say: Say
+) -> None:
     """All trials that are known beforehand."""
-    from keras_structsparse.sweeps.tuner import search
+    from keras_structsparse.sweeps.tuner import Around, search
 
     def work(chain: Sequence[Trial]) -> float:
         for before, trial in zip((None, *chain), chain, strict=False):
-            if not run.has(trial):
-                do(before, trial)
+            _done(run, do, before, trial)
         known = run.trials()
         return max(score(known[trial], budget=1.0) for trial in chain)
 
-    search(settings.chains, missing, work)
+    search(settings.chains, missing, work, Around(lambda: not run.missing(), say))
 
 
-def _searching(run: Run, settings: Settings, missing: Sequence[Sequence[Trial]], do: Do) -> None:
+def _done(run: Run, do: Do, before: Trial | None, trial: Trial) -> None:
+    """Run a trial until it is finished, by this process or another one."""
+    while not run.has(trial):
+        # Another process takes over what stood still for minutes; its result counts.
+        with suppress(TakenOverError):
+            do(before, trial)
+
+
+def _searching(run: Run, settings: Settings, do: Do, say: Say) -> None:
     """The trials that a Bayesian search proposes."""
     from keras_structsparse.sweeps.bayesian_oracle import search_between
+    from keras_structsparse.sweeps.tuner import Around
 
     assert settings.search is not None
-    budget = settings.search.budget
+    budget, wanted = settings.search.budget, settings.search.trials + 1
 
     def work(trial: Trial) -> float:
-        if not run.has(trial):
-            do(None, trial)
+        _done(run, do, None, trial)
         return score(run.trials()[trial], budget)
 
     known = run.trials()
-    search_between(settings, [(trial, score(known[trial], budget)) for trial in known], work)
+    around = Around(lambda: len(run.trials()) >= wanted, say)
+    search_between(
+        settings, [(trial, score(known[trial], budget)) for trial in known], work, around
+    )
 
 
 def _run(
@@ -129,6 +151,7 @@ def _run(
     link: tuple[Trial | None, Trial],
     stages: Stages,
     scope: Any,
+    claim: Claim,
 ) -> tuple[list[Outcome], Correlations]:
     """Train for the trial of a link; it starts where the one before has ended, if there is any."""
     before, trial = link
@@ -139,6 +162,7 @@ def _run(
     trained = train(build, data, settings, trial, stages, scope, start)
     left = without_zeros(trained) if settings.path is not None and trial.alpha else None
     if left is not None:
+        claim.check()
         run.keep(trial, left)
     return evaluate(trained, data, settings, trial, stages, scope), trained.correlations
 
@@ -206,9 +230,3 @@ def distribution(strategy: str) -> Any:
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy()
-
-
-def _is_worker() -> bool:
-    """Whether a chief hands out the trials of this process: keras-tuner's variables say so."""
-    name = os.environ.get("KERASTUNER_TUNER_ID", "chief")
-    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in name

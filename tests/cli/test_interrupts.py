@@ -41,7 +41,7 @@ def test_a_signal_ends_a_sweep_in_one_line(tmp_path: Path, number: signal.Signal
     start = time.monotonic()
     _, said = process.communicate(timeout=60)
     assert time.monotonic() - start < SECONDS
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said == "interrupted: the same command goes on with the trials that are missing\n"
     assert (tmp_path / "run" / "settings.json").is_file()
     assert not [path for path in tmp_path.rglob(".*") if path.name != ".structsparse"]
@@ -82,3 +82,39 @@ def test_an_interrupt_that_python_ignores_is_repeated(number: signal.Signals) ->
     assert "Exception ignored" in ignored, "the control: the first one is lost"
     assert said == "interrupted\n"
     assert time.monotonic() - start < SECONDS
+
+
+CHANGED = """
+import time, typer
+from keras_structsparse.cli.errors import Commands, interrupt_when_told
+
+app = typer.Typer(cls=Commands)
+
+@app.callback()
+def top() -> None: ...
+
+@app.command()
+def sweep() -> None:
+    print("begun", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt as error:
+        raise RuntimeError("something of a library") from error
+
+interrupt_when_told()
+app(["sweep"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_a_library_changes_is_one(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHANGED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.endswith("interrupted: the same command goes on with the trials that are missing\n")
+    assert "Traceback" not in said

@@ -14,6 +14,7 @@ from keras_structsparse.sweeps import Settings, Trial, read_run, sweep
 from keras_structsparse.sweeps.bayesian_oracle import BayesianOracle, search_between
 from keras_structsparse.sweeps.points import Point, score
 from keras_structsparse.sweeps.settings import Search
+from keras_structsparse.sweeps.tuner import Around
 from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe
 
@@ -39,6 +40,9 @@ def worth(trial: Trial) -> float:
     )
 
 
+AROUND = Around(lambda: False, print)
+
+
 def tried(settings: Settings, known: list[tuple[Trial, float]] | None = None) -> list[Trial]:
     """What a search tries."""
     found: list[Trial] = []
@@ -47,7 +51,7 @@ def tried(settings: Settings, known: list[tuple[Trial, float]] | None = None) ->
         found.append(trial)
         return worth(trial)
 
-    search_between(settings, known or [], work)
+    search_between(settings, known or [], work, AROUND)
     return found
 
 
@@ -85,7 +89,7 @@ def test_without_ranges_only_alpha_is_searched() -> None:
         trials.append(trial)
         return 0.5
 
-    search_between(settings, [], work)
+    search_between(settings, [], work, AROUND)
     assert [(t.reweight, t.learning_rate) for t in trials] == [(None, None)] * 3
     assert settings.form_of(trials[1]) == settings.form
     assert settings.recipe_of(trials[1]) == settings.recipe
