@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -13,15 +14,20 @@ from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import StructSparseError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.batch_norm_folding import folded
-from keras_structsparse.graph.cloning import copy_model
-from keras_structsparse.graph.kernel_axes import plain_kernel
 from keras_structsparse.graph.last_activations import in_front, kinds
-from keras_structsparse.graph.numerics import relative_difference
-from keras_structsparse.graph.prunable_layers import kernel_layers, quantized_layers
+from keras_structsparse.graph.prunable_layers import quantized_layers
 from keras_structsparse.surgery import Costs, prune
 from keras_structsparse.surgery.plans import Plan, masked
 from keras_structsparse.surgery.pruning import check_options
+from keras_structsparse.surgery.verification_copies import (
+    check_backend,
+    controls,
+    in_float64,
+    largest_difference,
+    outputs_of,
+)
 from keras_structsparse.surgery.verification_inputs import Trial, random_inputs, trials
+from keras_structsparse.surgery.verification_modes import InMode, Networks, in_modes
 
 __all__ = ["Verification", "in_float64", "random_inputs", "verify", "verify_folding"]
 
@@ -90,6 +96,9 @@ def verify(
     Both are made of a float64 copy of the model, so that rounding cannot hide an error. The inputs
     are random values; if tensors of the model have masks, also with masked steps; if it has open
     axes, in several sizes. The result says what was tried: other inputs may show other differences.
+    Where a layer acts otherwise in training, both are compared there too, with moving statistics of
+    a batch: with others, a removed channel may be another constant in training than at inference,
+    for which surgery is exact. See "Verification in training mode" in docs/design-notes.md.
     Outputs of a softmax, sigmoid or tanh are compared in front of it too, where it cannot saturate.
 
     Args:
@@ -123,7 +132,7 @@ def verify(
     def rebuilt(double: keras.Model) -> keras.Model:
         return prune(double, plan, constants, realize=realize, costs=costs, round_to=block)
 
-    return _compared(model, plan, rebuilt, Verification(0.0, 0.0), samples, seed)
+    return _compared(model, plan, rebuilt, Verification(0.0, 0.0), samples, seed, in_training=True)
 
 
 def verify_folding(model: keras.Model, samples: int = 5, seed: int = 0) -> Verification:
@@ -151,6 +160,14 @@ def verify_folding(model: keras.Model, samples: int = 5, seed: int = 0) -> Verif
     return _compared(model, Plan({}), lambda double: folded(double), empty, samples, seed)
 
 
+@dataclass
+class _Progress:
+    """What is being done, for the message if it fails, and what was found before."""
+
+    stage: str
+    result: Verification
+
+
 def _compared(
     model: keras.Model,
     plan: Plan,
@@ -158,6 +175,7 @@ def _compared(
     empty: Verification,
     samples: int,
     seed: int,
+    in_training: bool = False,
 ) -> Verification:
     """Compare the masked model with a rebuilt one on all trials.
 
@@ -168,53 +186,85 @@ def _compared(
         empty: The result, but for the numbers.
         samples: Number of samples of each trial.
         seed: Seed of the inputs.
+        in_training: Whether to compare them in training mode too.
     """
-    _check_backend()
+    check_backend()
     if layers := quantized_layers(functional_graph.read(model)):
         return _unchecked(empty, f"{layers}; quantised weights have no float64 copy")
-    stage = "its copy in float64"
-    result = empty
+    progress = _Progress("its copy in float64", empty)
     try:
         double = in_float64(model)
-        stage = "the masked model"
+        progress.stage = "the masked model"
         reference = masked(double, plan)
-        stage = "the rebuilt network"
+        progress.stage = "the rebuilt network"
         made = rebuild(double)
-        stage = "the values in front of the last activations"
+        progress.stage = "the values in front of the last activations"
         fronts = _fronts(reference, made)
-        references, rebuilt = _with_fronts(reference, fronts), _with_fronts(made, fronts)
-        for number, trial in enumerate(trials(double, samples, seed)):
-            stage = f"the masked model on {trial.what}"
-            try:
-                expected = _outputs(references, trial.inputs)
-            except Exception as error:  # Keras and its backends raise anything
-                if not number:
-                    raise
-                result = _skipped(result, trial, _first_line(error))
-                continue
-            if number and not all(np.isfinite(array).all() for array in expected):
-                result = _skipped(result, trial, "its outputs are not finite")
-                continue
-            stage = f"the rebuilt network on {trial.what}"
-            worst = max(result.error, _difference(expected, _outputs(rebuilt, trial.inputs)))
-            result = replace(result, error=worst, tried=(*result.tried, trial.what))
-            if not number:
-                stage = "the control"
-                control = _control(double, plan, fronts, trial.inputs, expected)
-                result = replace(result, control=control)
+        found = list(trials(double, samples, seed))
+        _over_trials(progress, double, plan, reference, made, found, fronts)
+        if in_training:
+            progress.stage = "the networks in training mode"
+            mask, views = partial(masked, plan=plan), partial(_with_fronts, fronts=fronts)
+            networks = Networks(mask, rebuild, views)
+            batches = found[0].inputs, random_inputs(double, samples, seed + 1)
+            for each in in_modes(double, reference, made, networks, batches, TOLERANCE):
+                progress.result = _with_mode(progress.result, each)
     except StructSparseError:
         raise
     except Exception as error:
-        return _unchecked(result, f"{stage}: {type(error).__name__}: {_first_line(error)}")
-    return result
+        problem = f"{progress.stage}: {type(error).__name__}: {_first_line(error)}"
+        return _unchecked(progress.result, problem)
+    return progress.result
+
+
+def _over_trials(
+    progress: _Progress,
+    double: keras.Model,
+    plan: Plan,
+    reference: keras.Model,
+    made: keras.Model,
+    found: Sequence[Trial],
+    fronts: list[int],
+) -> None:
+    """Compare at inference; the control is made on the first trial."""
+    references, rebuilt = _with_fronts(reference, fronts), _with_fronts(made, fronts)
+    for number, trial in enumerate(found):
+        progress.stage = f"the masked model on {trial.what}"
+        try:
+            expected = outputs_of(references, trial.inputs)
+        except Exception as error:  # Keras and its backends raise anything
+            if not number:
+                raise
+            progress.result = _skipped(progress.result, trial.what, _first_line(error))
+            continue
+        if number and not all(np.isfinite(array).all() for array in expected):
+            progress.result = _skipped(progress.result, trial.what, "its outputs are not finite")
+            continue
+        progress.stage = f"the rebuilt network on {trial.what}"
+        worst = largest_difference(expected, outputs_of(rebuilt, trial.inputs))
+        progress.result = _with_error(progress.result, trial.what, worst)
+        if not number:
+            progress.stage = "the control"
+            control = _control(double, plan, fronts, trial.inputs, expected)
+            progress.result = replace(progress.result, control=control)
+
+
+def _with_error(result: Verification, what: str, error: float) -> Verification:
+    return replace(result, error=max(result.error, error), tried=(*result.tried, what))
+
+
+def _with_mode(result: Verification, found: InMode) -> Verification:
+    if found.error is None:
+        return _skipped(result, found.what, found.reason)
+    return _with_error(result, found.what, found.error)
 
 
 def _unchecked(result: Verification, problem: str) -> Verification:
     return replace(result, error=float("inf"), problem=problem)
 
 
-def _skipped(result: Verification, trial: Trial, reason: str) -> Verification:
-    return replace(result, skipped=(*result.skipped, f"{trial.what} ({reason})"))
+def _skipped(result: Verification, what: str, reason: str) -> Verification:
+    return replace(result, skipped=(*result.skipped, f"{what} ({reason})"))
 
 
 def _first_line(error: Exception) -> str:
@@ -239,58 +289,9 @@ def _control(
 ) -> float:
     """The first detectable difference that removing one more kernel makes."""
     control = 0.0
-    for other in _controls(model, plan):
-        found = _outputs(_with_fronts(masked(model, other), fronts), inputs)
-        control = max(control, _difference(expected, found))
+    for other in controls(model, plan):
+        found = outputs_of(_with_fronts(masked(model, other), fronts), inputs)
+        control = max(control, largest_difference(expected, found))
         if control > 1e3 * TOLERANCE:
             break
     return control
-
-
-def in_float64(model: keras.Model) -> keras.Model:
-    """A copy of a model that computes in float64.
-
-    Raises:
-        RuntimeError: The backend computes in float32 only.
-    """
-    _check_backend()
-    return copy_model(model, _double)
-
-
-def _check_backend() -> None:
-    probe = keras.ops.ones((), dtype="float64")
-    if keras.backend.standardize_dtype(probe.dtype) != "float64":
-        raise RuntimeError(
-            "verify: the backend computes in float32 only. With JAX, set JAX_ENABLE_X64=1."
-        )
-
-
-def _double(layer: keras.Layer) -> dict[str, str]:
-    """The dtype to change; integer inputs keep theirs, since they may be indices."""
-    whole = isinstance(layer, keras.layers.InputLayer) and "float" not in str(layer.dtype)
-    return {} if whole else {"dtype": "float64"}
-
-
-def _outputs(models: list[keras.Model], inputs: list[Array]) -> list[Array]:
-    packed = keras.tree.pack_sequence_as(functional_graph.input_structure(models[0]), inputs)
-    # Otherwise a layer called with training=True would put the layers after it in training mode.
-    outputs = keras.tree.flatten([model(packed, training=False) for model in models])
-    return [keras.ops.convert_to_numpy(tensor) for tensor in outputs]
-
-
-def _difference(expected: list[Array], found: list[Array]) -> float:
-    """The largest relative difference of the outputs; infinite if any entry is not finite."""
-    worst = np.max([relative_difference(a, b) for a, b in zip(expected, found, strict=True)])
-    return float(worst) if np.isfinite(worst) else float("inf")
-
-
-def _controls(model: keras.Model, plan: Plan) -> Iterator[Plan]:
-    """The plan with one more kernel removed, the largest one of each layer in turn."""
-    for name, layer in kernel_layers(functional_graph.read(model)).items():
-        kernel = plain_kernel(layer)
-        base = max(kernel.shape[:-2], default=1)
-        sizes = list(plan.sizes.get(name, [base] * kernel.shape[-1]))
-        lengths = np.abs(kernel).sum(axis=tuple(range(kernel.ndim - 1))) * (np.array(sizes) > 0)
-        if lengths.any():
-            sizes[int(np.argmax(lengths))] = 0
-            yield Plan({**plan.sizes, name: sizes})
