@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keras_structsparse.graph.channels.propagation import Walk
 from keras_structsparse.surgery.channel_selection import ChannelSelection
+
+MOST = 10
+"""How many layers a sentence lists."""
 
 
 def collect_notes(walked: Walk) -> tuple[str, ...]:
@@ -18,6 +23,38 @@ def collect_notes(walked: Walk) -> tuple[str, ...]:
             kind = type(step.call.operation).__name__
             sentences.append(f"layer '{step.call.name}' ({kind}): {note}")
     return tuple(dict.fromkeys(sentences))
+
+
+def constant_notes(walked: Walk, selection: ChannelSelection) -> tuple[str, ...]:
+    """Which layers compute constants that nothing but a layer behind them needs, and which one.
+
+    Args:
+        walked: The calls of the network.
+        selection: Which channels are kept.
+
+    Returns:
+        One sentence, or none.
+    """
+    readers: dict[int, str] = {}
+    for step in walked.steps:
+        for ids in step.flow.keeps:
+            for root in selection.roots[ids].tolist():
+                readers.setdefault(root, step.call.name)
+    found = []
+    for step in walked.steps:
+        output = step.flow.output
+        constant = ~output.live & selection.keep[output.ids] & ~selection.filling[output.ids]
+        roots = selection.roots[output.ids[constant]].tolist() if step.flow.reads else []
+        names = [readers[root] for root in roots if root in readers]
+        if names:
+            found.append(f"{step.call.name} {len(names)} (for {', '.join(dict.fromkeys(names))})")
+    return _listed("constant kernels kept for layers that keep all channels", found)
+
+
+def _listed(what: str, found: Sequence[str]) -> tuple[str, ...]:
+    """One sentence with the first entries of a list, or none."""
+    more = f", and {len(found) - MOST} more layers" * (len(found) > MOST)
+    return (f"{what}: {', '.join(found[:MOST])}{more}",) * bool(found)
 
 
 def filling_notes(walked: Walk, selection: ChannelSelection, round_to: int) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from keras_structsparse.graph.rebuilding import rebuild
 from keras_structsparse.surgery.channel_selection import ChannelSelection, select_channels
 from keras_structsparse.surgery.mask_check import Settled, changed_masks, without_mask
 from keras_structsparse.surgery.model_structure import Structure
-from keras_structsparse.surgery.notes import collect_notes, filling_notes
+from keras_structsparse.surgery.notes import collect_notes, constant_notes, filling_notes
 from keras_structsparse.surgery.plans import Masks, Plan, masks
 from keras_structsparse.surgery.plans import plan as read_plan
 from keras_structsparse.surgery.provenance import Provenance, Source, record, recorded
@@ -171,7 +171,8 @@ def _prepared(
     changes = masks(found, plan)
     walked = walk(found.graph, changes, constants, realization, settled.kept)
     selection = select_channels(found.graph, walked, round_to)
-    notes = collect_notes(walked) + filling_notes(walked, selection, round_to)
+    notes = collect_notes(walked) + constant_notes(walked, selection)
+    notes += filling_notes(walked, selection, round_to)
     return _Builder(walked, selection, changes, settled), notes
 
 

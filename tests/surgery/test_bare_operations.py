@@ -118,7 +118,7 @@ def test_known_arguments_are_followed(body: Callable[[Any], Any]) -> None:
 @pytest.mark.parametrize("body", UNKNOWN)
 def test_with_other_arguments_the_operation_stays(body: Callable[[Any], Any]) -> None:
     pruned = assert_exact_surgery(network(body), PLAN)
-    assert any("kept as it is" in note for note in notes(pruned))
+    assert any("kept as it is" in note for note in notes(pruned)[:1])
 
 
 OPEN: list[tuple[Callable[[Any], Any], bool]] = [
@@ -178,7 +178,7 @@ def test_a_rule_of_a_user_says_what_it_understands(monkeypatch: pytest.MonkeyPat
             registry.register(Rule(flow, build), kind, understands=understands)
             pruned = assert_exact_surgery(model, PLAN)
         assert bool(notes(pruned)) == (not understands)
-        assert all("its argument 'nan'" in note for note in notes(pruned))
+        assert all("its argument 'nan'" in note for note in notes(pruned)[:1])
 
 
 def test_moved_rows_with_another_width_are_found() -> None:

@@ -82,8 +82,9 @@ def test_what_takes_another_axis_for_the_channels_keeps_them(kind: str) -> None:
     model = randomize(keras.Model(inputs, ODD[kind](x)))
     pruned = prune(model, Plan({"first": (3, 0, 3, 0, 3, 0)}))
     assert kernel_shape(pruned, "first") == (3, 3, 2, 6)
-    (note,) = notes(pruned)
+    note, writer = notes(pruned)
     assert note.startswith("layer 'odd'")
+    assert writer.endswith(": first 3 (for odd)")
 
 
 def test_a_permutation_changes_the_format() -> None:

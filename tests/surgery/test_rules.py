@@ -226,8 +226,9 @@ def test_a_layer_without_a_rule_keeps_its_inputs_and_is_noted(kind: str) -> None
     pruned = assert_exact_surgery(model, HALF)
     assert kernel_shape(pruned, "first") == (3, 3, 2, 6)
     assert type(pruned.get_layer("odd")).__name__ == kind
-    (note,) = notes(pruned)
+    note, writer = notes(pruned)
     assert note.startswith(f"layer 'odd' ({kind}): kept as it is: ")
+    assert writer.endswith(": first 3 (for odd)")
     assert notes(model) == ()
 
 
