@@ -29,8 +29,10 @@ import keras_structsparse as kss
 from keras_structsparse.errors import StructSparseError
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.kernel_axes import axes_of, base_size, plain_kernel
+from keras_structsparse.graph.last_activations import in_front, kinds
+from keras_structsparse.graph.numerics import relative_difference
 from keras_structsparse.graph.prunable_layers import PrunableLayers, kernel_layers
-from keras_structsparse.surgery.verification import random_inputs
+from keras_structsparse.surgery.verification import in_float64, random_inputs
 
 LINES = RESULTS / "public_models.jsonl"
 TABLE = Path(__file__).parents[1] / "docs" / "public-models.md"
@@ -108,6 +110,8 @@ def examine(path: Path) -> Iterator[Row]:
         pruned = kss.prune(model, plan)
         yield _asked("compare", said, lambda: compared(model, pruned))
     yield _asked("export", said, lambda: exported(pruned))
+    if "export" in said:
+        yield {"rounding": rounding(pruned)}
     yield _asked("tune", said, lambda: {"tuned": trained(pruned, penalty=False)})
     yield _asked("train", said, lambda: {"trained": trained(model, penalty=True)})
     yield {"said": said, "seconds": time.perf_counter() - start}
@@ -174,6 +178,20 @@ def exported(model: keras.Model) -> Row:
         return {"onnx": kss.export(model, Path(folder, "model.onnx"), "onnx").difference}
 
 
+def rounding(model: keras.Model) -> float:
+    """What float32 differs by from float64 in front of a last softmax, on inputs in [0, 1]."""
+    double = in_float64(model)
+    places = [place for place, kind in enumerate(kinds(model)) if kind]
+    arrays = [np.clip(array / 4 + 0.5, 0, 1) for array in random_inputs(double, 16, 0)]
+    inputs = keras.tree.pack_sequence_as(functional_graph.input_structure(model), arrays)
+    both = [
+        keras.tree.flatten((in_front(each, places) if places else each)(inputs, training=False))
+        for each in (double, model)
+    ]
+    pairs = zip(*[map(keras.ops.convert_to_numpy, outputs) for outputs in both], strict=True)
+    return max(relative_difference(exact, found) for exact, found in pairs)
+
+
 def trained(model: keras.Model, penalty: bool) -> list[float]:
     """The losses of two steps towards zero outputs, with a penalty on all kernels that take one.
 
@@ -233,11 +251,17 @@ def table(rows: list[Row]) -> str:
     )
     text = head + "\n".join(map(_line, rows)) + "\n"
     text += _listed("Refused", [(row["file"], row.get("refused")) for row in rows])
-    said = [(row["file"], "; ".join(row.get("said", {}).values())) for row in rows]
+    said = [(row["file"], "; ".join(row.get("said", {}).values()) + _rounding(row)) for row in rows]
     text += _listed("Said by a step, which then did nothing", said)
     text += _listed("Failed", [(row["file"], row.get("failure")) for row in rows])
     notes = [(row["file"], _first("; ".join(row.get("notes", ())))) for row in rows]
     return text + _listed("Layers that surgery kept as they are", notes)
+
+
+def _rounding(row: Row) -> str:
+    if "rounding" not in row:
+        return ""
+    return f" (in Keras itself, float32 and float64 differ by {row['rounding']:.0e} here)"
 
 
 def _listed(heading: str, entries: list[tuple[str, str | None]]) -> str:

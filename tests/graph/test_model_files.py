@@ -289,6 +289,22 @@ def strange(path: Path) -> None:
     keras.Sequential([keras.Input((3,)), Strange(name="odd")]).save(path)
 
 
+class Subclass(keras.Model):
+    """A model without a graph, whose configuration is empty."""
+
+    def call(self, x: Any) -> Any:
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+def subclass(path: Path) -> None:
+    model = Subclass()
+    model(np.zeros((1, 2)))
+    model.save(path)
+
+
 def old(change: Callable[[Config], Config], **options: Any) -> Callable[[Path], Any]:
     return lambda path: as_old_h5(plain(), path, change=change, **options)
 
@@ -306,6 +322,7 @@ def old_recurrent(path: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "Lambda": (with_lambda, "'plus' (Lambda)"),
     "custom": (strange, "'odd' (Strange)"),
+    "nameless": (subclass, "not registered here: Subclass. Import"),
     "old Lambda": (old(renamed("Dropout", "Lambda")), "written by Keras 2.4.0"),
     "operation": (old(renamed("Dropout", "TFOpLambda")), "a TensorFlow operation that Keras 2"),
     "CuDNN": (old(renamed("Dropout", "CuDNNLSTM")), "that Keras 3 does not have"),

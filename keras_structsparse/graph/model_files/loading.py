@@ -105,7 +105,8 @@ def _reason(found: Contents, error: Exception) -> str:
     strange = list(_strange(found.config))
     if strange:
         kinds = dict(strange)  # the last layer of each class
-        named = ", ".join(f"'{name}' ({kind})" for kind, name in list(kinds.items())[:3])
+        first = list(kinds.items())[:3]
+        named = ", ".join(f"'{name}' ({kind})" if name else kind for kind, name in first)
         what = " and ".join(dict.fromkeys(_GONE.get(kind, _UNKNOWN) for kind in kinds))
         bare = "" if found.is_legacy or found.suffix != ".h5" else _BARE
         return f"it has {what}: {named}. {_ADVICE}{bare}"
