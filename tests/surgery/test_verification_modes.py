@@ -52,6 +52,11 @@ BODIES: dict[str, tuple[Body, tuple[str, ...], tuple[str, ...]]] = {
     "dropout in every mode": (lambda x: L.Dropout(0.5)(x, training=True), BOTH, ()),
     "statistics in every mode": (lambda x: L.BatchNormalization()(x, training=True), BOTH, ()),
     "dropout in no mode": (lambda x: L.Dropout(0.5)(x, training=False), BOTH[:1], ()),
+    "in no mode behind every mode": (
+        lambda x: L.BatchNormalization()(L.Dropout(0.5)(x, training=True), training=False),
+        BOTH,
+        (),
+    ),
     "random images": (lambda x: L.RandomFlip()(x), (), BOTH),
     "weights that change": (lambda x: L.SpectralNormalization(L.Conv2D(4, 1))(x), (), BOTH[:1]),
     "two statistics": (normalized_twice, (), BOTH[:1]),
@@ -178,3 +183,25 @@ def test_folding_is_checked_at_inference_only() -> None:
     result = verify_folding(network(lambda x: L.BatchNormalization()(L.Conv2D(3, 1)(x))))
     assert result.passed
     assert result.tried == ("random values",)
+
+
+KEPT = {
+    "normalisation": lambda x: L.BatchNormalization(name="kept")(x, training=False),
+    "dropout": lambda x: L.Dropout(0.5, name="kept")(x, training=False),
+    "recurrent": lambda x: L.LSTM(3, return_sequences=True, dropout=0.5, name="kept")(
+        L.Reshape((20, 4))(x), training=False
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_a_call_keeps_its_training(kind: str) -> None:
+    """Behind a layer that is called with training=True, Keras would take that for its own."""
+    inputs = keras.Input((7, 6, 2))
+    x = L.Conv2D(4, 3, activation="sigmoid", name="first")(inputs)
+    x = KEPT[kind](L.Identity()(L.Dropout(0.0)(x, training=True)))
+    model = randomize(keras.Model(inputs, L.Dense(2)(x)))
+    pruned = prune(model, Plan({"first": [3, 0, 0, 3]}))
+    x = np.random.default_rng(0).normal(size=(5, 7, 6, 2))
+    expected, found = masked(model, Plan({"first": [3, 0, 0, 3]}))(x), pruned(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

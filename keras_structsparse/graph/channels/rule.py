@@ -281,7 +281,12 @@ def misplaced(site: Site) -> str | None:
     return f"its data format is {expected}, that of its input {site.data_format}"
 
 
-def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array | Taken] = ()) -> Tensor:
+def emit(
+    layer: keras.Layer,
+    tensor: Tensor,
+    weights: Sequence[Array | Taken] = (),
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None,
+) -> Tensor:
     """Call a new layer on a tensor and set its weights.
 
     The origin of weights made with :meth:`Site.taken` is recorded; plain arrays count as new ones.
@@ -290,13 +295,16 @@ def emit(layer: keras.Layer, tensor: Tensor, weights: Sequence[Array | Taken] = 
         layer: A layer that is not built.
         tensor: Its input.
         weights: Its weights in the order of ``layer.weights``; without any, it keeps its own.
+        arguments: What :attr:`Site.fill` gives, where the layer takes other arguments of a call,
+            such as ``training``; by default the tensor alone.
 
     Returns:
         The output of the layer.
     """
+    args, kwargs = arguments or ((tensor,), {})
     if not weights:
-        return layer(tensor)
+        return layer(*args, **kwargs)
     with unset(layer):
-        output = layer(tensor)
+        output = layer(*args, **kwargs)
     weight_provenance.assign(layer, weights)
     return output

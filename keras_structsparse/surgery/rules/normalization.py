@@ -43,7 +43,8 @@ def build(
     piece = only(pieces)
     layer = clone(site.operation, name=site.layer_name, **changes(site, piece.order))
     weights = [site.taken(name).along(0, piece.order) for name in site.weights]
-    return Piece(emit(layer, piece.tensor, weights), piece.order)
+    arguments = site.fill([piece.tensor])  # training=False must stay
+    return Piece(emit(layer, piece.tensor, weights, arguments), piece.order)
 
 
 def refuses(site: Site) -> str | None:

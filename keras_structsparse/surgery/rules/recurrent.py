@@ -67,7 +67,7 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
             taken = taken.holding(_with_input_bias(taken.values, added))
         weights.append(taken)
     layer = clone(operation, name=site.layer_name)
-    return Piece(emit(layer, piece.tensor, weights), wanted)
+    return Piece(emit(layer, piece.tensor, weights, site.fill([piece.tensor])), wanted)
 
 
 def _with_input_bias(bias: Array, added: Array) -> Array:
