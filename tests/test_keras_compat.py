@@ -154,9 +154,9 @@ def test_a_regularizer_finds_the_model_whose_losses_are_read() -> None:
     for use in (network.train_on_batch, network.test_on_batch):
         asking.found.clear()
         use(np.ones((2, 4)), np.ones((2, 3)))
-        training = use == network.train_on_batch
-        assert compat.LossRequest(network, True, training) in asking.found
-        assert compat.LossRequest(network, True, not training) not in asking.found
+        assert all(found and found.by_trainer for found in asking.found)
+        training = [found for found in asking.found if found and found.training]
+        assert bool(training) == (use == network.train_on_batch)
     asking.found.clear()
     asking(kernel)
     assert asking.found == [None], "the control: called by something else"
