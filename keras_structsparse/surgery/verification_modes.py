@@ -121,6 +121,8 @@ def _in_mode(
         return None, "the backend takes the statistics of a batch in float32"
     inputs, others = batches
     reference = networks.mask(double)
+    if _changes_weights(reference, inputs, mode):
+        return None, "layers change their weights in it"
     if _is_random(reference, inputs, mode):
         double = copy_model(double, _calm)
         reference = networks.mask(double)
@@ -141,6 +143,14 @@ def _in_mode(
     if not all(np.isfinite(array).all() for array in expected):
         return None, "its outputs are not finite"
     return largest_difference(expected, found), ""
+
+
+def _changes_weights(network: keras.Model, inputs: list[Array], mode: bool | None) -> bool:
+    """Whether a call changes other weights than statistics, as that of SpectralNormalization."""
+    weights = [weight for weight in network.weights if weight.name not in STATISTICS]
+    before = [np.array(keras.ops.convert_to_numpy(weight)) for weight in weights]
+    outputs_of([network], inputs, mode)
+    return not _equal(before, list(map(keras.ops.convert_to_numpy, weights)))
 
 
 def _is_random(network: keras.Model, inputs: list[Array], mode: bool | None) -> bool:

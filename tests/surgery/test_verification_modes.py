@@ -59,6 +59,11 @@ BODIES: dict[str, tuple[Body, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "random images": (lambda x: L.RandomFlip()(x), (), BOTH),
     "weights that change": (lambda x: L.SpectralNormalization(L.Conv2D(4, 1))(x), (), BOTH[:1]),
+    "weights that converge": (
+        lambda x: L.SpectralNormalization(L.Conv2D(4, 1), power_iterations=200)(x),
+        (),
+        BOTH[:1],
+    ),
     "two statistics": (normalized_twice, (), BOTH[:1]),
 }
 """What is between the convolutions, the modes that are tried, and those that are not."""
