@@ -41,6 +41,13 @@ class Cluster:
                 prefix=self.hosts.command(name),
             )
 
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in self.members:
+            self.kill(name)
+
     def kill(self, name: str) -> None:
         self.members[name].send_signal(signal.SIGKILL)
         self.members[name].wait()
@@ -67,8 +74,10 @@ def until(condition: Callable[[], bool], what: str) -> None:
 def test_three_hosts_find_what_one_finds(tmp_path: Path) -> None:
     assert started(tmp_path / "alone", "seeds").wait(MINUTES) == 0
     expected = points(read_run(tmp_path / "alone"))
-    with network("chief", "worker-1", "worker-2") as hosts:
-        cluster = Cluster(hosts, tmp_path / "run", tmp_path)
+    with (
+        network("chief", "worker-1", "worker-2") as hosts,
+        Cluster(hosts, tmp_path / "run", tmp_path) as cluster,
+    ):
         for name in hosts.hosts:
             cluster.start(name)
         until(lambda: len(cluster.finished()) >= 1, "a trial")
@@ -77,6 +86,7 @@ def test_three_hosts_find_what_one_finds(tmp_path: Path) -> None:
         cluster.kill("worker-1")
         cluster.start("worker-1")
         until(lambda: len(cluster.finished()) >= 3, "three trials")
+        until(lambda: any(cluster.folder.glob("trials/.*.claim")), "a trial that is trained")
         cluster.kill("chief")
         time.sleep(DOWN)
         second = cluster.finished()
