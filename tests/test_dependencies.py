@@ -48,3 +48,31 @@ def test_every_row_has_maintainer_licence_and_use() -> None:
     for line in PAGE.splitlines():
         if line.startswith("| "):
             assert all(cell.strip() for cell in line.strip("|").split("|")), line
+
+
+def unpacked(folders: set[str]) -> set[str]:
+    """The packages in folders, or files of data in them, that a wheel would leave out."""
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    packages = set(setup["setuptools"]["packages"])
+    data = {
+        str(file.relative_to(ROOT))
+        for package, patterns in setup["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for file in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    found = {str(Path(folder)).replace("/", ".") for folder in folders} - packages
+    others = {
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "keras_structsparse").rglob("*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    }
+    return found | (others - data)
+
+
+def test_a_wheel_holds_all_packages_and_their_files() -> None:
+    folders = {
+        str(file.parent.relative_to(ROOT))
+        for file in (ROOT / "keras_structsparse").rglob("__init__.py")
+    }
+    assert unpacked(folders) == set()
+    assert unpacked({*folders, "keras_structsparse/new"}) == {"keras_structsparse.new"}
