@@ -118,7 +118,7 @@ class Checkpoints:
         model: keras.Model,
         history: Mapping[str, list[float]],
         known: Mapping[str, Any],
-    ) -> None:
+    ) -> State:
         """Store the state after an epoch; the file is the old one or the new one, never a half.
 
         Args:
@@ -127,27 +127,49 @@ class Checkpoints:
             model: The network, compiled.
             history: The logs of the finished epochs.
             known: What else the stage must know, as JSON takes it.
+
+        Returns:
+            The state.
+        """
+        values = [np.array(keras.ops.convert_to_numpy(v)) for v in _variables(model)]
+        state = State(stage, epochs, values, history, known)
+        self.store(state)
+        return state
+
+    def store(self, state: State) -> None:
+        """Store a state.
+
+        Args:
+            state: The state; what it knows is as JSON takes it.
         """
         if self.folder is None:
             return
-        values = [np.array(keras.ops.convert_to_numpy(v)) for v in _variables(model)]
         head = json.dumps(
             {
                 "format": FORMAT,
                 "settings": self._settings,
-                "stage": stage,
-                "epochs": epochs,
-                "history": history,
-                "known": known,
-                "count": len(values),
+                "stage": state.stage,
+                "epochs": state.epochs,
+                "history": state.history,
+                "known": state.known,
+                "count": len(state.values),
             }
         )
-        arrays = {str(number): value for number, value in enumerate(values)}
+        arrays = {str(number): value for number, value in enumerate(state.values)}
 
         def write(path: Path) -> None:
             np.savez(path, head=np.array(head), **arrays)  # type: ignore[arg-type]
 
         write_atomically(self.folder / STATE, write)
+
+    def inside(self, name: str) -> Checkpoints:
+        """The states of a part of this shrinking, in a directory of their own.
+
+        Args:
+            name: The name of the directory.
+        """
+        folder = None if self.folder is None else self.folder / name
+        return Checkpoints(folder, json.loads(self._settings))
 
     def save_pruned(self, model: keras.Model) -> None:
         """Store the rebuilt network, without its optimizer.

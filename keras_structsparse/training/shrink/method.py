@@ -6,8 +6,9 @@ Importing this module does not import Keras: options of the command line are rea
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_structsparse._validation import (
     GROUPS,
@@ -18,12 +19,16 @@ from keras_structsparse._validation import (
     positive_int,
     positive_number,
     set_checked,
+    several,
     share,
 )
 from keras_structsparse.graph.channels.splitting import REALIZE, check_realize
 
 if TYPE_CHECKING:
     import keras
+
+TRIALS = 0.6
+"""The largest part of the tuning that tries learning rates."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class ShrinkMethod:
         measured_batches: The number of batches of each measurement of the saliency.
         learning_rate: The learning rate of Adam at the start; it falls to 0 with a cosine. By
             default it is chosen by :func:`suited_rate`.
+        rates: Multiples of the learning rate that are tried when the rebuilt network is tuned, in
+            rising order; the first that does not help ends the trial. They are tried if the
+            learning rate and the optimizer are the default ones, there is validation data, and
+            each can have an epoch of the tuning. ``(1,)`` tries none.
         confidence: For a largest drop: how sure it must be that the network is within it, in
             [0.5, 1). 0.5 takes the drop on the validation data as it is.
 
@@ -57,6 +66,7 @@ class ShrinkMethod:
     realize: str = field(default="split", metadata={"choices": tuple(REALIZE)})
     measured_batches: int = 6
     learning_rate: float | None = None
+    rates: tuple[float, ...] = field(default=(1.0, 4.0, 16.0), metadata={"option": None})
     confidence: float = 0.975
 
     def __post_init__(self) -> None:
@@ -69,6 +79,7 @@ class ShrinkMethod:
             realize=check_realize(self.realize),
             measured_batches=positive_int("measured_batches", self.measured_batches),
             learning_rate=None if rate is None else positive_number("learning_rate", rate),
+            rates=_rising("rates", self.rates),
             confidence=_at_least_half("confidence", self.confidence),
         )
 
@@ -90,6 +101,31 @@ class ShrinkMethod:
                 "epochs: expected at least 2, one to remove and one to tune. Received: 1"
             )
         return min(max(round(self.removal * epochs), 1), epochs - 1)
+
+    def trial_epochs(self, epochs: int) -> int:
+        """The number of epochs that each learning rate is tried for; 0 where there is no trial.
+
+        All trials together take at most three fifths of the epochs that tune.
+
+        Args:
+            epochs: The number of all epochs, at least 2.
+
+        Examples:
+            >>> ShrinkMethod().trial_epochs(20), ShrinkMethod().trial_epochs(8)
+            (2, 0)
+        """
+        if self.learning_rate is not None or len(self.rates) < 2:
+            return 0
+        tuning = epochs - self.removal_epochs(epochs)
+        return int(TRIALS * tuning / len(self.rates) + 1e-9)
+
+
+def _rising(name: str, values: Any) -> tuple[float, ...]:
+    """Check positive numbers in rising order."""
+    checked = several(name, values, positive_number)
+    if any(second <= first for first, second in itertools.pairwise(checked)):
+        raise ValueError(f"{name}: expected rising numbers. Received: {values!r}")
+    return checked
 
 
 def _at_least_half(name: str, value: float) -> float:

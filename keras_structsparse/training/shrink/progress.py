@@ -8,6 +8,11 @@ from typing import Any
 
 import keras
 
+from keras_structsparse.training.shrink.stages import TRYING
+
+HIDDEN = "share", TRYING
+"""Entries of the logs that are said in words."""
+
 WIDTH = 20
 """Characters of the bar."""
 
@@ -48,8 +53,10 @@ class EpochLines(keras.callbacks.Callback):
         left = (now - self._begun) / (over - self._first) * (self.epochs - over)
         bar = "#" * round(WIDTH * over / self.epochs)
         shown = {n: v for n, v in logs.items() if n.startswith("val_")} or dict(logs)
-        numbers = [f"{name} {value:.4f}" for name, value in shown.items() if name != "share"]
+        numbers = [f"{name} {value:.4f}" for name, value in shown.items() if name not in HIDDEN]
         stage = f"remove groups, {logs['share']:.0%} left" if "share" in logs else "tune"
+        if TRYING in logs:
+            stage = f"try the learning rate {logs[TRYING]:.2g}"
         minutes, seconds = divmod(round(left), 60)
         parts = [stage, *numbers, f"{minutes}:{seconds:02} to go"]
         return f"epoch {over:>{len(str(self.epochs))}}/{self.epochs} [{bar:<{WIDTH}}] " + ", ".join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,43 @@ from keras_structsparse.training.shrink.drop_bound import DropBound
 from keras_structsparse.training.shrink.metrics import Judge
 
 
+@dataclass(frozen=True)
+class TriedRate:
+    """A learning rate that was tried on the rebuilt network.
+
+    Attributes:
+        factor: The multiple of the usual one.
+        rate: The learning rate of Adam at the start; it fell to 0 with a cosine.
+        epochs: The number of epochs.
+        metrics: The validation metrics after them; empty if the training diverged.
+    """
+
+    factor: float
+    rate: float
+    epochs: int
+    metrics: Mapping[str, float]
+
+    @property
+    def loss(self) -> float:
+        """The validation loss; infinite if it is not a number."""
+        found = self.metrics.get("loss", math.inf)
+        return math.inf if math.isnan(found) else found
+
+
+def best_rate(tried: Sequence[TriedRate]) -> TriedRate:
+    """The rate with the smallest validation loss.
+
+    Args:
+        tried: The rates, at least one.
+
+    Examples:
+        >>> tried = [TriedRate(1, 1e-4, 2, {"loss": 0.5}), TriedRate(4, 4e-4, 2, {"loss": 0.3})]
+        >>> best_rate(tried).rate
+        0.0004
+    """
+    return min(tried, key=lambda each: each.loss)
+
+
 @dataclass(frozen=True, eq=False)
 class ShrinkResult:
     """A network that was shrunk to a budget.
@@ -39,6 +77,8 @@ class ShrinkResult:
         warnings: What the user should know, such as a budget that was not met.
         classes: The names of the classes, if they are known.
         drop_bound: For a largest drop: how large the drop may be, by the validation data.
+        rates: The learning rates that were tried on the rebuilt network, in this order; the one
+            with the smallest loss tuned it. Empty where none were tried.
     """
 
     model: keras.Model
@@ -52,6 +92,7 @@ class ShrinkResult:
     warnings: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     drop_bound: DropBound | None = None
+    rates: tuple[TriedRate, ...] = ()
 
     @property
     def drop(self) -> float:
@@ -122,8 +163,29 @@ def _card(result: ShrinkResult) -> list[str]:
         ]
     if result.verification is not None:
         lines += ["", f"Surgery: {escaped(result.verification)}."]
+    lines += _rates(result)
     lines += [f"\nWarning: {escaped(text)}" for text in result.warnings]
     return [*lines, "", *fenced(str(found))]
+
+
+def _rates(result: ShrinkResult) -> list[str]:
+    """The table of the learning rates that were tried."""
+    if not result.rates:
+        return []
+    names = list(result.rates[0].metrics)
+    chosen = best_rate(result.rates)
+    lines = [
+        "",
+        f"Learning rates tried for tuning, {chosen.epochs} epochs each, on validation data; "
+        f"{chosen.rate:.2g} was chosen:",
+        "",
+        f"| rate | {' | '.join(map(escaped, names))} |",
+        f"| --- |{' --- |' * len(names)}",
+    ]
+    for each in result.rates:
+        values = (f"{each.metrics[n]:.4f}" if n in each.metrics else "diverged" for n in names)
+        lines.append(f"| {each.rate:.2g} | {' | '.join(values)} |")
+    return lines
 
 
 def _row(name: str, before: int, after: int) -> str:

@@ -35,7 +35,14 @@ from keras_structsparse.training.shrink.finishing import (
 from keras_structsparse.training.shrink.method import ShrinkMethod
 from keras_structsparse.training.shrink.metrics import Judge
 from keras_structsparse.training.shrink.progress import EpochLines
-from keras_structsparse.training.shrink.result import ShrinkResult
+from keras_structsparse.training.shrink.rate_trial import (
+    TRIED,
+    has_trial,
+    rates_of,
+    tried_rates,
+    tuning_optimizer,
+)
+from keras_structsparse.training.shrink.result import ShrinkResult, best_rate
 from keras_structsparse.training.shrink.smallest import bounded, chosen, search
 from keras_structsparse.training.shrink.stages import (
     Job,
@@ -47,8 +54,9 @@ from keras_structsparse.training.shrink.stages import (
 )
 from keras_structsparse.training.training_data import Data, TrainingData
 
-STORED = 4
-"""Sizes of a network that a workdir holds: its weights, the moments of Adam, the rebuilt one."""
+STORED = 7
+"""Sizes of a network that a workdir holds: its weights, the moments of Adam, the rebuilt one, and
+the states of the learning rates that are tried, which are those of the smaller network."""
 
 
 def shrink(
@@ -161,27 +169,32 @@ def _to_share(job: Job, before: Mapping[str, float], workdir: str | Path | None)
     """Shrink to a share of the cost."""
     job = dataclasses.replace(job, checkpoints=Checkpoints(workdir, _settings(job)))
     state, teacher = job.checkpoints.load(), copy_model(job.model)
-    known: dict[str, Any]
     if state is None or state.stage == "remove":
         student = copy_model(job.model)
         plan, history = remove(job, student, teacher, state)
         pruned, verification = rebuild(job, student, plan), checked_surgery(student, plan, job)
         known = {"plan": plan.to_json(), "verification": verification_to_json(verification)}
         job.checkpoints.save_pruned(pruned)
-        job.checkpoints.save("tune", job.removal, pruned, history, known)
-        state = None
+        state = job.checkpoints.save("tune", job.removal, pruned, history, known)
     else:
-        pruned, history, known = job.checkpoints.load_pruned(), state.history, dict(state.known)
-        plan, verification = (
-            Plan.from_json(known["plan"]),
-            verification_from_json(known["verification"]),
-        )
-    history = tune(job, pruned, teacher, history, known, state)
-    pruned.compile(optimizer=pruned.optimizer, **compile_options(job.model))
+        pruned = job.checkpoints.load_pruned()
+    if has_trial(job) and TRIED not in state.known:
+        state = tried_rates(job, pruned, teacher, state)
+    optimizer = tuning_optimizer(job, state)
+    history = tune(job, pruned, teacher, state, job.epochs, optimizer)
+    pruned.compile(optimizer=optimizer, **compile_options(job.model))
     after = recalibrated(pruned, job, evaluated(pruned, job))
-    judge = Judge.of(before) if before else None
-    comparison = compare(job.model, pruned)
-    result = ShrinkResult(pruned, plan, comparison, history, before, after, judge, verification)
+    result = ShrinkResult(
+        pruned,
+        Plan.from_json(state.known["plan"]),
+        compare(job.model, pruned),
+        history,
+        before,
+        after,
+        Judge.of(before) if before else None,
+        verification_from_json(state.known["verification"]),
+        rates=rates_of(state),
+    )
     return dataclasses.replace(result, warnings=tuple(doubts(result, job)))
 
 
@@ -189,9 +202,16 @@ def _smallest(job: Job, before: Mapping[str, float], workdir: str | Path | None)
     """Find the smallest network within a drop."""
     parent = None if workdir is None else new_directory(workdir, "workdir")
 
+    factors: list[float] = []  # Learning rates are tried once, on the first network.
+
     def attempt(share: float) -> ShrinkResult:
         folder = None if parent is None else parent / f"share-{share:.4f}"
-        tried = _to_share(dataclasses.replace(job, budget=job.budget.at(share)), before, folder)
+        own = dataclasses.replace(
+            job, budget=job.budget.at(share), factor=factors[0] if factors else None
+        )
+        tried = _to_share(own, before, folder)
+        if tried.rates:
+            factors.append(best_rate(tried.rates).factor)
         return dataclasses.replace(tried, drop_bound=bounded(job, tried))
 
     return chosen(job, search(attempt, job.budget.largest))
@@ -208,6 +228,7 @@ def _settings(job: Job) -> Mapping[str, Any]:
         # Networks do not depend on the confidence, only which of them is chosen.
         "method": {n: value for n, value in vars(job.method).items() if n != "confidence"},
         "epochs": job.epochs,
+        "factor": job.factor,
         "steps": job.data.steps,
         "batch_size": job.batch_size,
         "optimizer": str(optimizer and optimizer["config"]),

@@ -30,6 +30,9 @@ from keras_structsparse.training.training_data import TrainingData
 
 Logs = Mapping[str, list[float]]
 
+TRYING = "trying"
+"""The entry in the logs with the learning rate that is tried; it is shown, and not stored."""
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -46,6 +49,7 @@ class Job:
         method: How to remove groups and to train.
         callbacks: More callbacks.
         checkpoints: Where the state is stored.
+        factor: What the learning rate is multiplied by for tuning; None if it is not known yet.
     """
 
     model: keras.Model
@@ -58,6 +62,7 @@ class Job:
     method: ShrinkMethod
     callbacks: Sequence[keras.callbacks.Callback]
     checkpoints: Checkpoints
+    factor: float | None = None
 
     @property
     def removal(self) -> int:
@@ -123,6 +128,8 @@ class _StoreEpochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Store the state."""
         for name, value in (logs or {}).items():
+            if name == TRYING:
+                continue
             self.history.setdefault(name, []).append(float(value))
         self._checkpoints.save(self._stage, epoch + 1, self.model, self.history, self._known)
 
@@ -226,31 +233,30 @@ def tune(
     job: Job,
     pruned: keras.Model,
     teacher: keras.Model,
-    history: Logs,
-    known: Mapping[str, Any],
-    state: State | None,
+    state: State,
+    stop: int,
+    optimizer: keras.optimizers.Optimizer,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Logs:
-    """Train the rebuilt network for the remaining epochs.
+    """Train the rebuilt network from a state.
 
     Args:
         job: The shrinking.
-        pruned: The network. If it is compiled, with the optimizer to go on with.
+        pruned: The network; it is left compiled with its optimizer.
         teacher: A copy of the model.
-        history: The logs of the first stage.
-        known: What is stored beside the state.
-        state: The state after an epoch of this stage, to continue from it; None to begin.
+        state: The state to begin with: of the network, and of an optimizer like this one.
+        stop: The epochs that are over at the end.
+        optimizer: The optimizer; it gets the state.
+        callbacks: More callbacks.
 
     Returns:
         The logs of all epochs.
     """
-    optimizer = pruned.optimizer if pruned.compiled else job.new_optimizer()
     trained = Distilling(pruned, teacher, job.method.distillation)
     trained.compile(optimizer=optimizer, **compile_options(job.model))
     if not optimizer.built:
         optimizer.build(trained.trainable_variables)
-    start = job.removal
-    if state is not None:
-        restore(trained, state)
-        start, history = state.epochs, state.history
+    restore(trained, state)
     pruned.compile(optimizer=optimizer, **compile_options(job.model))
-    return job.fit(trained, "tune", start, job.epochs, history, [], known)
+    history, known = state.history, state.known
+    return job.fit(trained, "tune", state.epochs, stop, history, callbacks, known)
