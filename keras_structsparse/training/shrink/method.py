@@ -123,6 +123,8 @@ class ShrinkMethod:
 def _rising(name: str, values: Any) -> tuple[float, ...]:
     """Check positive numbers in rising order."""
     checked = several(name, values, positive_number)
+    if not checked:
+        raise ValueError(f"{name}: expected at least one number. Received: {values!r}")
     if any(second <= first for first, second in itertools.pairwise(checked)):
         raise ValueError(f"{name}: expected rising numbers. Received: {values!r}")
     return checked
