@@ -158,7 +158,7 @@ class Checkpoints:
         arrays = {str(number): value for number, value in enumerate(state.values)}
 
         def write(path: Path) -> None:
-            np.savez(path, head=np.array(head), **arrays)  # type: ignore[arg-type]
+            np.savez(path, head=np.array(head), **arrays)
 
         write_atomically(self.folder / STATE, write)
 

@@ -12,7 +12,7 @@ from keras_structsparse.plots.pages import page_template
 from keras_structsparse.plots.style import Figure
 from keras_structsparse.profiling.summaries import LayerComparison
 from keras_structsparse.training.shrink.measured import Row
-from keras_structsparse.training.shrink.result import ShrinkResult
+from keras_structsparse.training.shrink.result import ShrinkResult, best_rate
 
 TEMPLATES = Path(__file__).parent
 
@@ -51,6 +51,7 @@ def page(
             classes=result.classes,
             sizes=[(name, f"{size:,}") for name, size in sizes.items()],
             settings=settings,
+            rates=list(_rates(result)),
         )
     )
 
@@ -75,6 +76,17 @@ def _layer(layer: LayerComparison) -> list[str]:
     ]
     counts = [f"{count:,}" for count in (*layer.multiply_adds, *layer.params)]
     return [layer.name, layer.kind, *kernels, *counts]
+
+
+def _rates(result: ShrinkResult) -> Iterator[list[str]]:
+    """The rows of the table of learning rates, headings first."""
+    if not result.rates:
+        return
+    names = list(best_rate(result.rates).metrics)
+    yield ["learning rate", *names]
+    for each in result.rates:
+        cells = (f"{each.metrics[n]:.4g}" if n in each.metrics else "diverged" for n in names)
+        yield [f"{each.rate:.2g}", *cells]
 
 
 def _epochs(history: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -172,8 +172,8 @@ def _rates(result: ShrinkResult) -> list[str]:
     """The table of the learning rates that were tried."""
     if not result.rates:
         return []
-    names = list(result.rates[0].metrics)
     chosen = best_rate(result.rates)
+    names = list(chosen.metrics)
     lines = [
         "",
         f"Learning rates tried for tuning, {chosen.epochs} epochs each, on validation data; "

@@ -80,9 +80,10 @@ def shrink(
     In the first half of the epochs, groups of kernel entries are removed little by little: those
     that the loss needs least for what they cost. What the loss needs is measured on the training
     data, as the squared first-order change of the loss without the group. Then the network is
-    rebuilt without them, which changes no output, and trained for the other half. In both halves
-    the unpruned network is the teacher. At the end the statistics of normalisations are estimated
-    again if that makes the loss on the validation data smaller.
+    rebuilt without them, which changes no output, and trained for the other half, of which some
+    epochs find the learning rate. In both halves the unpruned network is the teacher. At the end
+    the statistics of normalisations are estimated again if that makes the loss on the validation
+    data smaller.
 
     The loss, the metrics and their weights are those that the model was compiled with; the model
     itself is not changed.
@@ -100,7 +101,8 @@ def shrink(
         epochs: Number of epochs in all, at least 2.
         batch_size: Examples per step, for arrays.
         optimizer: The optimizer to train with. By default Adam, with a learning rate that suits the
-            size of the weights and falls to 0: it does not harm a trained network.
+            size of the weights and falls to 0: it does not harm a trained network. For tuning,
+            higher rates are tried (:class:`ShrinkMethod`).
         method: What else can be chosen.
         callbacks: Callbacks of both stages; their model is the one that is trained.
         workdir: A directory to store the state in after every epoch. If the call is killed, the

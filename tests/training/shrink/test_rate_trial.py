@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ import pytest
 from helpers_shrinking import ready, shrunk, values
 
 import keras_structsparse as kss
-from keras_structsparse.training.shrink import rate_trial, smallest
+from keras_structsparse.plots import comparison_figure
+from keras_structsparse.training.shrink import rate_trial, report, smallest, stages
 from keras_structsparse.training.shrink.checkpoints import STATE
 from keras_structsparse.training.shrink.result import TriedRate, best_rate
 
@@ -91,40 +93,29 @@ def test_the_first_rate_that_does_not_help_ends_the_trial(
     assert len(result.history["loss"]) == 10
 
 
-def test_the_network_of_the_best_rate_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its weights, not those of the last trial: what a third trial began with is the same."""
-    found = []
-    for second in (0.4, 0.6):  # the second rate is better, or is not
-        states: list[Any] = []
-        tune = rate_trial.tune
+@pytest.mark.parametrize(("second", "chosen"), [(0.4, 1), (0.6, 0)])
+def test_the_network_of_the_best_rate_is_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch, second: float, chosen: int
+) -> None:
+    """It has the weights after its own trial, not those after the last one."""
+    trained: list[Any] = []  # The weights after each trial, then those that are tuned.
 
-        def stored(job: Any, pruned: Any, *rest: Any, tune: Any = tune, to: Any = states) -> Any:
-            history = tune(job, pruned, *rest)
-            to.append(values(pruned.weights))
-            return history
+    def noted(job: Any, pruned: Any, teacher: Any, state: Any, *rest: Any) -> Any:
+        if len(rest) == 2:  # The tuning.
+            trained.append(state.values)
+        history = stages.tune(job, pruned, teacher, state, *rest)
+        trained.append(values(pruned.weights))
+        return history
 
-        with monkeypatch.context() as patch:
-            losses(patch, {1: 0.5, 4: second})
-            patch.setattr(rate_trial, "tune", stored)
-            model, data = ready("dense")
-            folder: Any = None
-            begun: list[Any] = []
-            original = rate_trial.tried_rates
-
-            def noted(*args: Any, original: Any = original, to: Any = begun) -> Any:
-                state = original(*args)
-                to.append(state)
-                return state
-
-            patch.setattr("keras_structsparse.training.shrink.shrink.tried_rates", noted)
-            shrunk(model, data, data, epochs=EPOCHS, method=RATES, workdir=folder)
-        count = len(states[0])
-        same = [
-            all((a == b).all() for a, b in zip(begun[0].values[:count], own, strict=True))
-            for own in states
-        ]
-        found.append(same)
-    assert found == [[False, True], [True, False]]
+    losses(monkeypatch, {1: 0.5, 4: second})
+    for module in ("rate_trial", "shrink"):
+        monkeypatch.setattr(f"keras_structsparse.training.shrink.{module}.tune", noted)
+    model, data = ready("dense")
+    with contextlib.suppress(StopIteration):  # There are two losses only.
+        shrunk(model, data, data, epochs=EPOCHS, method=RATES)
+    *trials, tuned, _ = trained
+    same = [all((a == b).all() for a, b in zip(own, tuned, strict=False)) for own in trials]
+    assert same == [number == chosen for number in range(2)]
 
 
 def test_a_rate_that_diverges_loses_and_does_not_end_the_training() -> None:
@@ -132,6 +123,8 @@ def test_a_rate_that_diverges_loses_and_does_not_end_the_training() -> None:
     assert [each.metrics == {} for each in result.rates] == [False, True]
     assert best_rate(result.rates).factor == 1.0
     assert "diverged" in result.card
+    page = report.page(result, (), comparison_figure(result.comparison))
+    assert f"<td>{result.rates[1].rate:.2g}</td><td>diverged</td>" in page
     assert all(math.isfinite(value) for value in result.after.values())
     later = tried(method=kss.ShrinkMethod(rates=(1, 1e30, 2e30)), epochs=10)
     assert len(later.rates) == 2
