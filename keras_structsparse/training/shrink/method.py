@@ -52,7 +52,7 @@ class ShrinkMethod:
         rates: Multiples of the learning rate that are tried when the rebuilt network is tuned, in
             rising order; the first that does not help ends the trial. They are tried if the
             learning rate and the optimizer are the default ones, there is validation data, and
-            each can have an epoch of the tuning. ``(1,)`` tries none.
+            each can have an epoch of the tuning. A single one is taken without a trial.
         confidence: For a largest drop: how sure it must be that the network is within it, in
             [0.5, 1). 0.5 takes the drop on the validation data as it is.
 
@@ -101,6 +101,11 @@ class ShrinkMethod:
                 "epochs: expected at least 2, one to remove and one to tune. Received: 1"
             )
         return min(max(round(self.removal * epochs), 1), epochs - 1)
+
+    @property
+    def known_factor(self) -> float | None:
+        """The single multiple of the learning rate; None if several are tried or it is given."""
+        return self.rates[0] if self.learning_rate is None and len(self.rates) == 1 else None
 
     def trial_epochs(self, epochs: int) -> int:
         """The number of epochs that each learning rate is tried for; 0 where there is no trial.

@@ -155,6 +155,7 @@ def shrink(
         method,
         (*callbacks, *([EpochLines(epochs)] if verbose else [])),
         Checkpoints(None, {}),
+        method.known_factor if optimizer is None else None,
     )
     if workdir is not None:
         size = STORED * check_reloads(model, "model")
