@@ -27,8 +27,9 @@ from keras_structsparse.graph.channels.splitting import REALIZE, check_realize
 if TYPE_CHECKING:
     import keras
 
-TRIALS = 0.6
-"""The largest part of the tuning that tries learning rates."""
+TRIALS, MOST = 0.3, 0.6
+"""The part of the tuning that tries learning rates; up to the larger part where an epoch for each
+would be more."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,22 @@ class ShrinkMethod:
     def trial_epochs(self, epochs: int) -> int:
         """The number of epochs that each learning rate is tried for; 0 where there is no trial.
 
-        All trials together take at most three fifths of the epochs that tune.
+        All trials together take three tenths of the epochs that tune. Each takes one epoch at
+        least, if that is not more than six tenths.
 
         Args:
             epochs: The number of all epochs, at least 2.
 
         Examples:
             >>> ShrinkMethod().trial_epochs(20), ShrinkMethod().trial_epochs(8)
-            (2, 0)
+            (1, 0)
         """
         if self.learning_rate is not None or len(self.rates) < 2:
             return 0
-        tuning = epochs - self.removal_epochs(epochs)
-        return int(TRIALS * tuning / len(self.rates) + 1e-9)
+        tuning, count = epochs - self.removal_epochs(epochs), len(self.rates)
+        if count > MOST * tuning + 1e-9:
+            return 0
+        return max(int(TRIALS * tuning / count + 1e-9), 1)
 
 
 def _rising(name: str, values: Any) -> tuple[float, ...]:

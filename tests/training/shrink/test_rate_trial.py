@@ -181,7 +181,7 @@ def test_the_epochs_of_the_trials() -> None:
     method = kss.ShrinkMethod()
     for epochs in range(2, 200):
         tuning = epochs - method.removal_epochs(epochs)
-        assert 3 * method.trial_epochs(epochs) <= 0.6 * tuning + 1e-6
+        assert 3 * method.trial_epochs(epochs) <= (0.3 if tuning >= 10 else 0.6) * tuning + 1e-6
         assert (method.trial_epochs(epochs) > 0) == (epochs > 8)
 
 

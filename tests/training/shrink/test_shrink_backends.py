@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers_shrinking import ready, shrunk, values
 
+import keras_structsparse as kss
 from keras_structsparse.export.formats import load_model
 
 
@@ -29,3 +30,16 @@ def test_a_network_is_shrunk_and_the_model_stays_as_it_was(tmp_path: Path) -> No
     predicted = [each.predict(data[0], verbose=0) for each in (loaded, result.model, model)]
     np.testing.assert_allclose(predicted[0], predicted[1], rtol=1e-5, atol=1e-6)
     assert np.abs(predicted[1] - predicted[2]).max() > 1e-2
+
+
+def test_rates_are_tried_and_one_that_diverges_loses(tmp_path: Path) -> None:
+    model, data = ready("dense")
+    method = kss.ShrinkMethod(rates=(1, 4, 1e30))
+    options = {"epochs": 10, "multiply_adds": 1.0, "method": method, "workdir": tmp_path / "work"}
+    result = shrunk(model, data, data, **options)
+    assert [bool(each.metrics) for each in result.rates] in ([True, True, False], [True, True])
+    assert len(result.history["loss"]) == 7 + len([each for each in result.rates if each.metrics])
+    again = shrunk(model, data, data, **options)
+    assert again.rates == result.rates
+    for own, other in zip(values(again.model.weights), values(result.model.weights), strict=True):
+        np.testing.assert_array_equal(own, other)
