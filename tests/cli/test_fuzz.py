@@ -222,7 +222,7 @@ def test_command_lines_end_in_one_line(invoke: Callable[[list[str]], Any], seed:
 
 @pytest.mark.slow
 def test_five_hundred_command_lines_end_in_one_line(invoke: Callable[[list[str]], Any]) -> None:
-    seed, failed = random.randrange(10**6), []
+    seed, failed = random.SystemRandom().randrange(10**6), []
     print(f"seed {seed}")
     for number in range(500):
         words = command_line(random.Random(f"{seed} {number}"))
