@@ -6,9 +6,10 @@ is needed, and a Keras without it fails with one sentence that says which.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -56,6 +57,22 @@ def input_structure(model: keras.Model) -> Any:
 def output_structure(model: keras.Model) -> Any:
     """The output tensors of a functional model, nested as it returns them."""
     return _private(model, "_outputs_struct")
+
+
+@contextlib.contextmanager
+def float64_kept() -> Iterator[None]:
+    """Let operations on float64 return float64 where the backend can compute it.
+
+    Except with TensorFlow, Keras computes products of float64 in float32, as JAX does by default.
+    """
+    dtypes = importlib.import_module("keras.src.backend.common.dtypes")
+    narrowed: dict[str, str] = _private(dtypes, "BIT64_TO_BIT32_DTYPE")
+    before = dict(narrowed)
+    narrowed["float64"] = "float64"
+    try:
+        yield
+    finally:
+        narrowed.update(before)
 
 
 @dataclass(frozen=True)
@@ -246,35 +263,17 @@ def weight_averages(optimizer: Optimizer) -> Slot:
     return _private(optimizer, WEIGHT_AVERAGES)
 
 
-def first_moments(optimizer: Optimizer) -> Slot:
-    """The running mean of every gradient."""
-    return _private(optimizer, "_momentums")
+def _slot(name: str) -> Callable[[Optimizer], Slot]:
+    return lambda optimizer: _private(optimizer, name)
 
 
-def second_moments(optimizer: Optimizer) -> Slot:
-    """The running mean of every squared gradient."""
-    return _private(optimizer, "_velocities")
-
-
-def largest_second_moments(optimizer: Optimizer) -> Slot:
-    """The largest second moment so far (AMSGrad)."""
-    return _private(optimizer, "_velocity_hats")
-
-
-def infinity_norms(optimizer: Optimizer) -> Slot:
-    """The running maximum of every gradient (Adamax)."""
-    return _private(optimizer, "_u")
-
-
-def mean_gradients(optimizer: Optimizer) -> Slot:
-    """The running mean of every gradient of a centred RMSprop."""
-    return _private(optimizer, "_average_gradients")
-
-
-def summed_squares(optimizer: Optimizer) -> Slot:
-    """The sum of every squared gradient (Adagrad)."""
-    return _private(optimizer, "_accumulators")
-
+# Running means of every gradient, of its square, and the largest of the latter (AMSGrad).
+first_moments = _slot("_momentums")
+second_moments = _slot("_velocities")
+largest_second_moments = _slot("_velocity_hats")
+infinity_norms = _slot("_u")  # the running maximum of every gradient (Adamax)
+mean_gradients = _slot("_average_gradients")  # the running mean (a centred RMSprop)
+summed_squares = _slot("_accumulators")  # the sum of every squared gradient (Adagrad)
 
 WEIGHT_AVERAGES = "_model_variables_moving_average"  # the key of `slots` for weights' averages
 

@@ -9,6 +9,7 @@ from functools import partial
 import keras
 import numpy as np
 
+from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array
 from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import StructSparseError
@@ -168,6 +169,7 @@ class _Progress:
     result: Verification
 
 
+@_keras_compat.float64_kept()
 def _compared(
     model: keras.Model,
     plan: Plan,

@@ -15,8 +15,10 @@ from helpers_formats import BOTH, NETWORKS, PLANS, network
 from helpers_models import assert_exact_surgery, assert_same_function, random_batch, use_float64
 from keras import optimizers as O
 
+from keras_structsparse import _keras_compat
 from keras_structsparse.surgery import origins, prune
 from keras_structsparse.surgery.plans import Plan, masked
+from keras_structsparse.surgery.verification import verify
 from keras_structsparse.training.optimizer_state import carry_optimizer
 
 BACKEND = keras.backend.backend()
@@ -64,3 +66,23 @@ def test_training_goes_on() -> None:
     assert len(found) == len(cut)
     for new, origin in zip(cut, found, strict=True):
         np.testing.assert_allclose(new, origin.of(whole[origin.weight]), atol=1e-10)
+
+
+def test_dense_layers_are_verified_in_float64() -> None:
+    """Keras computes products of float64 in float32 on these backends, unless it is told not to."""
+    keras.utils.set_random_seed(0)
+    stack = [keras.layers.Dense(12, "relu", name="a"), keras.layers.Dense(8, "relu", name="b")]
+    model = keras.Sequential([keras.Input((9,)), *stack, keras.layers.Dense(3, "softmax")])
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    with _keras_compat.float64_kept():
+        values = keras.ops.convert_to_tensor(rng.normal(size=(4, 4)), "float64")
+        product = keras.ops.convert_to_numpy(keras.ops.matmul(values, values))
+    values = keras.ops.convert_to_numpy(values)
+    np.testing.assert_allclose(product, values @ values, rtol=1e-13)
+    for _ in range(4):
+        sizes = {name: rng.integers(0, 2, count).tolist() for name, count in (("a", 12), ("b", 8))}
+        result = verify(model, Plan({n: [1, *s[1:]] for n, s in sizes.items()}))
+        assert result.passed
+        assert result.error < 1e-13 < result.control
