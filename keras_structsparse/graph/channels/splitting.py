@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from keras_structsparse._validation import one_of
 from keras_structsparse.graph.channels.costs import FREE, Costs
 
@@ -42,6 +40,8 @@ def cheapest_segments(keys: Sequence[int], cost: SegmentCost, step: int = 1) -> 
         >>> cheapest_segments([1, 1, 1, 5], lambda key, length: length * key**2, step=2)
         [(0, 2), (2, 4)]
     """
+    import numpy as np  # not above: options of the command line are read off this module
+
     changes = (i for i in range(1, len(keys)) if keys[i - 1] != keys[i])
     edges = np.array(sorted({0, len(keys), *(i - i % step for i in changes)}))
     distinct, ranks = np.unique(np.asarray(keys, int), return_inverse=True)
