@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from keras_structsparse._memory import check_memory
 from keras_structsparse._typing import Tensor
 from keras_structsparse._validation import positive_int
 from keras_structsparse.graph.onednn import overflows
+from keras_structsparse.profiling.memory import check_memory
 
 Apply = Callable[[Tensor], Tensor]
 

@@ -25,7 +25,6 @@ TOP = frozenset(
         "__main__",
         "_files",
         "_keras_compat",
-        "_memory",
         "_typing",
         "_records",
         "_validation",

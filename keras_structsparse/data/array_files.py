@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_structsparse._memory import check_memory
 from keras_structsparse.data.splits import TEST_SHARE, Dataset, Split, cut
 from keras_structsparse.errors import DatasetError
+from keras_structsparse.profiling.memory import check_memory
 
 SPLITS = ("train", "val", "test")
 

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from keras_structsparse._memory import check_memory
 from keras_structsparse._typing import Tensor
 from keras_structsparse.data.augmentation import Augmentation
 from keras_structsparse.data.preprocessing import preprocessing
 from keras_structsparse.data.records import Records, RecordSplits, records_of
 from keras_structsparse.errors import DatasetError
+from keras_structsparse.profiling.memory import check_memory
 
 Stream = Any
 """A ``tf.data.Dataset`` of batches: images, float32 as the preprocessing makes them, and labels,

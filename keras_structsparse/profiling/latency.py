@@ -11,10 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_structsparse._memory import check_memory
 from keras_structsparse._typing import Array
 from keras_structsparse._validation import count, positive_int
 from keras_structsparse.errors import ModelError
+from keras_structsparse.profiling.memory import check_memory
 
 Inputs = Any
 """Arrays in the structure that a model takes."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_structsparse import _memory
 from keras_structsparse.data.array_files import load
 from keras_structsparse.errors import DatasetError
+from keras_structsparse.profiling import memory as machine_memory
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3)).astype(np.uint8)
 LABELS = np.arange(40) % 4
@@ -99,9 +99,9 @@ def test_arrays_larger_than_the_memory_are_refused(
 ) -> None:
     file = tmp_path / "data.npz"
     np.savez_compressed(file, x=np.zeros((40, 64, 64), np.uint8), y=np.arange(40) % 4)
-    monkeypatch.setattr(_memory, "memory", lambda: 2**18)
+    monkeypatch.setattr(machine_memory, "memory", lambda: 2**18)
     assert len(load(file).train)
-    monkeypatch.setattr(_memory, "memory", lambda: 2**17)
+    monkeypatch.setattr(machine_memory, "memory", lambda: 2**17)
     with pytest.raises(
         DatasetError, match=r"data.npz: expected at most the .* Received: arrays of"
     ):

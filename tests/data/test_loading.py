@@ -10,11 +10,11 @@ import pytest
 from helpers_images import bright_and_dark
 from helpers_records import imagenet_archives
 
-from keras_structsparse import _memory
 from keras_structsparse.data import datasets, loading, splits
 from keras_structsparse.data.augmentation import ImageOptions
 from keras_structsparse.data.records import is_local
 from keras_structsparse.errors import DatasetError
+from keras_structsparse.profiling import memory as machine_memory
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_batch_larger_than_the_memory_is_refused(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = loading.for_training(folder, None, ImageOptions(), 4).shape
-    monkeypatch.setattr(_memory, "memory", lambda: 4 * 4 * math.prod(shape))
+    monkeypatch.setattr(machine_memory, "memory", lambda: 4 * 4 * math.prod(shape))
     loading.for_training(folder, None, ImageOptions(), 4)
     with pytest.raises(DatasetError, match=r"batch_size: expected at most .* a batch of 5 images"):
         loading.for_training(folder, None, ImageOptions(), 5)

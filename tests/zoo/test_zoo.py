@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from keras import layers as L
 
-from keras_structsparse import _memory, models
+from keras_structsparse import models
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.functional_graph import read
 from keras_structsparse.graph.onednn import overflowing
 from keras_structsparse.graph.prunable_layers import batch_norm_pairs
 from keras_structsparse.models import Base, build_base
+from keras_structsparse.profiling import memory as machine_memory
 
 SEVEN = [name for name in models.BASES if name.startswith(("digits", "mnist", "fashion"))]
 
@@ -95,9 +96,9 @@ def test_a_bad_number_of_classes_is_refused(classes: int) -> None:
 
 def test_a_base_needs_no_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = 4 * (9 * 8 + 8 * 9 * 8)
-    monkeypatch.setattr(_memory, "memory", lambda: needed)
+    monkeypatch.setattr(machine_memory, "memory", lambda: needed)
     Base(((8, 3),) * 2)
-    monkeypatch.setattr(_memory, "memory", lambda: needed - 1)
+    monkeypatch.setattr(machine_memory, "memory", lambda: needed - 1)
     with pytest.raises(ValueError, match=r"layers: expected at most the .* Received: kernels of"):
         Base(((8, 3),) * 2)
 

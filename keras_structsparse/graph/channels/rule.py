@@ -70,12 +70,7 @@ def unknown(ids: Array, axis: int = -1) -> Channels:
 
 
 def channels_last(shape: Shape, axis: int) -> Shape:
-    """A shape with its channel axis moved to the end.
-
-    Args:
-        shape: Shape of a tensor, batch axis first.
-        axis: The axis of its channels: -1 or 1.
-    """
+    """A shape, batch axis first, with its channel axis (-1 or 1) moved to the end."""
     return shape if axis == -1 or len(shape) < 3 else (shape[0], *shape[2:], shape[1])
 
 
@@ -93,8 +88,7 @@ class Site:
         shapes: The original shapes of its input tensors, with the channels moved to the end.
         output_shape: The original shape of its (first) output, likewise.
         dtype: The dtype of that output.
-        constants: "exact", "interior" or "drop": how readers replace the constants of removed
-            channels.
+        constants: How readers replace those of removed channels: "exact", "interior" or "drop".
         realize: How kernels of several sizes become convolutions, with the cost model.
         fresh: From a count to so many new channel numbers.
         fill: From tensors to the arguments of the call, with the tensors in place of its inputs.
@@ -136,8 +130,7 @@ class Site:
 class LinearRead:
     """How a linear layer reads a tensor: each group of outputs reads one group of inputs.
 
-    Groups without a kept output are removed. The remaining groups keep equally many inputs, at
-    least one each, and equally many outputs.
+    Groups without a kept output are removed. The others keep equally many inputs and outputs.
 
     Attributes:
         inputs: The channels of the tensor.
@@ -177,8 +170,7 @@ class Flow:
             numbers that the call needs to compute them; channels passed on are left out.
         reads: How the call reads inputs, if it is linear.
         blocks: Whether runtimes compute its output channels in blocks: then ``round_to`` applies.
-        least_width: The fewest output channels that the new layer may have, if it has any: the
-            missing ones are kept as zeros.
+        least_width: The fewest output channels of a new layer that has any; zeros fill it up.
         parts: For a call with several outputs, the channels of ``output`` that each one holds.
         sizes: A key for each output channel (channels,); equal keys should be side by side.
         gain: Multiply-adds saved if the channels are sorted by ``sizes``.
@@ -229,8 +221,7 @@ def only(pieces: Sequence[Piece | None]) -> Piece:
         pieces: What :attr:`Rule.build` receives.
 
     Returns:
-        The single piece. It exists: a call is built only if an output channel is kept, and then its
-        input keeps at least one channel.
+        The single piece. A call is built only if an output, and so an input channel, is kept.
 
     Raises:
         ValueError: There are several pieces, or none.
@@ -295,8 +286,7 @@ def emit(
         layer: A layer that is not built.
         tensor: Its input.
         weights: Its weights in the order of ``layer.weights``; without any, it keeps its own.
-        arguments: What :attr:`Site.fill` gives, where the layer takes other arguments of a call,
-            such as ``training``; by default the tensor alone.
+        arguments: Those of the call, as :attr:`Site.fill` gives them; by default the tensor alone.
 
     Returns:
         The output of the layer.
