@@ -101,15 +101,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             return {name: file[name] for name in file.files}
     except DatasetError:
         raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        MemoryError,
-        TypeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
         raise DatasetError(f"data: expected an .npz file, received {path} ({error})") from error
 
 

@@ -47,6 +47,17 @@ def test_a_signal_ends_a_sweep_in_one_line(tmp_path: Path, number: signal.Signal
     assert not [path for path in tmp_path.rglob(".*") if path.name != ".structsparse"]
 
 
+def told(code: str, line: str, number: signal.Signals) -> subprocess.Popen[str]:
+    """A process that runs some code, and gets a signal when it has printed a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == line
+    process.send_signal(number)
+    return process
+
+
 LOST = """
 import time, weakref
 from keras_structsparse.cli.errors import interrupt_when_told
@@ -71,12 +82,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_that_python_ignores_is_repeated(number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", LOST], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "freed\n"
-    process.send_signal(number)
+    process = told(LOST, "freed\n", number)
     start = time.monotonic()
     said, ignored = process.communicate(timeout=30)
     assert "Exception ignored" in ignored, "the control: the first one is lost"
@@ -108,12 +114,7 @@ app(["sweep"])
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_that_a_library_changes_is_one(number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHANGED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    process.send_signal(number)
+    process = told(CHANGED, "begun\n", number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert said.endswith("interrupted: the same command goes on with the trials that are missing\n")
