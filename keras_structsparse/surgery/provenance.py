@@ -16,6 +16,7 @@ import keras
 
 from keras_structsparse.errors import ModelError, PlanError
 from keras_structsparse.graph import functional_graph
+from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.embedded_text import embed, embedded
 from keras_structsparse.surgery.index_ranges import IndexTable, Indices
 from keras_structsparse.surgery.model_structure import Structure
@@ -189,6 +190,21 @@ def recorded(model: keras.Model) -> Provenance | None:
         return found if found.fits(Structure.of(functional_graph.read(model))) else None
     except (PlanError, ModelError):
         return None
+
+
+def copy_recorded(model: keras.Model) -> keras.Model:
+    """Copy a model with its provenance, which other copies lose.
+
+    Args:
+        model: A model with a graph.
+
+    Returns:
+        The copy; it is not compiled.
+    """
+    copy, found = copy_model(model), recorded(model)
+    if found is not None:
+        record(copy, found)
+    return copy
 
 
 def from_base(model: keras.Model) -> Provenance | None:

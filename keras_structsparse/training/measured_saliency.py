@@ -105,7 +105,14 @@ class Measurement:
         loss = {name: options[name] for name in given if name in options}
         self._model.compile(optimizer=self._recorder, **loss)
 
-    def on(self, data: TrainingData, batches: int, batch_size: int, groups: str) -> Saliency:
+    def on(
+        self,
+        data: TrainingData,
+        batches: int,
+        batch_size: int,
+        groups: str,
+        rng: np.random.Generator | None = None,
+    ) -> Saliency:
         """Measure on some batches.
 
         Args:
@@ -113,9 +120,10 @@ class Measurement:
             batches: The number of batches, at most those of an epoch.
             batch_size: Examples of a batch, for arrays.
             groups: The kind of groups that the kernels have.
+            rng: Draws the batches; by default one that Keras' ``set_random_seed`` seeds.
         """
         examples, steps = 0, 0
-        drawn = list(data.some_batches(batches, batch_size))
+        drawn = list(data.some_batches(batches, batch_size, rng))
         if self.shifts is not None:
             self.shifts.measure(drawn)
             self._recorder.take_off(self.shifts)

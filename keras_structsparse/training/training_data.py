@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -74,7 +74,24 @@ class TrainingData:
             return {"batch_size": batch_size, "shuffle": shuffle}
         return {"shuffle": shuffle and isinstance(self.x, keras.utils.PyDataset)}
 
-    def some_batches(self, count: int, batch_size: int) -> Iterator[tuple[Any, ...]]:
+    def in_order(self, batch_size: int, seed: int, epoch: int) -> TrainingData:
+        """Data whose batches depend on a seed and on the number of the epoch alone.
+
+        So a training that is stopped and continued sees the batches of one that is not. It holds
+        for arrays; other data are as they are.
+
+        Args:
+            batch_size: Examples per step.
+            seed: The seed.
+            epoch: The number of the first epoch.
+        """
+        if self.y is None:
+            return self
+        return replace(self, x=InOrder(self.x, self.y, batch_size, seed, epoch), y=None)
+
+    def some_batches(
+        self, count: int, batch_size: int, rng: np.random.Generator | None = None
+    ) -> Iterator[tuple[Any, ...]]:
         """Some batches of inputs, targets and, where data sets have them, sample weights.
 
         Those of arrays and of a ``PyDataset`` are drawn at random.
@@ -82,10 +99,10 @@ class TrainingData:
         Args:
             count: Their number, at most that of an epoch.
             batch_size: Examples per batch, for arrays.
+            rng: Draws them; by default one that Keras' ``set_random_seed`` seeds.
         """
         count = min(count, self.steps)
-        # Keras' set_random_seed seeds this too.
-        draw = np.random.default_rng(random.getrandbits(64)).permutation
+        draw = (rng or np.random.default_rng(random.getrandbits(64))).permutation
         if self.y is not None:
             examples = _examples(self.x, self.y)
             order = draw(examples)
@@ -99,6 +116,46 @@ class TrainingData:
         else:
             for batch in itertools.islice(self.x, count):
                 yield tuple(batch)
+
+
+class InOrder(keras.utils.PyDataset):
+    """Batches of arrays, in an order that a seed and the number of the epoch decide.
+
+    Args:
+        x: Inputs (examples, ...), or a structure of them.
+        y: Labels, likewise.
+        batch_size: Examples per batch.
+        seed: The seed.
+        epoch: The number of the first epoch.
+    """
+
+    def __init__(self, x: Any, y: Any, batch_size: int, seed: int, epoch: int) -> None:
+        super().__init__()
+        self._arrays = keras.tree.map_structure(_as_keras_takes_it, (x, y))
+        self._examples, self._batch_size = _examples(x, y), batch_size
+        self._seed, self._epoch = seed, epoch
+        self._draw()
+
+    def __len__(self) -> int:
+        return -(-self._examples // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        return tuple(keras.tree.map_structure(partial(_taken, chosen), self._arrays))
+
+    def on_epoch_end(self) -> None:
+        """Draw the order of the next epoch."""
+        self._epoch += 1
+        self._draw()
+
+    def _draw(self) -> None:
+        self._order = np.random.default_rng((self._seed, self._epoch)).permutation(self._examples)
+
+
+def _as_keras_takes_it(array: Any) -> Array:
+    """The array, with floating-point numbers as Keras casts them."""
+    found = np.asarray(array)
+    return found.astype(keras.config.floatx()) if found.dtype.kind == "f" else found
 
 
 def _taken(chosen: Array, array: Array) -> Array:

@@ -65,33 +65,36 @@ class GradualPruning(keras.callbacks.Callback):
     Args:
         kernels: The kernels with groups that may be removed, by name of the layer.
         optimizer: The optimizer that the model is compiled with, with masks for them.
-        measure: Measures the saliency (groups, kernels) of the groups of each layer.
+        measure: Measures the saliency (groups, kernels) of the groups of each layer; takes how
+            often groups were removed before.
         share: Counts the cost.
         target: The share to leave, in (0, 1].
         groups: "half_ring", "ring" or "kernel".
         shifts: Moves the mean of what removed entries computed into the biases; None not to.
+        losses: Those of a training that is continued.
 
     Attributes:
         sizes: The present sizes of the kernels, by layer.
+        losses: What the loss would lose without each group, by layer: an average of measurements.
     """
 
     def __init__(
         self,
         kernels: Mapping[str, GroupedKernel],
         optimizer: Masked,
-        measure: Callable[[], Mapping[str, Array]],
+        measure: Callable[[int], Mapping[str, Array]],
         share: WorkShare,
         target: float,
         groups: str = "half_ring",
         shifts: MeanShifts | None = None,
+        losses: Mapping[str, Array] | None = None,
     ) -> None:
         super().__init__()
         self.found, self.kernels, self.share = share.found, kernels, share
         self._optimizer, self._measure, self._shifts = optimizer, measure, shifts
         self.target, self.groups = target, groups
-        self._losses: dict[str, Array] = {}
+        self.losses: dict[str, Array] = dict(losses or {})
         self.sizes: Sizes = {name: self._sizes(name) for name in self.found.layers}
-        share.rebuilt(self.sizes)
         self._epoch = self._updates = 0
 
     @property
@@ -100,7 +103,11 @@ class GradualPruning(keras.callbacks.Callback):
         return plan_of(self.sizes)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Store the index of the epoch."""
+        """Store the index of the epoch, and correct the estimates of the cost.
+
+        They depend on the network alone, not on when the training began or was continued.
+        """
+        self.share.rebuilt(self.sizes)
         self._epoch = epoch
         self._updates = math.floor(epoch / self.params["epochs"] * UPDATES)
 
@@ -140,10 +147,10 @@ class GradualPruning(keras.callbacks.Callback):
 
     def _measured(self) -> Mapping[str, Array]:
         """What the loss would lose: an average in which the last measurement has most weight."""
-        for name, lost in self._measure().items():
-            before: Array = self._losses.get(name, lost)
-            self._losses[name] = MEMORY * before + (1.0 - MEMORY) * lost
-        return self._losses
+        for name, lost in self._measure(self._updates).items():
+            before: Array = self.losses.get(name, lost)
+            self.losses[name] = MEMORY * before + (1.0 - MEMORY) * lost
+        return self.losses
 
     def _remove(self, sizes: Sizes) -> None:
         for name, own in self.kernels.items():

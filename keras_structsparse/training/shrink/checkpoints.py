@@ -8,8 +8,9 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -24,6 +25,9 @@ from keras_structsparse.export.formats import save_model
 from keras_structsparse.graph.model_files.loading import load_model
 
 STATE, PRUNED = "state.npz", "pruned.keras"
+LOSSES = "losses/"
+"""What the names of the arrays in the file begin with that are not numbered."""
+
 FORMAT = "keras_structsparse.shrinking/1"
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -37,7 +41,8 @@ class State:
         epochs: Number of finished epochs of all stages.
         values: The weights of the network and the variables of its optimizer.
         history: The logs of the finished epochs.
-        known: What else the stage must know.
+        known: What else the stages must know, as JSON takes it.
+        losses: What the loss would lose without each group, by layer, as it was measured so far.
     """
 
     stage: str
@@ -45,6 +50,7 @@ class State:
     values: Sequence[Array]
     history: Mapping[str, list[float]]
     known: Mapping[str, Any]
+    losses: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class _Head:
         one_of("stage", self.stage, ("remove", "tune"))
         nonnegative_int("epochs", self.epochs)
         nonnegative_int("count", self.count)
+        nonnegative_int("seed", self.known.get("seed", 0))
 
 
 class Checkpoints:
@@ -94,6 +101,8 @@ class Checkpoints:
             with np.load(content, allow_pickle=False) as stored:
                 head = read_record(_Head, parse_json(str(stored["head"])), STATE)
                 values = [stored[str(number)] for number in range(head.count)]
+                found = [key for key in stored.files if key.startswith(LOSSES)]
+                losses = {key.removeprefix(LOSSES): stored[key] for key in found}
             settings = dict(parse_json(head.settings))
         except DAMAGED as error:
             raise OutputError(
@@ -109,7 +118,7 @@ class Checkpoints:
                 f"{self.folder}, {belongs}. Choose another one"
             )
         history = {name: list(logs) for name, logs in head.history.items()}
-        return State(head.stage, head.epochs, values, history, head.known)
+        return State(head.stage, head.epochs, values, history, head.known, losses)
 
     def save(
         self,
@@ -118,6 +127,7 @@ class Checkpoints:
         model: keras.Model,
         history: Mapping[str, list[float]],
         known: Mapping[str, Any],
+        losses: Mapping[str, Array] = MappingProxyType({}),
     ) -> State:
         """Store the state after an epoch; the file is the old one or the new one, never a half.
 
@@ -126,13 +136,14 @@ class Checkpoints:
             epochs: Number of finished epochs of all stages.
             model: The network, compiled.
             history: The logs of the finished epochs.
-            known: What else the stage must know, as JSON takes it.
+            known: What else the stages must know, as JSON takes it.
+            losses: What the loss would lose without each group, by layer.
 
         Returns:
             The state.
         """
         values = [np.array(keras.ops.convert_to_numpy(v)) for v in _variables(model)]
-        state = State(stage, epochs, values, history, known)
+        state = State(stage, epochs, values, history, known, dict(losses))
         self.store(state)
         return state
 
@@ -156,6 +167,7 @@ class Checkpoints:
             }
         )
         arrays = {str(number): value for number, value in enumerate(state.values)}
+        arrays |= {LOSSES + name: value for name, value in state.losses.items()}
 
         def write(path: Path) -> None:
             np.savez(path, head=np.array(head), **arrays)
@@ -218,9 +230,23 @@ def restore(model: keras.Model, state: State) -> None:
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
-    teacher = {id(w) for w in getattr(getattr(model, "teacher", None), "weights", ())}
-    own = [weight for weight in model.weights if id(weight) not in teacher]
+    """The weights, the states of random layers, and the variables of the optimizer."""
+    teacher = getattr(getattr(model, "teacher", None), "variables", ())
+    others = {id(variable) for variable in (*teacher, *model.metrics_variables)}
+    own = [variable for variable in model.variables if id(variable) not in others]
     return [*own, *model.optimizer.variables]
+
+
+def reseed(model: keras.Model, rng: np.random.Generator) -> None:
+    """Give the random layers of a network other states.
+
+    Args:
+        model: The network; it need not be compiled.
+        rng: Draws the states.
+    """
+    for variable in model.variables:
+        if variable.name == "seed_generator_state":
+            variable.assign(rng.integers(2**31, size=variable.shape).astype(variable.dtype))
 
 
 def fingerprint(model: keras.Model) -> str:

@@ -77,7 +77,7 @@ def _some_inputs(job: Job) -> Any:
     """Some training inputs, as arrays nested as the model takes them."""
     parts: list[Any] = []
     count = 0
-    for batch in job.data.some_batches(job.data.steps, job.batch_size):
+    for batch in job.data.some_batches(job.data.steps, job.batch_size, job.rng(2)):
         parts.append(keras.tree.map_structure(keras.ops.convert_to_numpy, batch[0]))
         count += len(keras.tree.flatten(parts[-1])[0])
         if count >= RECALIBRATION:

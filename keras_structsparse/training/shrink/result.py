@@ -15,9 +15,9 @@ from keras_structsparse._typing import StrPath
 from keras_structsparse.export.formats import save_model
 from keras_structsparse.export.markdown import escaped, fenced
 from keras_structsparse.export.verified import export
-from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.profiling.summaries import Comparison
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.provenance import copy_recorded
 from keras_structsparse.surgery.verification import Verification
 from keras_structsparse.training.shrink.drop_bound import DropBound
 from keras_structsparse.training.shrink.metrics import Judge
@@ -122,7 +122,7 @@ class ShrinkResult:
         """
         folder = new_directory(directory, "directory")
         # A copy is not compiled: the moments of the optimizer are as large as the network.
-        save_model(copy_model(self.model), folder / "model.keras")
+        save_model(copy_recorded(self.model), folder / "model.keras")
         for format_ in formats:
             export(self.model, folder / FILES[format_], format_)
         write_text(folder / "plan.json", self.plan.to_json())

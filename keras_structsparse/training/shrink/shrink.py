@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.profile import compare
 from keras_structsparse.surgery.plans import Plan
+from keras_structsparse.surgery.provenance import copy_recorded
 from keras_structsparse.training.shrink.arguments import (
     check_model,
     check_settings,
@@ -45,6 +47,7 @@ from keras_structsparse.training.shrink.rate_trial import (
 from keras_structsparse.training.shrink.result import ShrinkResult, best_rate
 from keras_structsparse.training.shrink.smallest import bounded, chosen, search
 from keras_structsparse.training.shrink.stages import (
+    SEED,
     Job,
     compile_options,
     inner_kernels,
@@ -156,6 +159,7 @@ def shrink(
         (*callbacks, *([EpochLines(epochs)] if verbose else [])),
         Checkpoints(None, {}),
         method.known_factor if optimizer is None else None,
+        random.getrandbits(63),  # Keras' set_random_seed seeds this.
     )
     if workdir is not None:
         size = STORED * check_reloads(model, "model")
@@ -172,11 +176,17 @@ def _to_share(job: Job, before: Mapping[str, float], workdir: str | Path | None)
     """Shrink to a share of the cost."""
     job = dataclasses.replace(job, checkpoints=Checkpoints(workdir, _settings(job)))
     state, teacher = job.checkpoints.load(), copy_model(job.model)
+    if state is not None:
+        job = dataclasses.replace(job, seed=state.known.get(SEED, job.seed))
     if state is None or state.stage == "remove":
-        student = copy_model(job.model)
+        student = copy_recorded(job.model)
         plan, history = remove(job, student, teacher, state)
         pruned, verification = rebuild(job, student, plan), checked_surgery(student, plan, job)
-        known = {"plan": plan.to_json(), "verification": verification_to_json(verification)}
+        known = {
+            SEED: job.seed,
+            "plan": plan.to_json(),
+            "verification": verification_to_json(verification),
+        }
         job.checkpoints.save_pruned(pruned)
         state = job.checkpoints.save("tune", job.removal, pruned, history, known)
     else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import ModelError
@@ -24,11 +26,19 @@ from keras_structsparse.training.measured_saliency import Measurement
 from keras_structsparse.training.optimizer.masked import Masked
 from keras_structsparse.training.optimizer_state import carry_optimizer
 from keras_structsparse.training.shrink.budget import Budget
-from keras_structsparse.training.shrink.checkpoints import Checkpoints, State, restore
+from keras_structsparse.training.shrink.checkpoints import (
+    Checkpoints,
+    State,
+    reseed,
+    restore,
+)
 from keras_structsparse.training.shrink.method import ShrinkMethod, suited_rate
 from keras_structsparse.training.training_data import TrainingData
 
 Logs = Mapping[str, list[float]]
+
+SEED = "seed"
+"""What a state calls the seed of all that is drawn."""
 
 TRYING = "trying"
 """The entry in the logs with the learning rate that is tried; it is shown, and not stored."""
@@ -50,6 +60,7 @@ class Job:
         callbacks: More callbacks.
         checkpoints: Where the state is stored.
         factor: What the learning rate is multiplied by for tuning; None if it is not known yet.
+        seed: The seed of all that is drawn.
     """
 
     model: keras.Model
@@ -63,6 +74,11 @@ class Job:
     callbacks: Sequence[keras.callbacks.Callback]
     checkpoints: Checkpoints
     factor: float | None = None
+    seed: int = 0
+
+    def rng(self, *numbers: int) -> np.random.Generator:
+        """Draws the same in every call with these numbers, also in one that continues another."""
+        return np.random.default_rng((self.seed, *numbers))
 
     @property
     def removal(self) -> int:
@@ -80,37 +96,34 @@ class Job:
     def fit(
         self,
         model: keras.Model,
-        stage: str,
-        start: int,
+        begin: State,
         stop: int,
-        history: Logs,
         callbacks: Sequence[keras.callbacks.Callback],
-        known: Mapping[str, Any],
+        losses: Mapping[str, Array] = MappingProxyType({}),
     ) -> Logs:
         """Train from one epoch to another; store the state after each.
 
         Args:
-            model: The compiled network.
-            stage: "remove" or "tune".
-            start: The epochs that are over.
+            model: The compiled network, with the values of the state.
+            begin: The state to begin with.
             stop: The epochs that are over at the end.
-            history: The logs of the epochs before.
             callbacks: The callbacks of the stage.
-            known: What the stage must know when it is continued.
+            losses: Stored with the state, as they are at the end of each epoch.
 
         Returns:
             The logs of all epochs.
         """
-        store = _StoreEpochs(self.checkpoints, stage, history, known)
+        store = _StoreEpochs(self.checkpoints, begin, losses)
+        data = self.data.in_order(self.batch_size, self.seed, begin.epochs)
         model.fit(
-            self.data.x,
-            self.data.y,
-            initial_epoch=start,
+            data.x,
+            data.y,
+            initial_epoch=begin.epochs,
             epochs=stop,
             validation_data=self.validation,
             callbacks=[StopOnNaN(), *callbacks, *self.callbacks, store],
             verbose=0,
-            **self.data.options(self.batch_size, True),
+            shuffle=self.data.y is None and isinstance(data.x, keras.utils.PyDataset),
         )
         return store.history
 
@@ -118,12 +131,10 @@ class Job:
 class _StoreEpochs(keras.callbacks.Callback):
     """Collects the logs of the epochs and stores the state after each."""
 
-    def __init__(
-        self, checkpoints: Checkpoints, stage: str, history: Logs, known: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, checkpoints: Checkpoints, begin: State, losses: Mapping[str, Array]) -> None:
         super().__init__()
-        self._checkpoints, self._stage, self._known = checkpoints, stage, known
-        self.history = {name: list(values) for name, values in history.items()}
+        self._checkpoints, self._begin, self._losses = checkpoints, begin, losses
+        self.history = {name: list(values) for name, values in begin.history.items()}
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Store the state."""
@@ -131,7 +142,8 @@ class _StoreEpochs(keras.callbacks.Callback):
             if name == TRYING:
                 continue
             self.history.setdefault(name, []).append(float(value))
-        self._checkpoints.save(self._stage, epoch + 1, self.model, self.history, self._known)
+        stage, known = self._begin.stage, self._begin.known
+        self._checkpoints.save(stage, epoch + 1, self.model, self.history, known, self._losses)
 
 
 def compile_options(model: keras.Model) -> dict[str, Any]:
@@ -199,20 +211,27 @@ def remove(
     optimizer.build(trained.trainable_variables)
     if state is not None:
         restore(trained, state)
-    start, history = (0, {}) if state is None else (state.epochs, state.history)
+    begin = state or State("remove", 0, (), {}, {SEED: job.seed})
     share = WorkShare(found, job.method.realize, job.budget.unit)
     assert job.budget.share is not None
     shifts = MeanShifts(found, kernels)
     measurement = Measurement(student, kernels, compile_options(job.model), shifts)
 
-    def measure() -> Mapping[str, Array]:
-        batches = job.method.measured_batches
-        return measurement.on(job.data, batches, job.batch_size, job.method.groups).second
+    def measure(before: int) -> Mapping[str, Array]:
+        batches, rng = job.method.measured_batches, job.rng(1, before)
+        return measurement.on(job.data, batches, job.batch_size, job.method.groups, rng).second
 
     pruning = GradualPruning(
-        kernels, optimizer, measure, share, job.budget.share, job.method.groups, shifts
+        kernels,
+        optimizer,
+        measure,
+        share,
+        target=job.budget.share,
+        groups=job.method.groups,
+        shifts=shifts,
+        losses=begin.losses,
     )
-    history = job.fit(trained, "remove", start, job.removal, history, [pruning], {})
+    history = job.fit(trained, begin, job.removal, [pruning], pruning.losses)
     student.compile(optimizer=inner, **compile_options(job.model))
     return pruning.plan, history
 
@@ -226,6 +245,7 @@ def rebuild(job: Job, student: keras.Model, plan: Plan) -> keras.Model:
         plan: What is left of it.
     """
     pruned = prune(student, plan, realize=job.method.realize)
+    reseed(pruned, job.rng(3))
     return carry_optimizer(student, pruned)
 
 
@@ -258,5 +278,4 @@ def tune(
         optimizer.build(trained.trainable_variables)
     restore(trained, state)
     pruned.compile(optimizer=optimizer, **compile_options(job.model))
-    history, known = state.history, state.known
-    return job.fit(trained, "tune", state.epochs, stop, history, callbacks, known)
+    return job.fit(trained, state, stop, callbacks)

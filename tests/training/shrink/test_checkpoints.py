@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from helpers_shrinking import CROSS, ready, shrunk
+from helpers_shrink import head, randomize
+from helpers_shrinking import CROSS, easy, ready, shrunk, values
+from keras import layers as L
 
 import keras_structsparse as kss
 from keras_structsparse.training.shrink.checkpoints import PRUNED, STATE
@@ -80,6 +82,46 @@ def test_it_goes_on_where_it_was_killed(tmp_path: Path, epoch: int, at_batch: bo
     assert again.epochs == []  # All is over.
     assert same.history == result.history
     assert same.plan.sizes == result.plan.sizes
+
+
+def drops() -> keras.Model:
+    """A network that draws random numbers in training, with a normalisation."""
+    x = inputs = keras.Input((8, 8, 2))
+    for name in "ab":
+        x = L.Conv2D(6, 3, padding="same", name=name)(x)
+        x = L.Dropout(0.3)(L.ReLU()(L.BatchNormalization()(x)))
+    return randomize(keras.Model(inputs, head(x)))
+
+
+def killed_and_continued(
+    folder: Path, kills: Sequence[tuple[int, bool]], seed: int = 0
+) -> tuple[Any, Any, Any]:
+    """What is left of ten epochs: the history, the sizes and the weights."""
+    keras.utils.set_random_seed(seed)
+    model = drops()
+    model.compile(keras.optimizers.Adam(0.01), CROSS, metrics=["accuracy"], run_eagerly=True)
+    data = easy(model)
+    options = {"epochs": 10, "batch_size": 20, "workdir": folder}
+    for epoch, at_batch in kills:
+        keras.utils.set_random_seed(seed)
+        with pytest.raises(KeyboardInterrupt):
+            shrunk(model, data, data, callbacks=[Killed(epoch, at_batch)], **options)
+    keras.utils.set_random_seed(seed)
+    result = shrunk(model, data, data, **options)
+    return result.history, result.plan.sizes, values(result.model.weights)
+
+
+def same(left: tuple[Any, Any, Any], right: tuple[Any, Any, Any]) -> bool:
+    pairs = zip(left[2], right[2], strict=True)
+    return left[:2] == right[:2] and all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_it_ends_as_one_that_was_not_killed(tmp_path: Path) -> None:
+    whole = killed_and_continued(tmp_path / "whole", [])
+    kills = [(1, False), (3, True), (4, True), (6, False), (9, True)]
+    for name, own in (("often", kills), ("once", kills[2:3])):
+        assert same(killed_and_continued(tmp_path / name, own), whole), name
+    assert not same(killed_and_continued(tmp_path / "control", [], seed=1), whole)
 
 
 def test_without_a_kill_it_is_the_same_as_without_a_directory(tmp_path: Path) -> None:

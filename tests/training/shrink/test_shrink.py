@@ -14,6 +14,8 @@ from helpers_shrinking import CROSS, ready, shrunk, values
 
 import keras_structsparse as kss
 from keras_structsparse.export.clean_process import check_portable
+from keras_structsparse.export.formats import load_model
+from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.training.shrink import smallest
 
 pytestmark = [
@@ -153,6 +155,20 @@ def test_the_file_needs_nothing_of_this_package(tmp_path: Path) -> None:
     assert not loaded.compiled  # and no moments of an optimizer in the file
     assert kss.compare(model, loaded).layers == result.comparison.layers
     assert difference(result.model, model, data[0]) > 1e-2  # the control
+
+
+def test_a_split_layer_is_known_in_the_file_and_when_it_is_shrunk_again(tmp_path: Path) -> None:
+    model, data = ready("residual")
+    plan = kss.Plan({"c": (3, 3, 1, 1)})
+    pruned = kss.prune(model, plan, realize="split")
+    pruned.compile("adam", CROSS)
+    result = shrunk(pruned, data, multiply_adds=1.0)
+    loaded = load_model(result.save(tmp_path / "out", formats=()) / "model.keras")
+    for found in (result.model, loaded):
+        parts = {each.name: each.parts for each in kss.compare(model, found).layers}
+        assert len(parts["c"]) == 2
+    lost = {each.name for each in kss.compare(model, copy_model(result.model)).layers}
+    assert lost > set(parts)  # the control
 
 
 def test_max_drop_finds_a_network_on_an_easy_task(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from helpers_shrinking import ready, shrunk, values
@@ -30,6 +32,30 @@ def test_a_network_is_shrunk_and_the_model_stays_as_it_was(tmp_path: Path) -> No
     predicted = [each.predict(data[0], verbose=0) for each in (loaded, result.model, model)]
     np.testing.assert_allclose(predicted[0], predicted[1], rtol=1e-5, atol=1e-6)
     assert np.abs(predicted[1] - predicted[2]).max() > 1e-2
+
+
+class Killed(keras.callbacks.Callback):
+    """Ctrl-C at the end of the second epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_one_that_is_killed_ends_as_one_that_is_not(tmp_path: Path) -> None:
+    found = []
+    for kill in (False, True):
+        model, data = ready("dense")
+        options = {"epochs": 6, "batch_size": 20, "workdir": tmp_path / str(kill)}
+        if kill:
+            keras.utils.set_random_seed(0)
+            with pytest.raises(KeyboardInterrupt):
+                shrunk(model, data, data, callbacks=[Killed()], **options)
+        keras.utils.set_random_seed(0)
+        found.append(shrunk(model, data, data, **options))
+    assert found[0].plan.sizes == found[1].plan.sizes
+    for own, other in zip(*(values(each.model.weights) for each in found), strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-7)
 
 
 def test_rates_are_tried_and_one_that_diverges_loses(tmp_path: Path) -> None:
