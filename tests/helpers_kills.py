@@ -20,7 +20,7 @@ RUN = replace(
     recipe=Recipe(epochs=2, batch_size=32),
     path=Recipe(epochs=1, batch_size=32, ramp=0.0),
 )
-EPOCHS = 4
+EPOCHS = 12
 
 
 def results(folder: Path) -> dict[str, Any]:
