@@ -29,6 +29,8 @@ from runs import Array
 SIZE, CLASSES = 96, 10
 EPOCHS, BATCH, RATE = 20, 64, 3e-4
 """Of the fine-tuning of the dense network; a shrinking has as many epochs."""
+SHRINK_BATCH = 32
+"""Of a shrinking, and of the peer: the default of `kss.shrink`."""
 EACH, TEST, VALIDATION = 300, 150, 0.1
 """Photographs of a class for training and test; the part of the former that is for validation."""
 MEAN = np.array([103.939, 116.779, 123.68], "float32")

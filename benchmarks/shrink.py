@@ -38,7 +38,7 @@ def run(setting: Row, parts: pretrained.Parts, options: argparse.Namespace) -> R
         parts["validation"],
         multiply_adds=setting["share"],
         epochs=pretrained.EPOCHS,
-        batch_size=pretrained.BATCH,
+        batch_size=pretrained.SHRINK_BATCH,
     )
     seconds = round(time.perf_counter() - start)
     result.model.compile(loss=model.loss, metrics=["accuracy"])

@@ -288,7 +288,7 @@ def loss_of(logits: torch.Tensor, labels: torch.Tensor, taught: torch.Tensor) ->
 
 def batches(count: int) -> Iterator[torch.Tensor]:
     """The places of an epoch's batches, in another order each time."""
-    yield from torch.randperm(count).split(pretrained.BATCH)
+    yield from torch.randperm(count).split(pretrained.SHRINK_BATCH)
 
 
 def train(network: nn.Module, parts: pretrained.Parts, setting: Row) -> list[float]:
@@ -297,7 +297,7 @@ def train(network: nn.Module, parts: pretrained.Parts, setting: Row) -> list[flo
     teacher = copy.deepcopy(network).eval()
     pruning = Pruning(network, setting["importance"], images[:1])
     optimizer = torch.optim.Adam(network.parameters(), setting["rate"])
-    steps = -(-len(labels) // pretrained.BATCH) * pretrained.EPOCHS
+    steps = -(-len(labels) // pretrained.SHRINK_BATCH) * pretrained.EPOCHS
     first = round(REMOVAL * steps)
     learnt = setting["importance"] == "group_norm"
     cuts = (
