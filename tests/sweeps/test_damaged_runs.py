@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,7 @@ import keras
 import pytest
 from helpers_damage import Damage, damages, outcome
 from helpers_sweeps import SETTINGS, build, dataset, points
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from keras_structsparse._files import write_atomically
@@ -71,10 +70,6 @@ def expected(whole: Run) -> dict[str, Any]:
     return {use.__name__: use(whole.folder) for use in (read, resumed)}
 
 
-SEEN: Counter[str] = Counter()
-"""What came of the cases, for the report of the slow suite."""
-
-
 def resumed(folder: Path) -> Any:
     """The points of the sweep that goes on."""
     return points(going_on(folder)[0])
@@ -99,12 +94,13 @@ def check(folder: Path, expected: Any, damage: Damage, use: Callable[[Path], Any
     """The undisturbed points, or an error that names the file."""
     unfinished = damage.kind == "gone" and damage.file.startswith("trials/")
     if use is read and unfinished:
+        event("read: unfinished")
         assert [f"trials/{trial.name}.json" for trial in read_run(folder).missing()] == [
             damage.file
         ], "a report says so"
         return
     found, said = outcome(lambda: use(folder), StructSparseError)
-    SEEN[f"{use.__name__}: {'same' if said is None else 'refused'}"] += 1
+    event(f"{use.__name__}: {'same' if said is None else 'refused'}")
     if said is None:
         assert found == expected[use.__name__], damage
         return
