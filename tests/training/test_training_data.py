@@ -127,3 +127,31 @@ def test_the_batches_of_a_data_set_are_its_own() -> None:
 def test_data_without_a_number_of_steps_are_refused(data: Any, received: str, shrink: bool) -> None:
     with pytest.raises(ValueError, match=f"train: expected .* Received: {received}"):
         trained(data(), shrink)
+
+
+def epochs_of(data: TrainingData, count: int) -> list[list[tuple[Array, ...]]]:
+    """The batches of some epochs."""
+    found = []
+    for _ in range(count):
+        found.append([data.x[index] for index in range(len(data.x))])
+        data.x.on_epoch_end()
+    return found
+
+
+def test_batches_depend_on_the_seed_and_the_epoch_alone() -> None:
+    data = TrainingData.of(({"image": IMAGES.astype("float64")}, LABELS), 8)
+    whole = epochs_of(data.in_order(8, 5, 0), 3)
+    for batches in whole:
+        assert [len(y) for _, y in batches] == [8, 8, 4]
+        images = np.concatenate([x["image"] for x, _ in batches])
+        assert images.dtype == keras.config.floatx()  # As Keras casts arrays.
+        np.testing.assert_array_equal(np.sort(images.ravel()), np.sort(IMAGES.ravel()))
+    labels = [[y.tolist() for _, y in batches] for batches in whole]
+    continued = epochs_of(data.in_order(8, 5, 1), 2)
+    assert [[y.tolist() for _, y in batches] for batches in continued] == labels[1:]
+    assert labels[0] != labels[1]
+    other = epochs_of(data.in_order(8, 6, 0), 1)
+    assert [y.tolist() for _, y in other[0]] != labels[0]
+    for kind in ("tf.data", "PyDataset"):
+        own = TrainingData.of(KINDS[kind](), 8)
+        assert own.in_order(8, 5, 0) is own
