@@ -1,4 +1,4 @@
-"""Try learning rates on the rebuilt network, and go on with the best.
+"""Try learning rates on the rebuilt network, and tune it with the best.
 
 How fast a network may learn depends on what it knows: one with pretrained weights is spoiled by a
 rate that another one, trained from scratch, needs. Nothing that can be read off weights tells.
@@ -51,8 +51,8 @@ def tried_rates(job: Job, pruned: keras.Model, teacher: keras.Model, state: Stat
 
     Each rate begins with the same network and the same state of Adam, and falls to 0 at the end of
     its own trial, since a network at a high rate is worse than what it has learned. The one with
-    the smallest validation loss is gone on with. Rates rise, and the first that is no better than
-    the one before ends the trial.
+    the smallest validation loss is trained further. Rates rise, and the first that is no better
+    than the one before ends the trial.
 
     Args:
         job: The shrinking, for which :func:`has_trial`.
