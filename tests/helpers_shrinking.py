@@ -48,6 +48,25 @@ def values(variables: Sequence[keras.Variable]) -> list[Array]:
     return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
 
 
+class Killed(keras.callbacks.Callback):
+    """Ctrl-C at the end of an epoch, or at its first batch."""
+
+    def __init__(self, epoch: int, at_batch: bool = False) -> None:
+        super().__init__()
+        self.epoch, self.at_batch, self.now = epoch, at_batch, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.now = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.at_batch and self.now == self.epoch:
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
 class Batches(keras.utils.PyDataset):
     """Batches as they are given."""
 

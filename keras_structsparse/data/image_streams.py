@@ -146,13 +146,19 @@ class SplitStreams:
         self.preprocess = preprocessing(settings.preprocess)
         self.preprocess(np.zeros((1, 1, 1, self.shape[-1]), np.float32))  # Its errors come now.
 
+    @property
+    def batch_size(self) -> int:
+        """Images in the largest batch."""
+        # TensorFlow takes a time in proportion to the size, however few images there are.
+        return min(self.settings.batch_size, self.records.examples)
+
     def check_memory(self) -> None:
         """Raise unless a batch fits into the memory.
 
         Raises:
             DatasetError: It does not.
         """
-        images = min(self.settings.batch_size, self.records.examples)
+        images = self.batch_size
         what = f"a batch of {images} images of {'x'.join(map(str, self.shape))}"
         check_memory(4 * images * math.prod(self.shape), what, "batch_size", DatasetError)
 
@@ -174,7 +180,7 @@ class SplitStreams:
     def _batches(self, images: Stream) -> Stream:
         import tensorflow as tf
 
-        return images.batch(self.settings.batch_size).prefetch(tf.data.AUTOTUNE)
+        return images.batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
 
     def _scaled(self, image: Tensor) -> Tensor:
         import tensorflow as tf

@@ -106,7 +106,7 @@ def _dataset(data: Any, batch_size: int, shuffle: bool) -> Any:
     def batch(chosen: Any) -> Any:
         return keras.tree.map_structure(lambda each: tf.gather(each, chosen), tensors)
 
-    batches = places.batch(batch_size)
+    batches = places.batch(min(batch_size, count))  # It takes a time in proportion to the size.
     batches = batches.map(batch, num_parallel_calls=PARALLEL, deterministic=True)
     settings = tf.data.Options()
     settings.autotune.enabled = False

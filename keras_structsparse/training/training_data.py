@@ -155,7 +155,7 @@ class InOrder(keras.utils.PyDataset):
 def _as_keras_takes_it(array: Any) -> Array:
     """The array, with floating-point numbers as Keras casts them."""
     found = np.asarray(array)
-    return found.astype(keras.config.floatx()) if found.dtype.kind == "f" else found
+    return found.astype(keras.config.floatx(), copy=False) if found.dtype.kind == "f" else found
 
 
 def _taken(chosen: Array, array: Array) -> Array:

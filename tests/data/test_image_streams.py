@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,13 @@ def test_every_epoch_is_another(digits_dir: Path) -> None:
 def test_a_bad_share_is_refused(digits_dir: Path, share: float) -> None:
     with pytest.raises(DatasetError, match="validation: expected a share"):
         streams(RECIPES["digits"], digits_dir, validation=share)
+
+
+def test_a_batch_size_beyond_all_images_takes_no_time(digits_dir: Path) -> None:
+    begin = time.monotonic()
+    found = streams(replace(RECIPES["digits"], batch_size=10**9), digits_dir)  # Minutes by itself.
+    assert [len(labels) for _, labels in found.train] == [1167]
+    assert time.monotonic() - begin < 30
 
 
 # --- augmentation ---

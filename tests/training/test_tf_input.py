@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import keras
@@ -41,6 +42,14 @@ def test_every_example_comes_once_with_its_label_in_a_new_order(model: keras.Mod
     for x, y in batches:
         np.testing.assert_array_equal(x, X[y.numpy()])
     assert batches.options().autotune.enabled is False
+
+
+@only_tensorflow
+def test_a_batch_size_beyond_all_examples_takes_no_time(model: keras.Model) -> None:
+    begin = time.monotonic()
+    batches = fed(model, X, Y, {"batch_size": 10**9})[0]  # Minutes if TensorFlow is told so.
+    assert sorted(np.concatenate(labels(batches))) == Y.tolist()
+    assert time.monotonic() - begin < 30
 
 
 @only_tensorflow

@@ -24,6 +24,9 @@ from keras_structsparse.errors import OutputError
 from keras_structsparse.export.formats import save_model
 from keras_structsparse.graph.model_files.loading import load_model
 
+SEED = "seed"
+"""What a state calls the seed of all that is drawn."""
+
 STATE, PRUNED = "state.npz", "pruned.keras"
 LOSSES = "losses/"
 """What the names of the arrays in the file begin with that are not numbered."""
@@ -69,7 +72,7 @@ class _Head:
         one_of("stage", self.stage, ("remove", "tune"))
         nonnegative_int("epochs", self.epochs)
         nonnegative_int("count", self.count)
-        nonnegative_int("seed", self.known.get("seed", 0))
+        nonnegative_int(SEED, self.known.get(SEED, 0))
 
 
 class Checkpoints:

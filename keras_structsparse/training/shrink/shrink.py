@@ -25,7 +25,7 @@ from keras_structsparse.training.shrink.arguments import (
     checked_validation,
 )
 from keras_structsparse.training.shrink.budget import Budget
-from keras_structsparse.training.shrink.checkpoints import Checkpoints, fingerprint
+from keras_structsparse.training.shrink.checkpoints import SEED, Checkpoints, fingerprint
 from keras_structsparse.training.shrink.finishing import (
     checked_surgery,
     doubts,
@@ -47,7 +47,6 @@ from keras_structsparse.training.shrink.rate_trial import (
 from keras_structsparse.training.shrink.result import ShrinkResult, best_rate
 from keras_structsparse.training.shrink.smallest import bounded, chosen, search
 from keras_structsparse.training.shrink.stages import (
-    SEED,
     Job,
     compile_options,
     inner_kernels,

@@ -27,6 +27,7 @@ from keras_structsparse.training.optimizer.masked import Masked
 from keras_structsparse.training.optimizer_state import carry_optimizer
 from keras_structsparse.training.shrink.budget import Budget
 from keras_structsparse.training.shrink.checkpoints import (
+    SEED,
     Checkpoints,
     State,
     reseed,
@@ -36,9 +37,6 @@ from keras_structsparse.training.shrink.method import ShrinkMethod, suited_rate
 from keras_structsparse.training.training_data import TrainingData
 
 Logs = Mapping[str, list[float]]
-
-SEED = "seed"
-"""What a state calls the seed of all that is drawn."""
 
 TRYING = "trying"
 """The entry in the logs with the learning rate that is tried; it is shown, and not stored."""
@@ -123,7 +121,7 @@ class Job:
             validation_data=self.validation,
             callbacks=[StopOnNaN(), *callbacks, *self.callbacks, store],
             verbose=0,
-            shuffle=self.data.y is None and isinstance(data.x, keras.utils.PyDataset),
+            **data.options(self.batch_size, shuffle=data is self.data),
         )
         return store.history
 

@@ -11,32 +11,13 @@ import keras
 import numpy as np
 import pytest
 from helpers_shrink import head, randomize
-from helpers_shrinking import CROSS, easy, ready, shrunk, values
+from helpers_shrinking import CROSS, Killed, easy, ready, shrunk, values
 from keras import layers as L
 
 import keras_structsparse as kss
 from keras_structsparse.training.shrink.checkpoints import PRUNED, STATE
 
 pytestmark = pytest.mark.filterwarnings("ignore:shrink. accuracy changed:UserWarning")
-
-
-class Killed(keras.callbacks.Callback):
-    """Ctrl-C at the end of an epoch, or at its first batch."""
-
-    def __init__(self, epoch: int, at_batch: bool = False) -> None:
-        super().__init__()
-        self.epoch, self.at_batch, self.now = epoch, at_batch, 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.now = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.at_batch and self.now == self.epoch:
-            raise KeyboardInterrupt
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if epoch == self.epoch:
-            raise KeyboardInterrupt
 
 
 class Count(keras.callbacks.Callback):

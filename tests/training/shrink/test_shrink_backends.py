@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from helpers_shrinking import ready, shrunk, values
+from helpers_shrinking import Killed, ready, shrunk, values
 
 import keras_structsparse as kss
 from keras_structsparse.export.formats import load_model
@@ -34,14 +33,6 @@ def test_a_network_is_shrunk_and_the_model_stays_as_it_was(tmp_path: Path) -> No
     assert np.abs(predicted[1] - predicted[2]).max() > 1e-2
 
 
-class Killed(keras.callbacks.Callback):
-    """Ctrl-C at the end of the second epoch."""
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-
 def test_one_that_is_killed_ends_as_one_that_is_not(tmp_path: Path) -> None:
     found = []
     for kill in (False, True):
@@ -50,7 +41,7 @@ def test_one_that_is_killed_ends_as_one_that_is_not(tmp_path: Path) -> None:
         if kill:
             keras.utils.set_random_seed(0)
             with pytest.raises(KeyboardInterrupt):
-                shrunk(model, data, data, callbacks=[Killed()], **options)
+                shrunk(model, data, data, callbacks=[Killed(1)], **options)
         keras.utils.set_random_seed(0)
         found.append(shrunk(model, data, data, **options))
     assert found[0].plan.sizes == found[1].plan.sizes
