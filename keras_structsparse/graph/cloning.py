@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_structsparse import _keras_compat
+from keras_structsparse._typing import Tensor
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.embedded_text import plain_policy, without_text
 from keras_structsparse.graph.functional_graph import (
@@ -170,6 +171,22 @@ def _without_ours(entry: Any) -> Any:
     return entry
 
 
+def input_like(tensor: Tensor, **changes: Any) -> Tensor:
+    """A new input with the options of the input of a model: optional and sparse ones stay so.
+
+    Args:
+        tensor: An input tensor of a model.
+        **changes: Options to replace.
+
+    Examples:
+        >>> input_like(keras.Input((3,), sparse=True), name="x").sparse
+        True
+    """
+    options = _keras_compat.producer(tensor).operation.get_config()
+    given = {"batch_shape": tensor.shape, "dtype": tensor.dtype, "name": tensor.name}
+    return keras.Input(**{**options, **given, **changes})
+
+
 def copy_model(
     model: keras.Model,
     config: Callable[[keras.Layer], Mapping[str, Any]] = lambda layer: {},
@@ -211,7 +228,7 @@ def _same_structure(
         """An input of the copy's dtype; Keras would keep the old one and round its values."""
         layer = keras.layers.InputLayer(batch_shape=tensor.shape, dtype=tensor.dtype)
         dtype = config(layer).get("dtype", tensor.dtype)
-        return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
+        return input_like(tensor, dtype=dtype)
 
     def copied(operation: keras.Operation) -> keras.Operation:
         if id(operation) not in made:

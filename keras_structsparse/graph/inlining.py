@@ -11,10 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Tensor
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph import functional_graph
-from keras_structsparse.graph.cloning import clone
+from keras_structsparse.graph.cloning import clone, input_like
 from keras_structsparse.graph.masks import follow
 from keras_structsparse.graph.tracing import check_outputs
 
@@ -30,7 +31,7 @@ def opened(model: keras.Model) -> keras.Model:
     those of the model, not copies. A layer is opened if the nested model is equivalent: the layer's
     call runs on symbolic tensors, does the same in training, and uses no weights or arrays except
     those of the layers that it calls. Other layers, layers called more than once, and layers that
-    receive or make masks, are kept.
+    receive or make masks or receive optional inputs, are kept.
 
     Args:
         model: A functional or built Sequential model.
@@ -74,14 +75,14 @@ def _opened(model: keras.Model, kept: Collection[int]) -> keras.Model:
     def called(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         if _may_open(operation, kwargs) and id(operation) not in {*shared, *kept}:
             tensors = _tensors((args, kwargs))
+            if any(map(_is_optional, tensors)):
+                return operation(*args, **kwargs)  # It may be called with None.
             inner = _inside(operation, tensors, args, kwargs)
             if inner is not None:
                 return inner(tensors[0] if len(tensors) == 1 else tensors)
         return operation(*args, **kwargs)
 
-    inputs = keras.tree.map_structure(
-        lambda t: _like(t, t.name), functional_graph.input_structure(model)
-    )
+    inputs = keras.tree.map_structure(input_like, functional_graph.input_structure(model))
     return keras.models.clone_model(
         source, input_tensors=inputs, clone_function=same, call_function=called
     )
@@ -175,6 +176,10 @@ def _can_be_copied(model: keras.Model) -> bool:
         return False
 
 
+def _is_optional(tensor: Tensor) -> bool:
+    return bool(getattr(_keras_compat.producer(tensor).operation, "optional", False))
+
+
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor)
 
@@ -183,5 +188,5 @@ def _tensors(structure: Any) -> list[Tensor]:
     return [value for value in keras.tree.flatten(structure) if _is_tensor(value)]
 
 
-def _like(tensor: Tensor, name: str | None = None) -> Tensor:
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+def _like(tensor: Tensor) -> Tensor:
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)

@@ -17,6 +17,8 @@ _WITHOUT_KERNELS = (
     *(layers.Embedding, layers.PReLU, layers.Normalization),
 )
 
+_INSIDE = "called inside of other layers as well"
+
 _REASONS: tuple[tuple[Callable[[keras.Layer], bool], str], ...] = (
     (lambda layer: getattr(layer, "lora_enabled", False), "with low-rank adapters"),
     (lambda layer: type(layer) in KERNELS and getattr(layer, "groups", 1) > 1, "grouped"),
@@ -51,6 +53,7 @@ def left_out(graph: Graph, served: Collection[str]) -> dict[str, tuple[str, ...]
         layer = call.operation
         if call.name not in served and _has_kernels(layer):
             reason = next(reason for holds, reason in _REASONS if holds(layer))
+            reason = _INSIDE if id(layer) in graph.hidden else reason
             found.setdefault(reason, []).append(call.name)
     return {reason: tuple(dict.fromkeys(names)) for reason, names in found.items()}
 

@@ -8,7 +8,7 @@ import keras
 
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array, Tensor
-from keras_structsparse.graph.cloning import clone, set_weights
+from keras_structsparse.graph.cloning import clone, input_like, set_weights
 from keras_structsparse.graph.functional_graph import Call, Graph, new_model
 
 
@@ -25,10 +25,7 @@ def rebuild(
     Returns:
         A functional model with the same input and output structure.
     """
-    new_inputs = keras.tree.map_structure(
-        lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name),
-        _keras_compat.input_structure(graph.model),
-    )
+    new_inputs = keras.tree.map_structure(input_like, _keras_compat.input_structure(graph.model))
     values: dict[int, Tensor] = dict(zip(graph.inputs, keras.tree.flatten(new_inputs), strict=True))
     for call in graph.calls:
         results = replace(call, [values[i] for i in call.inputs])

@@ -8,20 +8,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers as kl
+from keras import ops
 
-from keras_structsparse._typing import Shape
+from keras_structsparse._typing import Shape, Tensor
 from keras_structsparse.errors import ModelError
+from keras_structsparse.graph.bare_operations import operation_type
 from keras_structsparse.graph.data_format import spatial_shape
 from keras_structsparse.graph.functional_graph import Call, Graph
 
 
 @functools.singledispatch
-def multiply_adds(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> int | None:
-    """The multiply-adds of one call of a layer, for one example.
+def multiply_adds(layer: keras.Operation, call: Call, shapes: Mapping[int, Shape]) -> int | None:
+    """The multiply-adds of one call of a layer or a bare operation, for one example.
 
     Args:
-        layer: The layer; its type selects the formula.
+        layer: The layer or bare operation; its type selects the formula.
         call: The call.
         shapes: The shape of every tensor, batch axis first.
 
@@ -31,10 +34,14 @@ def multiply_adds(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -
     Raises:
         ModelError: The size of the map is open.
     """
-    return None if any(len(weight.shape) > 1 for weight in layer.weights) else 0
+    return None if any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ())) else 0
 
 
-def _nothing(layer: keras.Layer, call: Call, shapes: Mapping[int, Shape]) -> int:
+def _unknown(layer: keras.Operation, call: Call, shapes: Mapping[int, Shape]) -> None:
+    return None
+
+
+def _nothing(layer: keras.Operation, call: Call, shapes: Mapping[int, Shape]) -> int:
     return 0
 
 
@@ -79,6 +86,31 @@ _COUNTS = {
 for _count, _kinds in _COUNTS.items():
     for _kind in _kinds:
         multiply_adds.register(_kind, _count)
+
+
+def _square(x: Tensor) -> Tensor:
+    return ops.reshape(x, (1, 1, 1, 1))
+
+
+_ONE = np.ones((1, 1, 1, 1), "float32")
+_PRODUCTS = (
+    *(ops.matmul, ops.dot, ops.inner, ops.vdot),
+    lambda x, y: ops.tensordot(x, y, 1),
+    lambda x, y: ops.einsum("ij,jk->ik", x, y),
+    lambda x, y: ops.correlate(ops.reshape(x, (1,)), ops.reshape(y, (1,))),
+    lambda x, y: ops.conv(_square(x), _ONE),
+    lambda x, y: ops.depthwise_conv(_square(x), _ONE),
+    lambda x, y: ops.separable_conv(_square(x), _ONE, _ONE),
+    lambda x, y: ops.conv_transpose(_square(x), _ONE, strides=1),
+    lambda x, y: ops.dot_product_attention(*map(_square, (x, y, y))),
+)
+"""Sums of products of tensors, as functions of two; no formula counts them."""
+
+PRODUCTS = frozenset(operation_type(function, 2) for function in _PRODUCTS)
+"""The types of these bare operations."""
+
+for _kind in (*PRODUCTS, kl.Dot, kl.Attention, kl.AdditiveAttention):
+    multiply_adds.register(_kind, _unknown)
 
 
 def _steps(call: Call, shape: Shape) -> int:

@@ -211,7 +211,8 @@ def _warn(counted: WorkShare, sizes: Sizes, target: float) -> None:
     if left > target + TOLERANCE:
         unit = counted.unit.replace("_", "-")
         warnings.warn(
-            f"plan: expected {target:.1%} of the {unit}. Received {left:.1%}: the kernels that can "
-            "be removed are not enough",
+            f"plan: expected {target:.1%} of the {unit}. Received {left:.1%}: no other kernel can "
+            "be removed, or none saves anything when it is removed alone, as in residual streams. "
+            'realize="split" and kss.shrink find more',
             stacklevel=3,
         )

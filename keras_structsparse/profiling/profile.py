@@ -34,7 +34,8 @@ def profile(
     of its output map; in a grouped layer the inputs are those of one group. A transposed
     convolution has the positions of its input map instead, since each of its entries is multiplied
     by the whole kernel. Zero padding is counted like data. Biases, activations and normalisations
-    are not counted.
+    are not counted. Products of tensors in bare operations, such as ``keras.ops.matmul``, and
+    layers whose work is not known are listed as not counted: then the total is too small.
 
     Args:
         model: A functional or built Sequential model, or its prunable layers.
@@ -59,7 +60,9 @@ def profile(
     network = graph_of(model)
     shapes = multiply_adds.shapes_of(network, input_shape)
     seen: set[int] = set()
-    found = [_layer_profile(network, call, shapes, seen) for call in network.layers()]
+    products = (c for c in network.calls if type(c.operation) in multiply_adds.PRODUCTS)
+    calls = sorted({*network.layers(), *products}, key=network.calls.index)
+    found = [_layer_profile(network, call, shapes, seen) for call in calls]
     return Profile(tuple(x for x in found if x.kernels or x.params or not x.counted))
 
 
@@ -94,7 +97,11 @@ def compare(
         >>> compare(dense, small).multiply_adds_fraction
         0.25
     """
-    before, after = profile(model, input_shape).layers, profile(pruned, input_shape).layers
+    whole = profile(model, input_shape)
+    before, after = (
+        [layer for layer in each.layers if layer.kernels or layer.params]
+        for each in (whole, profile(pruned, input_shape))
+    )
     owners = _owners(model, pruned, before, after)
     parts: dict[str | None, list[LayerProfile]] = collections.defaultdict(list)
     for layer in after:
@@ -104,7 +111,7 @@ def compare(
     said = provenance.notes(pruned) if notes is None else notes
     graph = read(model)
     rest = left_out(graph, list(kernel_layers(graph)))
-    return Comparison(tuple(rows), tuple(said), rest)
+    return Comparison(tuple(rows), tuple(said), rest, whole.not_counted)
 
 
 def _owners(
@@ -149,7 +156,8 @@ def _layer_profile(
 ) -> LayerProfile:
     layer, shape = call.operation, shapes[call.outputs[0]]
     work = [multiply_adds.multiply_adds(layer, c, shapes) for c in network.calls_of[id(layer)]]
-    own = [weight for weight in layer.weights if id(weight) not in seen]
+    weights = getattr(layer, "weights", ())
+    own = [weight for weight in weights if id(weight) not in seen]
     seen.update(map(id, own))
     return LayerProfile(
         name=call.name,

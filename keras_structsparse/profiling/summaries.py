@@ -16,7 +16,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """The multiply-adds and parameters of one layer.
+    """The multiply-adds and parameters of one layer, or of a bare operation that is not counted.
 
     Attributes:
         name: Name of the layer; names of nested models around it come first, joined by "/".
@@ -58,6 +58,11 @@ class Profile:
     def params(self) -> int:
         """Number of weights, trainable or not; shared ones count once."""
         return sum(layer.params for layer in self.layers)
+
+    @property
+    def not_counted(self) -> tuple[str, ...]:
+        """The layers and bare operations whose multiply-adds are missing in the total."""
+        return tuple(f"{layer.name} ({layer.kind})" for layer in self.layers if not layer.counted)
 
     def to_json(self) -> str:
         """The profile as JSON text, with the format "keras_structsparse.profile/1"."""
@@ -117,11 +122,14 @@ class Comparison:
             pruned network has, so the columns add up to the totals.
         notes: The layers that surgery kept unchanged, with the reasons.
         left_out: The layers with kernels that no plan can have, by reason.
+        not_counted: The layers and bare operations of the original network whose multiply-adds are
+            missing in the totals.
     """
 
     layers: tuple[LayerComparison, ...]
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    not_counted: tuple[str, ...] = ()
 
     @property
     def multiply_adds(self) -> Pair:
@@ -159,6 +167,7 @@ class Comparison:
             "removed": self.removed,
             "notes": self.notes,
             "left_out": dict(self.left_out),
+            "not_counted": self.not_counted,
             "layers": [asdict(layer) for layer in self.layers],
         }
         return json.dumps(content, indent=2) + "\n"
@@ -174,7 +183,9 @@ class Comparison:
         rows.append(["total", *[""] * 5, *_costs(self.layers)])
         removed = [f"removed: {', '.join(self.removed)}"] if self.removed else []
         outside = f"not planned: {described(self.left_out)}"
+        missing = {"whose multiply-adds are not counted": self.not_counted}
         said = [*removed, *([outside] if self.left_out else [])]
+        said += [described(missing)] if self.not_counted else []
         return "\n".join([_table(rows), *said, *(f"note: {note}" for note in _joined(self.notes))])
 
 

@@ -229,6 +229,11 @@ def _planned_layer(found: PrunableLayers, name: str) -> keras.Layer:
             f"Plan: layer '{name}' is quantised ({mode}), so its kernels cannot be removed. "
             "Prune the model before it is quantised."
         )
+    if getattr(operation, "lora_enabled", False):
+        raise PlanError(
+            f"Plan: layer '{name}' has low-rank adapters, so its kernels cannot be removed. "
+            "Load its saved weights, into which Keras merges them, into a model without adapters."
+        )
     if name not in layers:
         near = difflib.get_close_matches(name, layers, n=3, cutoff=0.4)
         hint = f"Did you mean: {', '.join(near)}?" if near else f"It has: {', '.join(layers)}"

@@ -64,6 +64,16 @@ def test_frozen_layers_are_left_out() -> None:
         kss.attach(model, kss.KernelCount(1e-3))
 
 
+def test_a_layer_that_a_wrapper_calls_too_is_no_subclass() -> None:
+    inside = keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(3, 3, name="c"), L.Flatten()])
+    steps, alone = keras.Input((4, 6, 6, 2)), keras.Input((6, 6, 2))
+    model = keras.Model([steps, alone], [L.TimeDistributed(inside)(steps), inside(alone)])
+    found = kss.compare(model, model).left_out
+    assert found["called inside of other layers as well"] == (f"{inside.name}/c",)
+    assert "of a subclass" not in found
+    assert "of a subclass" in kss.compare(mixed(), mixed()).left_out  # the control
+
+
 def test_a_comparison_has_one_line_for_what_no_plan_serves() -> None:
     model = mixed()
     found = kss.compare(model, kss.prune(model, kss.Plan({"plain": (3, 0, 3, 3)})))

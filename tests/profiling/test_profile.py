@@ -11,10 +11,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as kl
+from keras import ops
 
 import keras_structsparse as kss
 from keras_structsparse import surgery
 from keras_structsparse.errors import ModelError
+from keras_structsparse.profiling import multiply_adds
 from keras_structsparse.profiling.profile import Profile, compare, profile
 from keras_structsparse.surgery import provenance
 from keras_structsparse.surgery.plans import Plan
@@ -113,6 +115,28 @@ def test_what_is_not_known_is_said_and_not_silently_zero() -> None:
     assert (row.multiply_adds, row.counted) == (0, False)
     assert row.params == model.count_params()
     assert "unknown" in str(found)
+
+
+@pytest.mark.parametrize("number", range(len(multiply_adds._PRODUCTS)))
+def test_bare_products_are_said_to_be_missing(number: int) -> None:
+    inputs = keras.Input((4,))
+    x = kl.Dense(1, name="d")(inputs)
+    one = x[:1, :]
+    model = keras.Model(inputs, x + ops.sum(multiply_adds._PRODUCTS[number](one, one)))
+    found = profile(model)
+    assert (found.multiply_adds, len(found.not_counted)) == (4, 1)
+    comparison = compare(model, model)
+    assert comparison.not_counted == found.not_counted
+    assert f"1 whose multiply-adds are not counted ({found.not_counted[0]})" in str(comparison)
+    plain = keras.Model(inputs, x * ops.sum(one * one))
+    assert profile(plain).not_counted == compare(plain, plain).not_counted == ()
+
+
+@pytest.mark.parametrize("layer", [kl.Dot(axes=-1), kl.Attention(), kl.AdditiveAttention()])
+def test_layers_that_multiply_tensors_are_not_counted(layer: keras.Layer) -> None:
+    inputs = keras.Input((5, 4))
+    found = profile(keras.Model(inputs, layer([inputs, inputs])))
+    assert found.not_counted == (f"{layer.name} ({type(layer).__name__})",)
 
 
 def test_a_network_adds_up() -> None:

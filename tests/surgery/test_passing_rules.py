@@ -101,6 +101,26 @@ def test_channels_go_through(body: str, constants: str, tmp_path: Path) -> None:
     assert_same_function(pruned, loaded, random_batch(model), tolerance=0.0)
 
 
+NOISES: dict[str, tuple[type[keras.Layer], tuple[int | None, ...], tuple[int | None, ...]]] = {
+    "of each channel": (L.Dropout, (None, 1, 1, 6), (None, 1, 1, 3)),
+    "of all channels": (L.Dropout, (None, None, None, 1), (None, None, None, 1)),
+    "of open channels": (L.Dropout, (None, 1, None, None), (None, 1, None, None)),
+    "alpha dropout": (L.AlphaDropout, (None, 1, 1, 6), (None, 1, 1, 3)),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_the_noise_of_dropout_follows_the_channels(noise: str) -> None:
+    kind, before, after = NOISES[noise]
+    model = network_around(kind(0.5, noise_shape=before, name="drop"))
+    pruned = assert_exact_surgery(model, HALF)
+    (layer,) = (each for each in pruned.layers if isinstance(each, kind))
+    assert tuple(layer.noise_shape) == after
+    x = random_batch(model)
+    found = [np.asarray(pruned(x, training=mode)) for mode in (True, False)]
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
 KEPT: dict[str, tuple[Body, str]] = {
     "softmax": (lambda x: ops.softmax(x), "mixes channels"),
     "layer normalisation": (lambda x: L.LayerNormalization()(x), "mixes channels"),

@@ -184,6 +184,24 @@ def test_a_model_that_fails_in_training_is_checked_at_inference() -> None:
     assert result.skipped == ("training=True (RuntimeError of the masked model)",)
 
 
+def fails(model: keras.Model, plan: Plan, *args: Any, **options: Any) -> keras.Model:
+    """The pruned network with a dropout whose noise has another shape."""
+    pruned = prune(model, plan)
+    noisy = L.Dropout(0.5, noise_shape=(None, 1, 1, 2))(pruned.outputs[0][..., None, None, :])
+    return keras.Model(pruned.inputs, noisy[:, 0, 0])
+
+
+def test_a_rebuilt_network_that_fails_in_training_does_not_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = network(L.Dropout(0.5))
+    assert verify(model, PLAN).passed
+    monkeypatch.setattr(module, "prune", fails)
+    result = verify(model, PLAN)
+    assert not result.passed
+    assert result.problem.startswith("the pruned model in training mode")
+
+
 def test_folding_is_checked_at_inference_only() -> None:
     result = verify_folding(network(lambda x: L.BatchNormalization()(L.Conv2D(3, 1)(x))))
     assert result.passed

@@ -44,6 +44,18 @@ def build(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
     return Piece(clone(site.operation, name=site.layer_name)(*args, **kwargs), piece.order)
 
 
+def build_dropout(site: Site, wanted: Array, pieces: Sequence[Piece | None]) -> Piece:
+    """Dropout on fewer channels; the shape of its noise may say how many there are."""
+    piece, shape = only(pieces), site.operation.noise_shape
+    changes = {}
+    if shape is not None and shape[site.axis] == len(site.inputs[0]):
+        changes = {"noise_shape": list(shape)}
+        changes["noise_shape"][site.axis] = len(piece.order)
+    args, kwargs = site.fill([piece.tensor])
+    layer = clone(site.operation, name=site.layer_name, **changes)
+    return Piece(layer(*args, **kwargs), piece.order)
+
+
 def mixes(site: Site) -> str | None:
     """Refuse activations that mix channels, such as softmax, and unknown functions."""
     activation = site.operation.activation
@@ -105,15 +117,16 @@ register(
     understands=("x_min", "x_max"),
 )
 register(Rule(flow_prelu, build_prelu), layers.PReLU)
+IDENTITY = Rule(flow_identity, build, borders=True, channels_first=True, maps=always)
+
+register(replace(IDENTITY, build=build_dropout), layers.Dropout, layers.AlphaDropout)
 register(
-    Rule(flow_identity, build, borders=True, channels_first=True, maps=always),
-    layers.Dropout,
+    IDENTITY,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
     layers.GaussianNoise,
     layers.GaussianDropout,
-    layers.AlphaDropout,
     layers.ActivityRegularization,
     layers.Identity,
     operation_type(ops.stop_gradient),
