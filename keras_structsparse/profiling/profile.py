@@ -60,8 +60,12 @@ def profile(
     network = graph_of(model)
     shapes = multiply_adds.shapes_of(network, input_shape)
     seen: set[int] = set()
-    products = (c for c in network.calls if type(c.operation) in multiply_adds.PRODUCTS)
-    calls = sorted({*network.layers(), *products}, key=network.calls.index)
+    layers = set(network.layers())
+    calls = (
+        call
+        for call in network.calls
+        if call in layers or type(call.operation) in multiply_adds.PRODUCTS
+    )
     found = [_layer_profile(network, call, shapes, seen) for call in calls]
     return Profile(tuple(x for x in found if x.kernels or x.params or not x.counted))
 

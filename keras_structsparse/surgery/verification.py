@@ -205,11 +205,10 @@ def _compared(
         found = list(trials(double, samples, seed))
         _over_trials(progress, double, plan, reference, made, found, fronts)
         if in_training:
-            progress.stage = "the networks in training mode"
+            progress.stage = "the pruned model in training mode"
             mask, views = partial(masked, plan=plan), partial(_with_fronts, fronts=fronts)
             networks = Networks(mask, rebuild, views)
             batches = found[0].inputs, random_inputs(double, samples, seed + 1)
-            progress.stage = "the pruned model in training mode"
             for each in in_modes(double, reference, made, networks, batches, TOLERANCE):
                 progress.result = _with_mode(progress.result, each)
     except StructSparseError:
