@@ -142,22 +142,24 @@ class MeanShifts:
         self.offsets[name].add(products.sum(axis=tuple(range(removed.ndim - 1))))
 
 
-class InputMeans(keras.Model):
-    """A network that computes the mean of each channel that some of its layers read.
+class MeasuredInputs(keras.Model):
+    """A network that measures what some of its layers read, in inference.
 
-    It shares the layers of another network, and computes as in inference.
+    It shares the layers of another network, and computes what :meth:`measured` returns, by name of
+    the layer.
 
     Args:
         found: The prunable layers of that network.
         names: The names of the layers.
+        name: The name of this network.
     """
 
-    def __init__(self, found: PrunableLayers, names: Iterable[str]) -> None:
+    def __init__(self, found: PrunableLayers, names: Iterable[str], name: str) -> None:
         graph = found.graph
         super().__init__(
             inputs=_keras_compat.input_structure(graph.model),
             outputs=_keras_compat.output_structure(graph.model),
-            name="input_means",
+            name=name,
         )
         self._calls, self._inputs_of_graph = graph.calls, graph.inputs
         self._measured = frozenset(names)
@@ -167,23 +169,38 @@ class InputMeans(keras.Model):
             inputs, [keras.layers.Identity()(x) for x in keras.tree.flatten(inputs)]
         )
 
-    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> dict[str, Tensor]:
-        """Compute the means (channels,), by name of the layer."""
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> dict[str, Any]:
+        """Measure what the layers read."""
         given = keras.tree.flatten(self._entry(inputs, training=False))
         values = dict(zip(self._inputs_of_graph, given, strict=True))
-        means = {}
+        found = {}
         for call in self._calls:
             tensors = [values[i] for i in call.inputs]
             if call.name in self._measured:
-                means[call.name] = _channel_means(call.operation, tensors[0])
+                found[call.name] = self.measured(call.name, call.operation, tensors[0])
             args, kwargs = call.arguments(tensors)
             results = keras.tree.flatten(call.operation(*args, **kwargs))
             values.update(zip(call.outputs, results, strict=True))
-        return means
+        return found
+
+    def measured(self, name: str, layer: keras.Layer, tensor: Tensor) -> Any:
+        """What is measured of the tensor that a layer reads."""
+        raise NotImplementedError
 
 
-def _channel_means(layer: keras.Layer, tensor: Tensor) -> Tensor:
-    """The mean of each channel of what a layer reads."""
-    axes = list(range(len(tensor.shape)))
-    del axes[channel_axis(layer)]
-    return ops.mean(ops.cast(tensor, "float32"), axis=axes)
+class InputMeans(MeasuredInputs):
+    """A network that computes the mean (channels,) of each channel that some of its layers read.
+
+    Args:
+        found: The prunable layers of a network.
+        names: The names of the layers.
+    """
+
+    def __init__(self, found: PrunableLayers, names: Iterable[str]) -> None:
+        super().__init__(found, names, "input_means")
+
+    def measured(self, name: str, layer: keras.Layer, tensor: Tensor) -> Tensor:
+        """The mean of each channel."""
+        axes = list(range(len(tensor.shape)))
+        del axes[channel_axis(layer)]
+        return ops.mean(ops.cast(tensor, "float32"), axis=axes)

@@ -17,6 +17,7 @@ from keras_structsparse.graph.functional_graph import functional
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.inner_layers import inner_layers
 from keras_structsparse.regularizers.saliency import Saliency
+from keras_structsparse.training.compensation import Compensation
 from keras_structsparse.training.grouped_kernels import GroupedKernel, grouped_kernels
 from keras_structsparse.training.mean_shifts import MeanShifts, Offset
 from keras_structsparse.training.training_data import Data, TrainingData
@@ -87,8 +88,8 @@ class Measurement:
         model: The network.
         kernels: The kernels with their groups, by name of the layer.
         options: The arguments of ``compile``; those that say what the loss is are used.
-        shifts: If given, it is measured what the loss loses when the mean of what a group computes
-            is moved into the bias.
+        compensation: If given, it measures the same batches, and the saliency is what the loss
+            loses when the mean of what a group computes is moved into the bias.
     """
 
     def __init__(
@@ -96,10 +97,11 @@ class Measurement:
         model: keras.Model,
         kernels: Mapping[str, GroupedKernel],
         options: Mapping[str, Any],
-        shifts: MeanShifts | None = None,
+        compensation: Compensation | None = None,
     ) -> None:
-        self.kernels, self.shifts = kernels, shifts
-        self._recorder = _Recorder(kernels, {} if shifts is None else shifts.offsets)
+        self.kernels, self.compensation = kernels, compensation
+        offsets = {} if compensation is None else compensation.shifts.offsets
+        self._recorder = _Recorder(kernels, offsets)
         self._model = InferenceMode(model)
         given = ("loss", "loss_weights", "run_eagerly")
         loss = {name: options[name] for name in given if name in options}
@@ -124,9 +126,9 @@ class Measurement:
         """
         examples, steps = 0, 0
         drawn = list(data.some_batches(batches, batch_size, rng))
-        if self.shifts is not None:
-            self.shifts.measure(drawn)
-            self._recorder.take_off(self.shifts)
+        if self.compensation is not None:
+            self.compensation.measure(drawn)
+            self._recorder.take_off(self.compensation.shifts)
         for batch in drawn:
             self._model.train_on_batch(*batch)
             examples += len(keras.tree.flatten(batch[0])[0])

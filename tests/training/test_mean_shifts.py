@@ -15,6 +15,7 @@ from keras_structsparse.graph.kernel_axes import plain_kernel, stored
 from keras_structsparse.graph.nested_groups import masked_kernel
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.inner_layers import inner_layers
+from keras_structsparse.training.compensation import Compensation
 from keras_structsparse.training.grouped_kernels import grouped_kernels
 from keras_structsparse.training.mean_shifts import InputMeans, MeanShifts
 from keras_structsparse.training.measured_saliency import Measurement
@@ -111,10 +112,12 @@ def test_the_saliency_is_the_slope_while_the_mean_is_moved(place: str) -> None:
     model = network(*(make() for make in PLACES[place]))
     found = PrunableLayers.of(model)
     kernels = grouped_kernels(found, inner_layers(found), "half_ring")
-    shifts, layer = MeanShifts(found, kernels), model.get_layer("c")
+    compensation, layer = Compensation.of(found, kernels), model.get_layer("c")
+    shifts = compensation.shifts
     data = TrainingData.of(Batches([(X, Y)]), 16)
     options = {"loss": "mean_squared_error"}
-    moved = Measurement(model, kernels, options, shifts).on(data, 1, 16, "half_ring").first["c"]
+    measurement = Measurement(model, kernels, options, compensation)
+    moved = measurement.on(data, 1, 16, "half_ring").first["c"]
     plain = Measurement(model, kernels, options).on(data, 1, 16, "half_ring").first["c"]
     value, weights = plain_kernel(layer).copy(), model.get_weights()
     slopes = []

@@ -25,8 +25,8 @@ from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import WorkShare, plan_of
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.thresholds import lengths, threshold_norms
+from keras_structsparse.training.compensation import Compensation
 from keras_structsparse.training.grouped_kernels import GroupedKernel
-from keras_structsparse.training.mean_shifts import MeanShifts
 from keras_structsparse.training.optimizer.masked import Masked
 
 UPDATES = 40
@@ -70,7 +70,7 @@ class GradualPruning(keras.callbacks.Callback):
         share: Counts the cost.
         target: The share to leave, in (0, 1].
         groups: "half_ring", "ring" or "kernel".
-        shifts: Moves the mean of what removed entries computed into the biases; None not to.
+        compensation: Makes up for removed entries, as far as it can; None not to.
         losses: Those of a training that is continued.
 
     Attributes:
@@ -86,12 +86,13 @@ class GradualPruning(keras.callbacks.Callback):
         share: WorkShare,
         target: float,
         groups: str = "half_ring",
-        shifts: MeanShifts | None = None,
+        compensation: Compensation | None = None,
         losses: Mapping[str, Array] | None = None,
     ) -> None:
         super().__init__()
         self.found, self.kernels, self.share = share.found, kernels, share
-        self._optimizer, self._measure, self._shifts = optimizer, measure, shifts
+        self._optimizer, self._measure = optimizer, measure
+        self._compensation = compensation
         self.target, self.groups = target, groups
         self.losses: dict[str, Array] = dict(losses or {})
         self.sizes: Sizes = {name: self._sizes(name) for name in self.found.layers}
@@ -153,6 +154,7 @@ class GradualPruning(keras.callbacks.Callback):
         return self.losses
 
     def _remove(self, sizes: Sizes) -> None:
+        kernels = {name: plain_kernel(layer).copy() for name, layer in self.found.layers.items()}
         for name, own in self.kernels.items():
             if np.array_equal(sizes[name], self.sizes[name]):
                 continue
@@ -161,8 +163,8 @@ class GradualPruning(keras.callbacks.Callback):
             kept = masked_kernel(kernel, sizes[name].tolist())
             entries = masked_kernel(np.ones(plain_shape(layer), kernel.dtype), sizes[name].tolist())
             masks = {id(own.kernel): stored(layer, entries)}
-            if self._shifts is not None:
-                self._shifts.move(name, kernel - kept)
+            if self._compensation is not None:
+                self._compensation.shifts.move(name, kernel - kept)
             if own.gamma is not None:
                 ratio = lengths(kept) / np.maximum(lengths(kernel), TINY)
                 own.gamma.assign(keras.ops.convert_to_numpy(own.gamma) * ratio)
@@ -172,7 +174,9 @@ class GradualPruning(keras.callbacks.Callback):
                 own.beta.assign(keras.ops.convert_to_numpy(own.beta) * masks[id(own.beta)])
             kernel_of(layer).assign(stored(layer, kept))
             self._optimizer.set_masks(masks)
-        self.sizes = {name: np.asarray(size) for name, size in sizes.items()}
+        before, self.sizes = self.sizes, {name: np.asarray(size) for name, size in sizes.items()}
+        if self._compensation is not None:
+            self._compensation.reconstruction.correct(kernels, before, self.sizes)
 
     def _sizes(self, name: str) -> Array:
         """The sizes of the kernels as they are: nonzero supports."""

@@ -81,8 +81,9 @@ def shrink(
 
     In the first half of the epochs, groups of kernel entries are removed little by little: those
     that the loss needs least for what they cost. What the loss needs is measured on the training
-    data, as the squared first-order change of the loss without the group. Then the network is
-    rebuilt without them, which changes no output, and trained for the other half, of which some
+    data, as the squared first-order change of the loss without the group. The kept entries take
+    over what they can predict of what the removed ones computed. Then the network is rebuilt
+    without them, which changes no output, and trained for the other half, of which some
     epochs find the learning rate. In both halves the unpruned network is the teacher. At the end
     the statistics of normalisations are estimated again if that makes the loss on the validation
     data smaller.

@@ -19,9 +19,9 @@ from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.training.callbacks.gradual_pruning import GradualPruning
 from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
+from keras_structsparse.training.compensation import Compensation
 from keras_structsparse.training.distilling import Distilling
 from keras_structsparse.training.grouped_kernels import GroupedKernel, grouped_kernels
-from keras_structsparse.training.mean_shifts import MeanShifts
 from keras_structsparse.training.measured_saliency import Measurement
 from keras_structsparse.training.optimizer.masked import Masked
 from keras_structsparse.training.optimizer_state import carry_optimizer
@@ -212,8 +212,8 @@ def remove(
     begin = state or State("remove", 0, (), {}, {SEED: job.seed})
     share = WorkShare(found, job.method.realize, job.budget.unit)
     assert job.budget.share is not None
-    shifts = MeanShifts(found, kernels)
-    measurement = Measurement(student, kernels, compile_options(job.model), shifts)
+    compensation = Compensation.of(found, kernels)
+    measurement = Measurement(student, kernels, compile_options(job.model), compensation)
 
     def measure(before: int) -> Mapping[str, Array]:
         batches, rng = job.method.measured_batches, job.rng(1, before)
@@ -226,7 +226,7 @@ def remove(
         share,
         target=job.budget.share,
         groups=job.method.groups,
-        shifts=shifts,
+        compensation=compensation,
         losses=begin.losses,
     )
     history = job.fit(trained, begin, job.removal, [pruning], pruning.losses)
