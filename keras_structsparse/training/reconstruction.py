@@ -79,7 +79,7 @@ def taken_over(moments: Moments, lost: Array, kept: Array) -> Array:
     patterns, members = np.unique(kept, axis=1, return_inverse=True)
     for number, pattern in enumerate(patterns.T):
         own, kernels = np.flatnonzero(pattern), np.flatnonzero(members.ravel() == number)
-        covariance = moments.covariance[np.ix_(own, own)]
+        covariance = moments.covariance[np.ix_(own, own)].astype(float)
         ridge = RIDGE * np.trace(covariance) / max(len(own), 1)
         if ridge > 0:
             covariance = covariance + ridge * np.eye(len(own))
@@ -121,14 +121,16 @@ class Reconstruction:
         """
         if not self._layers:
             return
-        measured = []
+        sums: dict[str, tuple[Array, Array]] = {}
+        count = 0
         for batch in batches:
-            self._inputs = batch[0]
-            measured.append(self._network.predict_on_batch(batch[0]))
-        for name in self._layers:
-            mean = np.mean([each[name][0] for each in measured], axis=0, dtype=float)
-            second = np.mean([each[name][1] for each in measured], axis=0, dtype=float)
-            self._moments[name] = Moments(mean, second - np.outer(mean, mean))
+            self._inputs, count = batch[0], count + 1
+            for name, (mean, second) in self._network.predict_on_batch(batch[0]).items():
+                means, seconds = sums.get(name, (0.0, 0.0))
+                sums[name] = means + mean, seconds + second
+        for name, (means, seconds) in sums.items():
+            mean = means / count
+            self._moments[name] = Moments(mean, seconds / count - np.outer(mean, mean))
 
     def correct(self, kernels: Mapping[str, Array], before: Sizes, sizes: Sizes) -> None:
         """Correct the kept entries, after others were removed and their means were moved.
