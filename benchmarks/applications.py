@@ -105,8 +105,8 @@ normalisation offsets; a random plan removes three kernels in ten and gives the 
 sizes; 32x32 images, 75x75 for Inception and Xception; KerasHub's backbones are small ones of
 each kind of block, their composite layers opened by `kss.opened`.
 
-- **difference**: pruned against masked in float64, relative to the largest output; **control**:
-  the same with one more live kernel removed. Exact: at most 1e-10, the control a thousand
+- **difference**: pruned against masked in float64, at inference and in training mode (`kss.verify`), relative to the largest output; **control**:
+  the same at inference with one more live kernel removed. Exact: at most 1e-10, the control a thousand
   times more.
 - **multiply-adds**: millions before; per cent left with one convolution per kernel size
   (`realize="split"`), as the cost model decides (`"auto"`), and what eq. (10) gives for the plan

@@ -47,9 +47,22 @@ class Call:
     @property
     def is_training(self) -> bool:
         """Whether the call sets ``training=True`` and that is not the layer's default."""
+        return bool(self.options.get("training")) and self._training_default is not True
+
+    @property
+    def lets_others_train(self) -> bool:
+        """Whether layers that Keras calls after this one train too.
+
+        In a model that is called without ``training``, they do behind a call with
+        ``training=True`` of a layer whose default is True or False, as Dropout or Resizing, on
+        other branches as well (Keras 3.15).
+        """
+        return bool(self.options.get("training")) and self._training_default is not None
+
+    @property
+    def _training_default(self) -> Any:
         parameter = inspect.signature(self.operation.call).parameters.get("training")
-        default = parameter is not None and parameter.default is True
-        return bool(self.options.get("training")) and not default
+        return None if parameter is None else parameter.default
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments with ``tensors`` in the places of its inputs."""

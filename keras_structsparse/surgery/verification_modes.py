@@ -26,6 +26,7 @@ import numpy as np
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import StructSparseError
+from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.surgery.verification_copies import largest_difference, outputs_of
 
@@ -143,7 +144,18 @@ def _in_mode(
     expected, found = (outputs_of(each, inputs, mode) for each in views)
     if not all(np.isfinite(array).all() for array in expected):
         return None, "its outputs are not finite"
-    return largest_difference(expected, found), ""
+    worst = largest_difference(expected, found)
+    if mode is None and not worst <= tolerance:
+        first, second = map(_letting_others_train, (reference, made))
+        if first and len(first) == len(second):
+            return None, f"layer '{first[0]}' lets layers train that Keras calls after it"
+    return worst, ""
+
+
+def _letting_others_train(network: keras.Model) -> list[str]:
+    """The calls by which others train as well: which ones depends on their order and nesting."""
+    calls = functional_graph.read(network).calls
+    return [call.name for call in calls if call.lets_others_train]
 
 
 def _changes_weights(network: keras.Model, inputs: list[Array], mode: bool | None) -> bool:

@@ -57,6 +57,8 @@ BODIES: dict[str, tuple[Body, tuple[str, ...], tuple[str, ...]]] = {
         BOTH,
         (),
     ),
+    "training by default": (lambda x: L.BatchNormalization()(L.Resizing(6, 6)(x)), BOTH, ()),
+    "default without effect": (lambda x: L.Resizing(6, 6)(x), (), ()),
     "random images": (lambda x: L.RandomFlip()(x), (), BOTH),
     "weights that change": (lambda x: L.SpectralNormalization(L.Conv2D(4, 1))(x), (), BOTH[:1]),
     "weights that converge": (
@@ -76,6 +78,21 @@ def test_what_is_tried(name: str) -> None:
     assert result.passed, str(result)
     assert result.tried == ("random values", *tried)
     assert [text.split(" (")[0] for text in result.skipped] == list(skipped)
+
+
+def behind_resizing(x: Any) -> Any:
+    """Keras lets the normalisation train in a call without ``training``, but not if it is flat."""
+    nested = keras.Sequential([keras.Input((6, 6, 4)), L.Dropout(0.3)])
+    return L.BatchNormalization()(nested(L.Resizing(6, 6)(x)))
+
+
+def test_which_layers_train_by_the_nesting_of_calls_is_not_compared() -> None:
+    model = network(behind_resizing)
+    result = verify(model, PLAN)
+    assert result.passed, str(result)
+    assert result.tried == ("random values", "training=True")
+    (skipped,) = result.skipped
+    assert skipped.startswith("training=None (layer 'resizing' lets layers train")
 
 
 def test_a_constant_of_inference_is_another_one_in_training() -> None:
@@ -153,6 +170,7 @@ def clone_of(layer: keras.Layer) -> keras.Layer:
         (lambda x: L.BatchNormalization()(x), drops_out),
         (L.ReLU(), drops_out),
         (in_another_mode, forgets_the_call),
+        (lambda x: L.BatchNormalization()(L.Dropout(0.0)(x, training=True)), forgets_the_call),
     ],
 )
 def test_a_network_that_is_wrong_in_training_only_is_found(
