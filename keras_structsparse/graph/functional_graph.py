@@ -47,20 +47,11 @@ class Call:
     @property
     def is_training(self) -> bool:
         """Whether the call sets ``training=True`` and that is not the layer's default."""
-        return bool(self.options.get("training")) and self._training_default is not True
+        return bool(self.options.get("training")) and self.training_default is not True
 
     @property
-    def lets_others_train(self) -> bool:
-        """Whether layers that Keras calls after this one train too.
-
-        In a model that is called without ``training``, they do behind a call with
-        ``training=True`` of a layer whose default is True or False, as Dropout or Resizing, on
-        other branches as well (Keras 3.15).
-        """
-        return bool(self.options.get("training")) and self._training_default is not None
-
-    @property
-    def _training_default(self) -> Any:
+    def training_default(self) -> Any:
+        """What the operation takes for ``training`` if a call does not set it."""
         parameter = inspect.signature(self.operation.call).parameters.get("training")
         return None if parameter is None else parameter.default
 
@@ -195,19 +186,16 @@ def read(model: keras.Model, nested: bool = True) -> Graph:
     ['conv']
     """
     model = functional(model)
-    shapes: list[Shape] = []
-    dtypes: list[str] = []
     symbols: list[Tensor] = []
 
     def number(tensor: Tensor) -> int:
         symbols.append(tensor)
-        shapes.append(tuple(tensor.shape))
-        dtypes.append(str(tensor.dtype))
-        return len(shapes) - 1
+        return len(symbols) - 1
 
     inputs = [number(t) for t in model.inputs]
     calls: list[Call] = []
     outputs = _walk(model, inputs, "", calls, number, masked=() if nested else None)
+    shapes, dtypes = (tuple(t.shape) for t in symbols), (str(t.dtype) for t in symbols)
     tensors = tuple(shapes), tuple(dtypes), tuple(symbols)
     return Graph(model, tuple(calls), tuple(inputs), tuple(outputs), *tensors)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import keras
 
 from keras_structsparse import _keras_compat
-from keras_structsparse._validation import one_of
-from keras_structsparse.graph import functional_graph
-from keras_structsparse.graph.kernel_axes import axes_of, kernel_of, plain_shape
+from keras_structsparse._validation import boolean, one_of
+from keras_structsparse.graph.kernel_axes import axes_of, kernel_of
 from keras_structsparse.graph.onednn import warn_of_overflows
 from keras_structsparse.graph.prunable_layers import (
     ModelLike,
@@ -18,13 +17,13 @@ from keras_structsparse.graph.prunable_layers import (
     graph_of,
 )
 from keras_structsparse.regularizers import MultiplyAdds
+from keras_structsparse.regularizers.adaptive_weights import group_weights
 from keras_structsparse.regularizers.base import GroupSparsityRegularizer
 from keras_structsparse.regularizers.coupled_groups import (
     PenalizedLayers,
     joint_specs,
     multiply_adds_specs,
     no_specs,
-    positions,
 )
 from keras_structsparse.regularizers.coupling import CouplingSpec
 from keras_structsparse.regularizers.layer_choice import (
@@ -33,8 +32,8 @@ from keras_structsparse.regularizers.layer_choice import (
     warn_of_hidden_scales,
 )
 from keras_structsparse.regularizers.rebinding import rebind
-
-Shares = Callable[[functional_graph.Graph, Mapping[str, keras.Layer]], dict[str, float]]
+from keras_structsparse.regularizers.saliency import Saliency
+from keras_structsparse.regularizers.shares import SHARES, scale_free_shares
 
 
 def attach(
@@ -43,6 +42,8 @@ def attach(
     layers: Iterable[str] | None = None,
     weights: str = "uniform",
     coupled: bool = False,
+    saliency: Saliency | None = None,
+    scale_free: bool = False,
 ) -> keras.Model:
     """Add the penalty of a regularizer to a model, layer by layer.
 
@@ -67,6 +68,14 @@ def attach(
             group, so that they vanish together and the stream gets narrower. The inner groups of
             a kernel are not joined. Channels that something else writes too, such as the input of
             the model or a layer without a regularizer, join nothing.
+        saliency: What the loss would lose without each group, by ``kss.saliency`` with the groups
+            of the regularizer: the adaptive group lasso. The norm of a group with
+            the saliency ``s`` gets the weight ``(m / (s + m / 100))^0.5``, ``m`` the mean over all
+            kernels. Layers that were not measured, as those that compute outputs, are left out by
+            default.
+        scale_free: Whether the share of a layer is divided by the mean norm of its kernels as they
+            are, so that alpha has no unit: for trained networks without normalization, whose layers
+            may be scaled against each other.
 
     Returns:
         The same model.
@@ -76,7 +85,8 @@ def attach(
             convolution has no scale, or multiply-adds are needed and the size of a map is open.
         TypeError: ``regularizer`` is not a regularizer of this package.
         ValueError: ``layers`` names a layer that cannot be regularized, ``weights`` is unknown,
-            or the regularizer does not allow the given ``weights`` or ``coupled``.
+            the regularizer does not allow the given options, or ``saliency`` is that of another
+            network or of other groups.
 
     Examples:
         >>> from keras_structsparse.regularizers import KernelCount
@@ -92,9 +102,13 @@ def attach(
     if weights not in SHARES:
         raise ValueError(f"weights: expected one of {tuple(SHARES)}. Received: {weights!r}")
     _check_choice(regularizer, weights, coupled)
+    _check_measured(regularizer, coupled, saliency, scale_free)
     one_of("layout", regularizer.layout, ("plain",))
     found = PrunableLayers.of(model)
     chosen = chosen_layers(found, layers)
+    if saliency is not None and layers is None:
+        chosen = {name: layer for name, layer in chosen.items() if name in saliency.second}
+    factors = {} if saliency is None else group_weights(saliency, regularizer, chosen)
     pairs = found.batch_norms
     norms = {name: scaled_norm(name, pairs[name]) for name in chosen if name in pairs}
     warn_of_hidden_scales(found, chosen)
@@ -102,9 +116,13 @@ def attach(
     shares = SHARES[weights](found.graph, chosen)
     mean = math.fsum(shares.values()) / len(shares)
     shares = {name: share / mean for name, share in shares.items()}
+    if scale_free:
+        shares = scale_free_shares(shares, chosen, norms)
     _install_copies(
         PenalizedLayers(found, chosen, norms, shares, regularizer.norm), regularizer, coupled
     )
+    for name, own in factors.items():
+        kernel_of(chosen[name]).regularizer.group_weights = own
     _keras_compat.forget_compiled_functions(model)
     return model
 
@@ -187,6 +205,28 @@ def _check_choice(regularizer: GroupSparsityRegularizer, weights: str, coupled: 
         )
 
 
+def _check_measured(
+    regularizer: GroupSparsityRegularizer,
+    coupled: bool,
+    saliency: Saliency | None,
+    scale_free: bool,
+) -> None:
+    boolean("scale_free", scale_free)
+    if saliency is not None and not isinstance(saliency, Saliency):
+        raise TypeError(f"saliency: expected what kss.saliency returns. Received: {saliency!r}")
+    if isinstance(regularizer, MultiplyAdds) and (saliency is not None or scale_free):
+        raise ValueError(
+            "regularizer: MultiplyAdds counts kernels, whatever the loss needs. Expected "
+            f"saliency=None and scale_free=False. Received: saliency={saliency!r}, "
+            f"scale_free={scale_free!r}"
+        )
+    if coupled and saliency is not None:
+        raise ValueError(
+            "coupled: expected False with a saliency, since joint groups have no measurement of "
+            "their own. Received: True"
+        )
+
+
 def _install_copies(
     penalized: PenalizedLayers, regularizer: GroupSparsityRegularizer, coupled: bool
 ) -> None:
@@ -230,27 +270,3 @@ def _beside(
     if isinstance(regularizer, GroupSparsityRegularizer):
         return regularizer.beside
     return regularizer
-
-
-def _uniform(
-    network: functional_graph.Graph, layers: Mapping[str, keras.Layer]
-) -> dict[str, float]:
-    return dict.fromkeys(layers, 1.0)
-
-
-def _params(network: functional_graph.Graph, layers: Mapping[str, keras.Layer]) -> dict[str, float]:
-    return {name: math.prod(plain_shape(layer)[:-1]) for name, layer in layers.items()}
-
-
-def _multiply_adds(
-    network: functional_graph.Graph, layers: Mapping[str, keras.Layer]
-) -> dict[str, float]:
-    places = {c.name: positions(network, c) for c in network.layers() if c.name in layers}
-    return {n: places[n] * size for n, size in _params(network, layers).items()}
-
-
-SHARES: dict[str, Shares] = {
-    "uniform": _uniform,
-    "multiply_adds": _multiply_adds,
-    "params": _params,
-}

@@ -28,8 +28,8 @@ from keras_structsparse.regularizers.prox import proximal_operator
 class GroupSparsityRegularizer(CrossLayerRegularizer):
     """A penalty `alpha * weight * Omega` on the norms of groups of kernel entries.
 
-    Subclasses set the default groups and `_per`, the sum that Omega relaxes: `"layer"` for the
-    width (12), `"kernel"` for the kernel sizes (21).
+    Subclasses set `_per`, the sum that Omega relaxes: `"layer"` for the width (12), `"kernel"` for
+    the kernel sizes (21).
     """
 
     _per: ClassVar[str]
@@ -45,6 +45,7 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         scale: str | None,
         links: CouplingSpec | Mapping[str, Any] | None = None,
         layout: str = "plain",
+        group_weights: Any = None,
     ) -> None:
         super().__init__(scale, links)
         self.layout = one_of("layout", layout, tuple(LAYOUTS))
@@ -53,6 +54,7 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         self.power = one_of("power", power, (1, 2))
         self.reweight = nonnegative("reweight", reweight)
         self.weight = nonnegative("weight", weight)
+        self.group_weights = None if group_weights is None else np.array(group_weights, float)
         self.alpha = Alpha(nonnegative("alpha", alpha))
 
     def penalty(self, kernel: Tensor) -> Tensor:
@@ -69,8 +71,8 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         return self._value(self._norms(plain, self.scale, self.groups, self.norm))
 
     def _value(self, norms: Tensor) -> Tensor:
-        strength = self._strength(norms)
-        own = penalties.value(norms, self._weights(norms), self.power, self._per, strength)
+        weights, strength = self._weights(norms), self._strength(norms)
+        own = penalties.value(norms, weights, self.power, self._per, strength)
         norm_of = functools.partial(self.whole_norms, norm="l2")
         joint = [ops.sum(w * c.norms(norm_of)) for c, w in self.joint_weights(norm_of, norms)]
         return sum(joint, own)
@@ -92,12 +94,11 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
     def prox(self, kernel: Tensor, step: Tensor) -> Tensor:
         """Proximal operator: the minimiser z of `1/2 |z - k|^2 + step * alpha * weight * Omega(z)`.
 
-        With `reweight`, the group weights are those of `kernel`, held fixed. With one step per
-        kernel, the squared distance of each kernel is divided by its step instead.
+        With `reweight`, the weights are those of `kernel`, held fixed. With one step per kernel,
+        the squared distance of each is divided by its step instead.
 
         Args:
-            kernel: Variable or tensor (*spatial, in, out). For a kernel paired with a batch
-                normalisation see `pair_prox`.
+            kernel: Variable or tensor (*spatial, in, out); for pairs see `pair_prox`.
             step: Non-negative step length, scalar or (kernels,).
 
         Returns:
@@ -191,10 +192,8 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
             >>> np.array(d_gamma).round(3).tolist()
             [1.0]
         """
-        layout, plain = (
-            LAYOUTS[self.layout],
-            LAYOUTS[self.layout].to_plain(ops.convert_to_tensor(kernel)),
-        )
+        layout = LAYOUTS[self.layout]
+        plain = layout.to_plain(ops.convert_to_tensor(kernel))
         gradient = self._plain_subgradient(effective_kernels.effective_kernel(plain, gamma))
         turned, along = effective_kernels.pair_gradient(gradient, plain, gamma)
         return layout.from_plain(turned, tuple(kernel.shape)), along
@@ -223,21 +222,20 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         """
         twin = copy.copy(self)  # Shallow: alpha remains the same variable.
         CrossLayerRegularizer.__init__(twin, scale, links)
-        twin.restored = None
-        twin.weight = nonnegative("weight", weight)
+        twin.restored, twin.weight = None, nonnegative("weight", weight)
         return twin
 
     def for_pruned_layer(self, share: float) -> Self:
         """Copy the regularizer for a layer whose zero kernels have been pruned.
 
-        `reweight` is relative to the mean norm of the layer's kernels, which is larger without the
-        zero kernels. Multiplied by `share`, it means the same as before pruning.
+        `reweight` is relative to the mean norm of the kernels, which is larger without those of
+        zeros. Multiplied by `share`, it means the same as before pruning.
 
         Args:
             share: Number of remaining kernels over the number before pruning, in (0, 1].
 
         Returns:
-            A regularizer of the same class with the same `alpha`, to be bound to its layer.
+            A regularizer of the same class and `alpha`, to be bound to its layer.
 
         Examples:
             >>> from keras_structsparse.regularizers import KernelSize
@@ -254,13 +252,17 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         Returns:
             Dictionary for `from_config`.
         """
-        # The shortest decimal that gives the same float32: 0.001, not 0.0010000000474974513.
-        alpha = float(str(np.float32(ops.convert_to_numpy(self.alpha))))
+        alpha = float(
+            str(np.float32(ops.convert_to_numpy(self.alpha)))
+        )  # 0.001, not 0.0010000000475
         names = ("norm", "groups", "power", "reweight", "weight", "scale", "layout")
         links = None if self.links is None else self.links.to_config()
-        beside = keras.regularizers.serialize(self.beside) if self.beside else None
-        others = {"links": links} if beside is None else {"links": links, "beside": beside}
-        return {"alpha": alpha, **{name: getattr(self, name) for name in names}, **others}
+        config = {"alpha": alpha, **{name: getattr(self, name) for name in names}, "links": links}
+        if self.beside is not None:
+            config["beside"] = keras.regularizers.serialize(self.beside)
+        if self.group_weights is not None:
+            config["group_weights"] = self.group_weights.tolist()
+        return config
 
     def slopes(self, norms: Tensor, norm_of: NormOf) -> Tensor:
         """Derivative of the penalty with respect to the layer's own group norms.
@@ -270,18 +272,14 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
         Args:
             norms: Group norms (groups, kernels).
             norm_of: Returns the norms of the kernels of another layer.
-
-        Returns:
-            Tensor (groups, kernels).
         """
         return self._weights(norms) * self._strength(norms)
 
     def _plain_prox(self, kernel: Tensor, step: Tensor) -> Tensor:
         self._require_uncoupled()
         norms = group_norms(kernel, self.groups, self.norm)
-        weights = self._weights(norms)
+        weights, groups, norm = self._weights(norms), self.groups, self.norm
         steps = constant(step, like=weights) * self._strength(norms)
-        groups, norm = self.groups, self.norm
         return proximal_operator(kernel, groups, norm, steps, weights, self.power, self._per)
 
     def _plain_subgradient(self, kernel: Tensor) -> Tensor:
@@ -292,6 +290,8 @@ class GroupSparsityRegularizer(CrossLayerRegularizer):
 
     def _weights(self, norms: Tensor) -> Tensor:
         weights = penalties.reweighting(norms, self.reweight)
+        if self.group_weights is not None:
+            weights *= constant(self.group_weights, like=norms)
         return weights * self.not_joint(norms) if self.links is not None else weights
 
     def _strength(self, norms: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class CrossLayerRegularizer(keras.regularizers.Regularizer):
         beside = config.pop("beside", None)
         found = cls(**config)
         found.beside = keras.regularizers.get(beside)
-        own = ("weight", "scale", "links", "layout")
+        own = ("weight", "scale", "links", "layout", "group_weights")
         settings = {name: x for name, x in config.items() if name not in own}
         found.restored = (cls, *sorted(settings.items()))
         return found

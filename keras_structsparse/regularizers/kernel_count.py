@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -34,6 +34,7 @@ class KernelCount(GroupSparsityRegularizer):
         links: What the penalty must know of other layers, set by `kss.attach`.
         layout: `"plain"`; `"transposed"` for `kernel_regularizer` of transposed convolutions,
             `"depthwise"` for `depthwise_regularizer` of depthwise and separable convolutions.
+        group_weights: Factors (groups, kernels) of the norms, set by `kss.attach`.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -58,8 +59,11 @@ class KernelCount(GroupSparsityRegularizer):
         scale: str | None = None,
         links: Mapping[str, Any] | None = None,
         layout: str = "plain",
+        group_weights: Sequence[Sequence[float]] | None = None,
     ) -> None:
-        super().__init__(alpha, norm, "kernel", power, reweight, weight, scale, links, layout)
+        super().__init__(
+            alpha, norm, "kernel", power, reweight, weight, scale, links, layout, group_weights
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the current value of alpha.

@@ -153,9 +153,18 @@ def _in_mode(
 
 
 def _letting_others_train(network: keras.Model) -> list[str]:
-    """The calls by which others train as well: which ones depends on their order and nesting."""
+    """The calls that let layers train that Keras calls after them.
+
+    In a model that is called without ``training``, a call with ``training=True`` of a layer whose
+    default is True or False, as Dropout or Resizing, lets layers on other branches train as well
+    (Keras 3.15). Which ones depends on the order and the nesting of the calls.
+    """
     calls = functional_graph.read(network).calls
-    return [call.name for call in calls if call.lets_others_train]
+    return [
+        call.name
+        for call in calls
+        if call.options.get("training") and call.training_default is not None
+    ]
 
 
 def _changes_weights(network: keras.Model, inputs: list[Array], mode: bool | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -13,37 +13,60 @@ from keras_structsparse._typing import Array, Tensor
 from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.kernel_axes import plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.training.mean_shifts import MeasuredInputs
+from keras_structsparse.training.measured_inputs import MeasuredInputs
 
 EXAMPLES, WINDOWS = 32, 40
 """The number of examples of a batch, and of windows that are drawn from each."""
 
 
-class InputWindows(MeasuredInputs):
-    """A network that computes the moments of the windows that some of its layers read.
+def window_moments(found: PrunableLayers, layers: Mapping[str, keras.Layer]) -> MeasuredInputs:
+    """A network that computes the moments of the windows that some layers read.
 
-    For each layer these are the mean (entries,) and the mean of products (entries, entries) over
-    the first `EXAMPLES` of the batch and `WINDOWS` places, with the entries in the order of a
-    kernel (*spatial, in).
+    For each layer these are the mean (entries,) and the mean of products (entries, entries), with
+    the entries in the order of a kernel (*spatial, in).
 
     Args:
         found: The prunable layers of a network.
         layers: Some of its dense and convolutional layers, by name.
     """
 
-    def __init__(self, found: PrunableLayers, layers: Mapping[str, keras.Layer]) -> None:
-        super().__init__(found, layers, "input_windows")
-        rng = np.random.default_rng(0)
-        self._places = {
-            name: rng.random((WINDOWS, len(plain_shape(layer)) - 2), "float32")
-            for name, layer in layers.items()
-        }
-
-    def measured(self, name: str, layer: keras.Layer, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """The moments of the windows."""
-        drawn = windows(layer, ops.cast(tensor[:EXAMPLES], "float32"), self._places[name])
+    def moments(drawn: Tensor) -> tuple[Tensor, Tensor]:
         count = ops.cast(ops.shape(drawn)[0], "float32")
         return ops.mean(drawn, axis=0), ops.matmul(ops.transpose(drawn), drawn) / count
+
+    return _measured_windows(found, layers, moments, "window_moments")
+
+
+def window_means(found: PrunableLayers, layers: Mapping[str, keras.Layer]) -> MeasuredInputs:
+    """A network that computes the mean (entries,) of the windows that some layers read.
+
+    Args:
+        found: The prunable layers of a network.
+        layers: Some of its dense and convolutional layers, by name.
+    """
+
+    def mean(drawn: Tensor) -> Tensor:
+        return ops.mean(drawn, axis=0)
+
+    return _measured_windows(found, layers, mean, "window_means")
+
+
+def _measured_windows(
+    found: PrunableLayers,
+    layers: Mapping[str, keras.Layer],
+    measure: Callable[[Tensor], Any],
+    name: str,
+) -> MeasuredInputs:
+    """A network that measures windows: at random places of the first examples of a batch."""
+    rng = np.random.default_rng(0)
+
+    def of_layer(layer: keras.Layer) -> Callable[[Tensor], Any]:
+        places = rng.random((WINDOWS, len(plain_shape(layer)) - 2), "float32")
+        return lambda tensor: measure(
+            windows(layer, ops.cast(tensor[:EXAMPLES], "float32"), places)
+        )
+
+    return MeasuredInputs(found, {key: of_layer(layer) for key, layer in layers.items()}, name)
 
 
 def windows(layer: keras.Layer, tensor: Tensor, places: Array) -> Tensor:

@@ -16,13 +16,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array, Tensor
-from keras_structsparse.graph.data_format import channel_axis
 from keras_structsparse.graph.functional_graph import Call
 from keras_structsparse.graph.kernel_axes import axes_of
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.training.grouped_kernels import GroupedKernel
+from keras_structsparse.training.measured_inputs import input_means
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +105,7 @@ class MeanShifts:
         offsets = {call.name: offset_of(found, call) for call in calls}
         self.offsets = {name: own for name, own in offsets.items() if own is not None}
         self._layers = {name: found.layers[name] for name in self.offsets}
-        self._network = InputMeans(found, self.offsets)
+        self._network = input_means(found, self.offsets)
         self._means: dict[str, Array] = {}
 
     def measure(self, batches: Iterable[tuple[Any, ...]]) -> None:
@@ -140,67 +139,3 @@ class MeanShifts:
         means = np.broadcast_to(self._means[name][:, None], tuple(layer.kernel.shape))
         products = removed * axes_of(layer).plain(means)
         self.offsets[name].add(products.sum(axis=tuple(range(removed.ndim - 1))))
-
-
-class MeasuredInputs(keras.Model):
-    """A network that measures what some of its layers read, in inference.
-
-    It shares the layers of another network, and computes what :meth:`measured` returns, by name of
-    the layer.
-
-    Args:
-        found: The prunable layers of that network.
-        names: The names of the layers.
-        name: The name of this network.
-    """
-
-    def __init__(self, found: PrunableLayers, names: Iterable[str], name: str) -> None:
-        graph = found.graph
-        super().__init__(
-            inputs=_keras_compat.input_structure(graph.model),
-            outputs=_keras_compat.output_structure(graph.model),
-            name=name,
-        )
-        self._calls, self._inputs_of_graph = graph.calls, graph.inputs
-        self._measured = frozenset(names)
-        inputs = _keras_compat.input_structure(graph.model)
-        # Casts inputs, and brings them in the order of the graph.
-        self._entry = keras.Model(
-            inputs, [keras.layers.Identity()(x) for x in keras.tree.flatten(inputs)]
-        )
-
-    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> dict[str, Any]:
-        """Measure what the layers read."""
-        given = keras.tree.flatten(self._entry(inputs, training=False))
-        values = dict(zip(self._inputs_of_graph, given, strict=True))
-        found = {}
-        for call in self._calls:
-            tensors = [values[i] for i in call.inputs]
-            if call.name in self._measured:
-                found[call.name] = self.measured(call.name, call.operation, tensors[0])
-            args, kwargs = call.arguments(tensors)
-            results = keras.tree.flatten(call.operation(*args, **kwargs))
-            values.update(zip(call.outputs, results, strict=True))
-        return found
-
-    def measured(self, name: str, layer: keras.Layer, tensor: Tensor) -> Any:
-        """What is measured of the tensor that a layer reads."""
-        raise NotImplementedError
-
-
-class InputMeans(MeasuredInputs):
-    """A network that computes the mean (channels,) of each channel that some of its layers read.
-
-    Args:
-        found: The prunable layers of a network.
-        names: The names of the layers.
-    """
-
-    def __init__(self, found: PrunableLayers, names: Iterable[str]) -> None:
-        super().__init__(found, names, "input_means")
-
-    def measured(self, name: str, layer: keras.Layer, tensor: Tensor) -> Tensor:
-        """The mean of each channel."""
-        axes = list(range(len(tensor.shape)))
-        del axes[channel_axis(layer)]
-        return ops.mean(ops.cast(tensor, "float32"), axis=axes)

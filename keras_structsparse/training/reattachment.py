@@ -12,6 +12,8 @@ from typing import Any
 
 import keras
 
+from keras_structsparse.graph.kernel_axes import plain_shape
+from keras_structsparse.graph.nested_groups import masks
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.regularizers import MultiplyAdds
 from keras_structsparse.regularizers.attachment import install
@@ -101,7 +103,7 @@ def reattach(
         install(
             penalized,
             _links(old)(penalized),
-            {n: _for_pruned_layer(old[n], n, ancestry) for n in names},
+            {n: _for_pruned_layer(old[n], n, prunable, ancestry) for n in names},
         )
     return model
 
@@ -137,7 +139,11 @@ def _links(
 
 
 def _for_pruned_layer(
-    regularizer: GroupSparsityRegularizer, name: str, ancestry: Ancestry
+    regularizer: GroupSparsityRegularizer, name: str, prunable: PrunableLayers, ancestry: Ancestry
 ) -> GroupSparsityRegularizer:
     base, numbers = ancestry.layers[name]
-    return regularizer.for_pruned_layer(len(numbers) / ancestry.widths[base])
+    own = regularizer.for_pruned_layer(len(numbers) / ancestry.widths[base])
+    if own.group_weights is not None:  # Half-rings vanish from the outside in.
+        groups = len(masks(plain_shape(prunable.layers[name])[:-2], own.groups))
+        own.group_weights = own.group_weights[-groups:, list(numbers)]
+    return own

@@ -34,7 +34,7 @@ from keras_structsparse.graph.kernel_axes import (
 from keras_structsparse.graph.nested_groups import masked_kernel
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.group_selection import Sizes
-from keras_structsparse.training.input_windows import InputWindows
+from keras_structsparse.training.input_windows import window_means, window_moments
 from keras_structsparse.training.mean_shifts import Offset, offset_of
 
 RIDGE = 0.5
@@ -109,7 +109,8 @@ class Reconstruction:
         writers = found.channels.writers(list(found.layers))
         reads = {c.name: c.inputs[0] for c in found.graph.layers() if c.name in self._layers}
         self._writers = {name: writers[tensor] for name, tensor in reads.items()}
-        self._network = InputWindows(found, self._layers)
+        self._moments_of = window_moments(found, self._layers)
+        self._means_of = window_means(found, self._layers)
         self._moments: dict[str, Moments] = {}
         self._inputs: Any = None
 
@@ -125,7 +126,7 @@ class Reconstruction:
         count = 0
         for batch in batches:
             self._inputs, count = batch[0], count + 1
-            for name, (mean, second) in self._network.predict_on_batch(batch[0]).items():
+            for name, (mean, second) in self._moments_of.predict_on_batch(batch[0]).items():
                 means, seconds = sums.get(name, (0.0, 0.0))
                 sums[name] = means + mean, seconds + second
         for name, (means, seconds) in sums.items():
@@ -143,7 +144,7 @@ class Reconstruction:
         """
         if not self._layers:
             return
-        now = self._network.predict_on_batch(self._inputs)
+        now = self._means_of.predict_on_batch(self._inputs)
         for name, layer in self._layers.items():
             kernel = plain_kernel(layer)
             flat = kernel.reshape(-1, kernel.shape[-1])
@@ -156,7 +157,7 @@ class Reconstruction:
             kept = _kept_entries(layer, sizes.get(name)) & ~constant[:, None]
             moments = self._moments[name]
             change = taken_over(moments, lost, kept)
-            drift = np.where(changed, moments.mean - now[name][0], 0.0)
+            drift = np.where(changed, moments.mean - now[name], 0.0)
             shift = drift @ flat - moments.mean @ change
             kernel_of(layer).assign((flat + change).reshape(kernel.shape))
             self._offsets[name].add(np.where(kept.any(axis=0), shift, 0.0))

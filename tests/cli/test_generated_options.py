@@ -14,7 +14,7 @@ from keras_structsparse.cli import errors, export
 from keras_structsparse.cli.generated_options import Fields, attribute_help, with_generated_options
 from keras_structsparse.errors import ModelError
 from keras_structsparse.export.formats import EXPORTERS
-from keras_structsparse.regularizers.attachment import SHARES
+from keras_structsparse.regularizers.shares import SHARES
 from keras_structsparse.sweeps.settings import Search, Settings
 from keras_structsparse.training.penalty_config import PenaltyConfig
 from keras_structsparse.training.recipes import Recipe

@@ -33,6 +33,13 @@ def member(
     return RegularizedKernel(own, keras.Variable(kernel, dtype="float64"), scale)
 
 
+def adapted(one: RegularizedKernel) -> RegularizedKernel:
+    """The kernel with random weights of its groups."""
+    norms = one.regularizer.group_norms(one.kernel)
+    one.regularizer.group_weights = np.random.default_rng(9).uniform(0.1, 3, tuple(norms.shape))
+    return one
+
+
 def members() -> list[RegularizedKernel]:
     """Layers of all kinds: some fit together, some must be served alone."""
     size = KernelSize(0.2)
@@ -46,6 +53,9 @@ def members() -> list[RegularizedKernel]:
         member(KernelSize(0.3, norm="linf"), (3, 3, 2, 5), False, 6),
         member(KernelSize(0.3, norm="group_normalized", groups="ring"), (4, 5, 2, 5), False, 7),
         member(KernelCount(0.1, power=2), (3, 3, 2, 4), False, 8),
+        adapted(member(size, (5, 5, 3, 6), False, 9)),
+        adapted(member(KernelSize(0.1, reweight=0.1), (5, 5, 2, 4), True, 10)),
+        adapted(member(KernelCount(0.1), (3, 3, 2, 4), False, 11)),
     ]
 
 
@@ -65,7 +75,7 @@ def assert_same_change(found: Any, expected: Any, start: RegularizedKernel) -> N
     assert moved > 1e-3, "the control does not fail"
 
 
-@pytest.mark.parametrize("index", range(9))
+@pytest.mark.parametrize("index", range(12))
 def test_proximal_steps(index: int) -> None:
     every = members()
     steps = [0.3 + 0.1 * i for i in range(len(every))]
@@ -77,7 +87,7 @@ def test_proximal_steps(index: int) -> None:
     assert_same_change(proximal_steps(every, steps)[index], expected, one)
 
 
-@pytest.mark.parametrize("index", range(9))
+@pytest.mark.parametrize("index", range(12))
 def test_subgradients(index: int) -> None:
     every = members()
     kernel, gamma = subgradients(every)[index]

@@ -13,7 +13,7 @@ from keras import layers as L
 
 from keras_structsparse.graph.kernel_axes import plain_kernel
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.training.input_windows import EXAMPLES, InputWindows, windows
+from keras_structsparse.training.input_windows import EXAMPLES, window_moments, windows
 
 CONVOLUTIONS = {1: L.Conv1D, 2: L.Conv2D, 3: L.Conv3D}
 
@@ -75,7 +75,7 @@ def test_moments_are_those_of_the_first_examples(sizes: tuple[int | None, ...]) 
     x = L.Conv2D(3, 1, activation="relu", name="conv")(inputs)
     outputs = L.Dense(2, name="dense")(L.GlobalAveragePooling2D()(x))
     found = PrunableLayers.of(keras.Model(inputs, outputs))
-    network = InputWindows(found, found.layers)
+    network = window_moments(found, found.layers)
     batch = np.random.default_rng(2).random((EXAMPLES + 3, 8, 6, 2)).astype("float32")
     measured = network.predict_on_batch(batch)
     mean, second = measured["dense"]

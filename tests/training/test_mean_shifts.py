@@ -17,7 +17,8 @@ from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.inner_layers import inner_layers
 from keras_structsparse.training.compensation import Compensation
 from keras_structsparse.training.grouped_kernels import grouped_kernels
-from keras_structsparse.training.mean_shifts import InputMeans, MeanShifts
+from keras_structsparse.training.mean_shifts import MeanShifts
+from keras_structsparse.training.measured_inputs import input_means
 from keras_structsparse.training.measured_saliency import Measurement
 from keras_structsparse.training.training_data import TrainingData
 
@@ -99,7 +100,7 @@ def test_means_of_nested_models_of_names_and_of_whole_numbers() -> None:
     x = L.Dense(3, name="d")(L.Concatenate()([x, number]))
     model = randomize(keras.Model({"image": image, "number": number}, x), 1)
     images, numbers = RNG.integers(0, 9, (8, 4, 4, 1)).astype("uint8"), RNG.random(8)
-    found = InputMeans(PrunableLayers.of(model), ["part/inside", "d"]).predict_on_batch(
+    found = input_means(PrunableLayers.of(model), ["part/inside", "d"]).predict_on_batch(
         {"number": numbers, "image": images}
     )
     np.testing.assert_allclose(found["part/inside"], [images.mean()], rtol=1e-5)

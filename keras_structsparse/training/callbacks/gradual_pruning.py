@@ -154,12 +154,12 @@ class GradualPruning(keras.callbacks.Callback):
         return self.losses
 
     def _remove(self, sizes: Sizes) -> None:
-        kernels = {name: plain_kernel(layer).copy() for name, layer in self.found.layers.items()}
+        changed: dict[str, Array] = {}
         for name, own in self.kernels.items():
             if np.array_equal(sizes[name], self.sizes[name]):
                 continue
             layer = self.found.layers[name]
-            kernel = plain_kernel(layer)
+            kernel = changed[name] = plain_kernel(layer).copy()
             kept = masked_kernel(kernel, sizes[name].tolist())
             entries = masked_kernel(np.ones(plain_shape(layer), kernel.dtype), sizes[name].tolist())
             masks = {id(own.kernel): stored(layer, entries)}
@@ -176,7 +176,7 @@ class GradualPruning(keras.callbacks.Callback):
             self._optimizer.set_masks(masks)
         before, self.sizes = self.sizes, {name: np.asarray(size) for name, size in sizes.items()}
         if self._compensation is not None:
-            self._compensation.reconstruction.correct(kernels, before, self.sizes)
+            self._compensation.reconstruction.correct(changed, before, self.sizes)
 
     def _sizes(self, name: str) -> Array:
         """The sizes of the kernels as they are: nonzero supports."""

@@ -192,5 +192,6 @@ def _spatial_shape(member: RegularizedKernel) -> tuple[int, ...]:
 
 def _shares(member: RegularizedKernel) -> np.ndarray:
     """The constant part (rings, kernels) of the strengths: all but alpha."""
-    ones = np.ones((1, member.kernel.shape[-1]))
-    return np.asarray(factors_of(member) * member.regularizer.weight * ones)
+    regularizer, ones = member.regularizer, np.ones((1, member.kernel.shape[-1]))
+    weights = ones if regularizer.group_weights is None else regularizer.group_weights
+    return np.asarray(factors_of(member) * regularizer.weight * weights)
