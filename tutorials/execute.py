@@ -24,6 +24,8 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parent
 QUICK = "STRUCTSPARSE_QUICK"
 CELL_SECONDS = 1800
+LOGGED = ("INFO:tensorflow:", "WARNING:tensorflow:")
+"""How lines begin that TensorFlow logs into the outputs of a cell."""
 
 
 def notebooks(starts: Sequence[str] = ()) -> list[Path]:
@@ -64,7 +66,7 @@ def _kept(outputs: Sequence[Any]) -> list[Any]:
             kept.append(output)
             continue
         lines = output.text.splitlines(keepends=True)
-        output.text = "".join(line for line in lines if not line.startswith("INFO:tensorflow:"))
+        output.text = "".join(line for line in lines if not line.startswith(LOGGED))
         if output.name == "stderr" or not output.text.strip():
             continue
         if kept and kept[-1].output_type == "stream":

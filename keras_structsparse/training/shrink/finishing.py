@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
+from keras_structsparse.graph.left_out import described
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.verification import Verification, verify
 from keras_structsparse.training.shrink.result import ShrinkResult
@@ -90,10 +91,12 @@ def doubts(result: ShrinkResult, job: Job) -> list[str]:
     said = []
     left = getattr(result.comparison, f"{job.budget.unit}_fraction")
     if job.budget.share is not None and left > job.budget.share + TOLERANCE:
-        said.append(
+        text = (
             f"shrink: expected {job.budget}. Received {left:.1%}: the kernels that can be removed "
-            f"are not enough{_left_out(result)}"
         )
+        rest = described(result.comparison.left_out)
+        end = f". Layers that cannot be planned: {rest}" if rest else ""
+        said.append(f"{text}are not enough{end}")
     if result.judge is not None:
         name = result.judge.metric
         value = abs(result.before[name])
@@ -107,10 +110,3 @@ def doubts(result: ShrinkResult, job: Job) -> list[str]:
     if result.verification is not None and not result.verification:
         said.append(f"shrink: {result.verification}")
     return said
-
-
-def _left_out(result: ShrinkResult) -> str:
-    kinds = "; ".join(
-        f"{reason}: {', '.join(n)}" for reason, n in result.comparison.left_out.items()
-    )
-    return f". Layers that cannot be planned: {kinds}" if kinds else ""
