@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import keras
+import numpy as np
+
+from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.training.grouped_kernels import GroupedKernel
 from keras_structsparse.training.mean_shifts import MeanShifts
@@ -37,9 +41,17 @@ class Compensation:
     def measure(self, batches: Iterable[tuple[Any, ...]]) -> None:
         """Measure what the layers read.
 
+        First the statistics of batch normalizations are estimated from the same inputs: while
+        groups are removed they lag behind, and the measurements are made in inference.
+
         Args:
             batches: Batches of inputs and more.
         """
         drawn = list(batches)
+        graph = self.reconstruction.found.graph
+        if any(isinstance(c.operation, keras.layers.BatchNormalization) for c in graph.calls):
+            parts = [keras.tree.map_structure(keras.ops.convert_to_numpy, own[0]) for own in drawn]
+            inputs = keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+            reestimate_batch_norm(graph.model, inputs)
         self.shifts.measure(drawn)
         self.reconstruction.measure(drawn)
