@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_structsparse import _keras_compat
+from keras_structsparse._typing import Array, Tensor
 from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.functional_graph import functional
@@ -17,7 +19,7 @@ from keras_structsparse.profiling.inner_layers import inner_layers
 from keras_structsparse.regularizers.saliency import Saliency
 from keras_structsparse.training.compensation import Compensation
 from keras_structsparse.training.grouped_kernels import GroupedKernel, grouped_kernels
-from keras_structsparse.training.saliency_recorder import SaliencyRecorder
+from keras_structsparse.training.mean_shifts import MeanShifts, Offset
 from keras_structsparse.training.training_data import Data, TrainingData
 
 
@@ -87,7 +89,7 @@ class Measurement:
         kernels: The kernels with their groups, by name of the layer.
         options: The arguments of ``compile``; those that say what the loss is are used.
         compensation: If given, it measures the same batches, and the saliency is what the loss
-            loses although something makes up for a group; see `saliency_recorder`.
+            loses when the mean of what a group computes is moved into the bias.
     """
 
     def __init__(
@@ -98,7 +100,8 @@ class Measurement:
         compensation: Compensation | None = None,
     ) -> None:
         self.kernels, self.compensation = kernels, compensation
-        self._recorder = SaliencyRecorder(kernels, compensation)
+        offsets = {} if compensation is None else compensation.shifts.offsets
+        self._recorder = _Recorder(kernels, offsets)
         self._model = InferenceMode(model)
         given = ("loss", "loss_weights", "run_eagerly")
         loss = {name: options[name] for name in given if name in options}
@@ -125,7 +128,7 @@ class Measurement:
         drawn = list(data.some_batches(batches, batch_size, rng))
         if self.compensation is not None:
             self.compensation.measure(drawn)
-            self._recorder.prepare()
+            self._recorder.take_off(self.compensation.shifts)
         for batch in drawn:
             self._model.train_on_batch(*batch)
             examples += len(keras.tree.flatten(batch[0])[0])
@@ -147,3 +150,62 @@ class InferenceMode(keras.Model):
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Compute the outputs as in inference."""
         return super().call(inputs, training=False, mask=mask)
+
+
+class _Recorder(keras.optimizers.Optimizer):
+    """An optimizer that changes no weight, and sums up what groups do to the loss."""
+
+    def __init__(self, kernels: Mapping[str, GroupedKernel], offsets: Mapping[str, Offset]) -> None:
+        super().__init__(learning_rate=0.0, name="recorder")
+        self.kernels, self.offsets = kernels, offsets
+        self._shifts = {
+            name: self.add_variable((len(own.groups), own.width), name=f"shift_{number}")
+            for number, (name, own) in enumerate(kernels.items())
+            if name in offsets
+        }
+
+    def take_off(self, shifts: MeanShifts) -> None:
+        """From now on, take the means of groups off what they do to the loss."""
+        for name, variable in self._shifts.items():
+            variable.assign(shifts.of_groups(name, self.kernels[name]))
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        self._sums: dict[str, tuple[keras.Variable, keras.Variable]] = {}
+        for number, (name, own) in enumerate(self.kernels.items()):
+            shape = (len(own.groups), own.width)
+            first = self.add_variable(shape, name=f"first_{number}")
+            self._sums[name] = first, self.add_variable(shape, name=f"second_{number}")
+        super().build(variables)
+
+    def apply(
+        self,
+        grads: Sequence[Tensor],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
+        if not self.built and trainable_variables is not None:
+            self.build(list(trainable_variables))
+        variables = list(trainable_variables or _keras_compat.trained_variables(self))
+        found = {id(v): g for v, g in zip(variables, grads, strict=True) if g is not None}
+        for name, own in self.kernels.items():
+            if id(own.kernel) in found:
+                change = own.change(found[id(own.kernel)])
+                moved = self.offsets[name].gradient(found) if name in self.offsets else None
+                if moved is not None:
+                    change = change - ops.convert_to_tensor(self._shifts[name]) * moved
+                first, second = self._sums[name]
+                first.assign(ops.convert_to_tensor(first) + ops.abs(change))
+                second.assign(ops.convert_to_tensor(second) + ops.square(change))
+
+    def taken(self, steps: int, examples: float, groups: str) -> Saliency:
+        """The saliency of the batches since the last call."""
+
+        def mean(variable: keras.Variable) -> Array:
+            value = np.array(ops.convert_to_numpy(variable), np.float64) / max(steps, 1)
+            variable.assign(np.zeros(variable.shape))
+            return value
+
+        orders = {name: (mean(a), mean(b) * examples / 2) for name, (a, b) in self._sums.items()}
+        first = {name: own for name, (own, _) in orders.items()}
+        return Saliency(first, {name: own for name, (_, own) in orders.items()}, groups)

@@ -99,27 +99,23 @@ class Reconstruction:
         found: The prunable layers of the network.
 
     Attributes:
-        found: The prunable layers of the network.
-        layers: Those that are corrected, by name.
-        offsets: Where constants are added to their outputs.
-        written: The kernels that write each channel that a layer reads.
-        moments: Those of the windows at the last measurement.
+        found: Likewise.
     """
 
     def __init__(self, found: PrunableLayers) -> None:
         self.found = found
-        self.layers: dict[str, keras.Layer] = {}
-        self.offsets: dict[str, Offset] = {}
+        self._layers: dict[str, keras.Layer] = {}
+        self._offsets: dict[str, Offset] = {}
         for call in found.graph.layers():
             offset = offset_of(found, call) if _is_plain(call) else None
             if offset is not None and kernel_of(call.operation).trainable:
-                self.layers[call.name], self.offsets[call.name] = call.operation, offset
+                self._layers[call.name], self._offsets[call.name] = call.operation, offset
         writers = found.channels.writers(list(found.layers))
-        reads = {c.name: c.inputs[0] for c in found.graph.layers() if c.name in self.layers}
-        self.written = {name: writers[tensor] for name, tensor in reads.items()}
-        self.moments: dict[str, Moments] = {}
-        self._moments_of = window_moments(found, self.layers)
-        self._means_of = window_means(found, self.layers)
+        reads = {c.name: c.inputs[0] for c in found.graph.layers() if c.name in self._layers}
+        self._writers = {name: writers[tensor] for name, tensor in reads.items()}
+        self._moments_of = window_moments(found, self._layers)
+        self._means_of = window_means(found, self._layers)
+        self._moments: dict[str, Moments] = {}
         self._inputs: Any = None
 
     def measure(self, batches: Iterable[tuple[Any, ...]]) -> None:
@@ -128,7 +124,7 @@ class Reconstruction:
         Args:
             batches: Batches of inputs and more.
         """
-        if not self.layers:
+        if not self._layers:
             return
         sums: dict[str, tuple[Array, Array]] = {}
         count = 0
@@ -139,7 +135,7 @@ class Reconstruction:
                 sums[name] = means + mean, seconds + second
         for name, (means, seconds) in sums.items():
             mean = means / count
-            self.moments[name] = Moments(mean, seconds / count - np.outer(mean, mean))
+            self._moments[name] = Moments(mean, seconds / count - np.outer(mean, mean))
 
     def correct(self, kernels: Mapping[str, Array], before: Sizes, sizes: Sizes) -> None:
         """Correct the kept entries, after others were removed and their means were moved.
@@ -150,10 +146,10 @@ class Reconstruction:
             before: The sizes of all kernels, as they were.
             sizes: The sizes of all kernels now.
         """
-        if not self.layers:
+        if not self._layers:
             return
         now = self._means_of.predict_on_batch(self._inputs)
-        for name, layer in self.layers.items():
+        for name, layer in self._layers.items():
             kernel = plain_kernel(layer)
             flat = kernel.reshape(-1, kernel.shape[-1])
             old = kernels.get(name, kernel).reshape(flat.shape)
@@ -163,12 +159,12 @@ class Reconstruction:
             if not lost.any():
                 continue
             kept = _kept_entries(layer, sizes.get(name)) & ~constant[:, None]
-            moments = self.moments[name]
+            moments = self._moments[name]
             change = taken_over(moments, lost, kept)
             drift = np.where(changed, moments.mean - now[name], 0.0)
             shift = drift @ flat - moments.mean @ change
             kernel_of(layer).assign((flat + change).reshape(kernel.shape))
-            self.offsets[name].add(np.where(kept.any(axis=0), shift, 0.0))
+            self._offsets[name].add(np.where(kept.any(axis=0), shift, 0.0))
 
     def _constant_entries(self, name: str, sizes: Sizes, entries: int) -> Array:
         """Which entries of the kernels of a layer read a constant."""
@@ -176,7 +172,7 @@ class Reconstruction:
         def is_dead(kernels: Writers) -> bool:
             return bool(kernels) and all(n in sizes and sizes[n][j] == 0 for n, j in kernels or ())
 
-        channels = np.array([is_dead(kernels) for kernels in self.written[name]], bool)
+        channels = np.array([is_dead(kernels) for kernels in self._writers[name]], bool)
         return np.tile(channels, entries // len(channels))
 
 
