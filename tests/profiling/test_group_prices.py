@@ -23,15 +23,8 @@ from helpers_shrink import (
 )
 from keras import layers as L
 
-from keras_structsparse.graph.kernel_axes import plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.profiling.group_prices import (
-    JointKernels,
-    group_prices,
-    joint_kernels,
-    priced,
-)
-from keras_structsparse.profiling.group_selection import select_down_to
+from keras_structsparse.profiling.group_prices import group_prices, priced
 from keras_structsparse.profiling.inner_layers import inner_layers
 from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import UNITS, WorkShare, plan_of
@@ -198,69 +191,3 @@ def test_losses_for_each_unit_of_cost() -> None:
     finite = np.isfinite(found.norms)
     np.testing.assert_allclose(found.norms[finite], ratios[finite])
     assert not np.allclose(found.norms[finite], losses["b"][finite])
-
-
-def stream() -> keras.Model:
-    """Three convolutions write a residual stream; the sum of the first two is read as well."""
-    inputs = keras.Input((8, 8, 2))
-    x = L.Conv2D(6, 3, padding="same", name="stem")(inputs)
-    for name in ("one", "two"):
-        y = L.Conv2D(5, 1, activation="relu", name=f"{name}_in")(x)
-        x = L.Add()([x, L.Conv2D(6, 1, name=f"{name}_out")(y)])
-    x = L.Conv2D(4, 1, activation="relu", name="last")(x)
-    return loud(keras.Model(inputs, L.Dense(2, name="head")(L.GlobalAveragePooling2D()(x))))
-
-
-def test_joint_kernels_are_those_that_write_one_channel() -> None:
-    found = PrunableLayers.of(stream())
-    names = ("stem", "one_out", "two_out")
-    joint = joint_kernels(found, found.layers)
-    wanted = [{(name, j) for name in names[:n]} for n in (2, 3) for j in range(6)]
-    assert len(joint) == 12
-    assert all(set(own) in wanted for own in joint)
-    assert {len(own) for own in joint_kernels(found, names[:2])} == {2}  # another layer is fixed
-    assert not joint_kernels(found, ["one_in", "last"])
-
-
-@pytest.mark.parametrize("unit", UNITS)
-def test_the_price_of_joint_kernels_is_what_surgery_saves(unit: str) -> None:
-    """The control: the prices of each alone do not hold what reads the channel."""
-    share = WorkShare(PrunableLayers.of(stream()), "split", unit)
-    sizes = {n: np.full(s[-1], max(s[:-2], default=1)) for n, s in shapes(share).items()}
-    losses = {name: np.ones((3 if name == "stem" else 1, len(own))) for name, own in sizes.items()}
-    del losses["head"]
-    own: JointKernels = (("one_out", 2), ("stem", 2), ("two_out", 2))
-    cheap: dict[JointKernels, float] = {own: 1e-3}
-    found = priced(share, losses, sizes, "half_ring", cheap)
-    fewer = {name: np.where(np.arange(6) == 2, 0, sizes[name]) for name, _ in own}
-    saved = 1 - share.exact(plan_of({**sizes, **fewer}))
-    for name, number in own:
-        assert found[name].norms[-1, number] == pytest.approx(1e-3 / saved, rel=1e-6)
-    single = priced(share, losses, sizes, "half_ring")
-    alone = sum(1 / single[name].norms[-1, number] for name, number in own)
-    assert alone < 0.8 * saved
-    # Where all together lose more than each alone for what they save, nothing changes.
-    dear = priced(share, losses, sizes, "half_ring", dict.fromkeys(cheap, 1e3))
-    for name, each in single.items():
-        finite = np.isfinite(each.norms)
-        np.testing.assert_array_equal(dear[name].norms[finite], each.norms[finite])
-
-
-def test_a_threshold_removes_joint_kernels_together() -> None:
-    share = WorkShare(PrunableLayers.of(stream()), "split")
-    sizes = {n: np.full(s[-1], max(s[:-2], default=1)) for n, s in shapes(share).items()}
-    losses = {name: np.ones((3 if name == "stem" else 1, len(own))) for name, own in sizes.items()}
-    del losses["head"]
-    joint = dict.fromkeys(
-        (o for o in joint_kernels(share.found, losses) if "two_out" in dict(o)), 1e-4
-    )
-    layers = priced(share, losses, sizes, "half_ring", joint)
-    left = select_down_to(layers, lambda own: share.estimate({**sizes, **own}), 0.7).sizes
-    dead = {name: np.flatnonzero(left[name] == 0).tolist() for name in ("stem", "one_out")}
-    assert 0 < len(dead["stem"]) < 6
-    assert dead["stem"] == dead["one_out"]
-    assert share.exact(plan_of({**sizes, **left})) <= 0.7 + 1e-6
-
-
-def shapes(share: WorkShare) -> dict[str, tuple[int, ...]]:
-    return {name: plain_shape(layer) for name, layer in share.found.layers.items()}
