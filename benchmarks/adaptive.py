@@ -28,7 +28,9 @@ from runs import RESULTS, Results, Row, groups, machine, mean_std, split
 
 import keras_structsparse as kss
 from keras_structsparse.data import datasets
+from keras_structsparse.graph.cloning import copy_model
 from keras_structsparse.training.distilling import Distilling
+from keras_structsparse.training.fit import accuracy
 
 SHARES, SEEDS, RATES = (0.4, 0.2), 3, (1e-3, 4e-3)
 EPOCHS, PENALIZED, BATCH = 20, 15, 32
@@ -61,9 +63,7 @@ def network(data: datasets.Dataset, seed: int) -> keras.Model:
 def penalized(model: keras.Model, data: datasets.Dataset, setting: Row, rate: float) -> keras.Model:
     """The network after a path of penalties, pruned and tuned."""
     chosen = OPTIONS[setting["penalty"]]
-    teacher, student = keras.models.clone_model(model), keras.models.clone_model(model)
-    for copy in (teacher, student):
-        copy.set_weights(model.get_weights())
+    teacher, student = copy_model(model), copy_model(model)
     given: dict[str, Any] = {}
     if "saliency" in chosen:
         given["saliency"] = kss.saliency(model, split(data.train))
@@ -103,21 +103,15 @@ def run(model: keras.Model, data: datasets.Dataset, setting: Row) -> Row:
         made = {0.0: result.model}
     else:
         made = {rate: penalized(model, data, setting, rate) for rate in RATES}
-    validation = {rate: accuracy(own, data.validation) for rate, own in made.items()}
+    validation = {rate: accuracy(own, split(data.validation)) for rate, own in made.items()}
     best = max(validation, key=lambda rate: validation[rate])
     return {
         "rate": best,
         "left": kss.profile(made[best]).multiply_adds / kss.profile(model).multiply_adds,
-        "dense": accuracy(model, data.test),
-        "test": accuracy(made[best], data.test),
+        "dense": accuracy(model, split(data.test)),
+        "test": accuracy(made[best], split(data.test)),
         "machine": machine(),
     }
-
-
-def accuracy(model: keras.Model, part: datasets.Split) -> float:
-    """The share of the labels that are met."""
-    outputs = model.predict(part.x, batch_size=500, verbose=0)
-    return float((outputs.argmax(-1) == part.y).mean())
 
 
 def table(results: Results) -> str:

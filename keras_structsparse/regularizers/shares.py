@@ -12,6 +12,7 @@ from keras import ops
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.kernel_axes import plain_kernel, plain_shape
 from keras_structsparse.regularizers.coupled_groups import positions
+from keras_structsparse.regularizers.group_norms import group_norms
 
 Shares = Callable[[functional_graph.Graph, Mapping[str, keras.Layer]], dict[str, float]]
 
@@ -65,8 +66,7 @@ def scale_free_shares(
         if name in norms:
             lengths = np.abs(ops.convert_to_numpy(norms[name].gamma).astype(float))
         else:
-            kernel = np.asarray(plain_kernel(layer), float)
-            lengths = np.sqrt(np.square(kernel.reshape(-1, kernel.shape[-1])).sum(axis=0))
+            lengths = ops.convert_to_numpy(group_norms(plain_kernel(layer), "kernel", "l2")[-1])
         mean = math.fsum(lengths.tolist()) / len(lengths)
         if not 0 < mean < math.inf:
             raise ValueError(
