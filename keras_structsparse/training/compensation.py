@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import keras
-import numpy as np
 
 from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.training.grouped_kernels import GroupedKernel
 from keras_structsparse.training.mean_shifts import MeanShifts
 from keras_structsparse.training.reconstruction import Reconstruction
+from keras_structsparse.training.training_data import joined_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,6 @@ class Compensation:
         drawn = list(batches)
         graph = self.reconstruction.found.graph
         if any(isinstance(c.operation, keras.layers.BatchNormalization) for c in graph.calls):
-            parts = [keras.tree.map_structure(keras.ops.convert_to_numpy, own[0]) for own in drawn]
-            inputs = keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
-            reestimate_batch_norm(graph.model, inputs)
+            reestimate_batch_norm(graph.model, joined_inputs(drawn))
         self.shifts.measure(drawn)
         self.reconstruction.measure(drawn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -196,3 +196,17 @@ def _known(steps: int | None) -> int:
             f"Received: {received or 'infinitely many'} batches"
         )
     return steps
+
+
+def joined_inputs(batches: Iterable[tuple[Any, ...]]) -> Any:
+    """The inputs of some batches as arrays, nested as the model takes them.
+
+    Args:
+        batches: Batches of inputs and more, at least one.
+
+    Examples:
+        >>> joined_inputs([(np.zeros((2, 3)), np.ones(2)), (np.zeros((1, 3)), np.ones(1))]).shape
+        (3, 3)
+    """
+    parts = [keras.tree.map_structure(keras.ops.convert_to_numpy, own[0]) for own in batches]
+    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)

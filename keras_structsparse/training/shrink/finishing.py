@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
 from keras_structsparse.graph.left_out import described
@@ -15,6 +14,7 @@ from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.verification import Verification, verify
 from keras_structsparse.training.shrink.result import ShrinkResult
 from keras_structsparse.training.shrink.stages import Job
+from keras_structsparse.training.training_data import joined_inputs
 
 TOLERANCE = 0.01
 """A share this much above the budget is reported."""
@@ -76,14 +76,14 @@ def recalibrated(model: keras.Model, job: Job, before: Mapping[str, float]) -> M
 
 def _some_inputs(job: Job) -> Any:
     """Some training inputs, as arrays nested as the model takes them."""
-    parts: list[Any] = []
+    drawn: list[tuple[Any, ...]] = []
     count = 0
     for batch in job.data.some_batches(job.data.steps, job.batch_size, job.rng(2)):
-        parts.append(keras.tree.map_structure(keras.ops.convert_to_numpy, batch[0]))
-        count += len(keras.tree.flatten(parts[-1])[0])
+        drawn.append(batch)
+        count += len(keras.tree.flatten(batch[0])[0])
         if count >= RECALIBRATION:
             break
-    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+    return joined_inputs(drawn)
 
 
 def doubts(result: ShrinkResult, job: Job) -> list[str]:
