@@ -98,5 +98,38 @@ def inverted_residual(
     return randomize(keras.Model(inputs, L.Dense(5, name="head")(y)), seed)
 
 
+def random_streams(seed: int) -> keras.Model:
+    """Residual streams of random blocks, between projections of all kinds."""
+    rng = np.random.default_rng(seed)
+    activation, side = str(rng.choice(["relu", "relu6", "swish"])), int(rng.choice([4, 8, 15]))
+
+    def conv(x: Any, width: int, size: int, strides: int = 1, name: str = "") -> Any:
+        options = {"padding": "same", "use_bias": False, "name": name}
+        return L.Conv2D(width, size, strides, **options)(x)
+
+    def block(x: Any, name: str) -> Any:
+        width = int(x.shape[-1] if rng.integers(3) else rng.integers(3, 6))
+        strides = 1 if width == x.shape[-1] else int(rng.integers(1, 3))
+        if rng.integers(2):
+            y = normed(conv(x, 6, 1, name=f"{name}_expand"), activation)
+            y = L.DepthwiseConv2D(3, strides, "same", name=f"{name}_depthwise")(y)
+            y = normed(conv(normed(y, activation), width, 1, name=f"{name}_project"))
+        else:
+            y = normed(conv(x, 4, 3, strides, name=f"{name}_in"), activation)
+            y = normed(conv(y, width, 3, name=f"{name}_out"))
+        if width != x.shape[-1]:
+            if rng.integers(2):
+                return y
+            x = normed(conv(x, width, 1, strides, name=f"{name}_shortcut"))
+        return L.Activation("relu" if rng.integers(2) else "linear")(L.Add()([x, y]))
+
+    inputs = keras.Input((side, side, 2))
+    x = normed(conv(inputs, 4, 3, int(rng.integers(1, 3)), name="stem"), activation)
+    for number in range(int(rng.integers(2, 6))):
+        x = block(x, f"block{number}")
+    x = L.GlobalAveragePooling2D()(normed(conv(x, 8, 1, name="last"), activation))
+    return randomize(keras.Model(inputs, L.Dense(3, name="head")(x)), seed)
+
+
 def is_depthwise(name: str) -> bool:
     return name.startswith("depthwise")

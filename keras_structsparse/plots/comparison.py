@@ -75,7 +75,7 @@ def _draw(axes: Axes, layers: Sequence[LayerComparison], unit: float) -> None:
         axes.text(max(ends) + 0.01 * widest, place, _kernels(layer), **style)
     axes.set_yticks(places, [layer.name for layer in layers])
     axes.set_xlim(0, 1.22 * widest)
-    axes.invert_yaxis()
+    axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
 

@@ -8,12 +8,16 @@ for each unit that they save are removed first; groups that save nothing are kep
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
 from keras_structsparse._typing import Array
+from keras_structsparse.graph.channels.channel_groups import Kernel
 from keras_structsparse.graph.kernel_axes import plain_shape
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.estimate import LayerWork
 from keras_structsparse.profiling.group_selection import LayerGroups, Sizes
 from keras_structsparse.profiling.kernel_reader import reached_sizes
@@ -21,6 +25,11 @@ from keras_structsparse.profiling.work_share import WorkShare
 
 NOTHING = 1e-12
 """A price that is no more than a rounding error."""
+
+JointKernels = tuple[Kernel, ...]
+"""Kernels, each a layer and a number, that write one channel together."""
+
+NONE: Mapping[JointKernels, float] = MappingProxyType({})
 
 
 def group_prices(share: WorkShare, name: str, sizes: Sizes, reached: Array) -> Array:
@@ -74,7 +83,11 @@ def _entries(shape: tuple[int, ...], size: int) -> int:
 
 
 def priced(
-    share: WorkShare, losses: Mapping[str, Array], sizes: Sizes, groups: str
+    share: WorkShare,
+    losses: Mapping[str, Array],
+    sizes: Sizes,
+    groups: str,
+    joint: Mapping[JointKernels, float] = NONE,
 ) -> dict[str, LayerGroups]:
     """Groups in the order of their losses for each unit of cost.
 
@@ -84,24 +97,97 @@ def priced(
             ``G_1`` first, in units common to all layers.
         sizes: The present sizes of the kernels of all layers.
         groups: "half_ring", "ring" or "kernel".
+        joint: What the loss would lose without all kernels that write one channel.
 
     Returns:
         The groups of each layer of ``losses``. The best kernel of a layer that all ways from the
         inputs to the outputs go through is infinitely better than others.
     """
-    found: dict[str, LayerGroups] = {}
-    bridges: dict[str, Array] = {}
+    alone: dict[str, LayerGroups] = {}
     for name, lost in losses.items():
         reached = reached_sizes(share.found, name, groups)
         prices = group_prices(share, name, sizes, reached)
         ratios = np.divide(lost, prices, out=np.zeros_like(lost, np.float64), where=prices > 0)
         ratios[-1, (prices[-1] <= NOTHING) & (sizes[name] > 0)] = np.inf
         # A larger group contains the smaller ones, so it is not removed before them.
-        norms = np.maximum.accumulate(ratios, axis=0)
+        alone[name] = LayerGroups(np.maximum.accumulate(ratios, axis=0), reached, sizes[name])
+    together = _joint_ratios(share, sizes, joint)
+    found = _joined(alone, together)
+    bridges: dict[str, Array] = {}
+    for name, own in found.items():
         if _is_bridge(share, name, sizes):
-            bridges[name] = _best_alone(share, name, {**sizes, **bridges}, ratios[-1])
-            norms[-1, bridges[name] > 0] = np.inf
-        found[name] = LayerGroups(norms, reached, sizes[name])
+            bridges[name] = _best_alone(share, name, {**sizes, **bridges}, own.norms[-1])
+    if bridges:
+        kept = {(name, j) for name, own in bridges.items() for j in np.flatnonzero(own)}
+        found = _joined(alone, {own: x for own, x in together.items() if not kept & set(own)})
+        for name, j in kept:
+            found[name].norms[-1, j] = np.inf
+    return found
+
+
+def joint_kernels(found: PrunableLayers, names: Collection[str]) -> tuple[JointKernels, ...]:
+    """The kernels that write one channel together, because their outputs are added.
+
+    Args:
+        found: The prunable layers of a network.
+        names: The layers whose kernels may be removed. Channels that other layers write as well
+            are left out.
+
+    Examples:
+        >>> import keras
+        >>> inputs = keras.Input((8, 8, 1))
+        >>> x, y = (keras.layers.Conv2D(2, 1, name=name)(inputs) for name in "ab")
+        >>> outputs = keras.layers.Conv2D(1, 1, name="c")(keras.layers.Add()([x, y]))
+        >>> joint_kernels(PrunableLayers.of(keras.Model(inputs, outputs)), ["a", "b"])
+        ((('a', 0), ('b', 0)), (('a', 1), ('b', 1)))
+    """
+    written = found.channels.writers(list(found.layers)).values()
+    sets = {own for channels in written for own in channels if own and len(own) > 1}
+    joint = (tuple(sorted(own)) for own in sets if all(name in names for name, _ in own))
+    return tuple(sorted(joint))
+
+
+def _joint_ratios(
+    share: WorkShare, sizes: Sizes, joint: Mapping[JointKernels, float]
+) -> dict[JointKernels, float]:
+    """What the loss loses for each unit of cost if all kernels that write a channel go together.
+
+    Only living kernels are named, and only channels with several that save anything.
+    """
+    names = {name for own in joint for name, _ in own}
+    layers = {name: share.counting.layer(name, sizes) for name in names}
+    saved: dict[tuple[tuple[str, int, int], ...], float] = {}
+    found = {}
+    for kernels, lost in joint.items():
+        living = tuple((name, j) for name, j in kernels if sizes[name][j] > 0)
+        if len(living) < 2:
+            continue
+        # Channels of one class have the same price.
+        key = tuple((n, int(layers[n].classes[j]), int(sizes[n][j])) for n, j in living)
+        if key not in saved:
+            fewer = {name: np.array(sizes[name]) for name, _ in living}
+            for name, j in living:
+                fewer[name][j] = 0
+            without: Sizes = {**sizes, **fewer}
+            left = sum(share.counting.remaining(without).values())
+            saved[key] = (layers[living[0][0]].whole - left) / share.base
+        if saved[key] > NOTHING:
+            found[living] = lost / saved[key]
+    return found
+
+
+def _joined(
+    alone: Mapping[str, LayerGroups], together: Mapping[JointKernels, float]
+) -> dict[str, LayerGroups]:
+    """Groups where kernels that write one channel go together if that loses less for its cost.
+
+    They get one norm, so no threshold removes some of them only.
+    """
+    found = {name: replace(own, norms=own.norms.copy()) for name, own in alone.items()}
+    for kernels, ratio in together.items():
+        for name, j in kernels:
+            norms = found[name].norms[:, j]
+            norms[:] = np.minimum(norms, ratio)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +19,10 @@ def live_channels(
     kernels: Sequence[Array | None],
     remnants: Remnants,
 ) -> Array:
-    """For each channel number, whether the channel must be computed from the input.
+    """For each channel number, whether the channel must be computed.
+
+    That is so if it depends on the input, or is a spatial pattern of constants. If no output
+    depends on the input, the network is dead, and no channel is live.
 
     Args:
         found: The prunable layers of the model.
@@ -26,6 +30,20 @@ def live_channels(
         kernels: For each call the sizes of its kernels (kernels,), or None.
         remnants: What becomes of the constants that removed channels leave.
     """
+    live = _computed(found, steps, kernels, remnants)
+    if remnants.held:
+        depends = _computed(found, steps, kernels, replace(remnants, held={}))
+        if not any(depends[found.channels.channels[y]].any() for y in found.graph.outputs):
+            live[:] = False
+    return live
+
+
+def _computed(
+    found: PrunableLayers,
+    steps: Sequence[ChannelStep],
+    kernels: Sequence[Array | None],
+    remnants: Remnants,
+) -> Array:
     live = np.ones(len(found.channels.kept), bool)
     for step, sizes in zip(steps, kernels, strict=True):
         if step.mixes:

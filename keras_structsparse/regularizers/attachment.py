@@ -121,8 +121,8 @@ def attach(
     _install_copies(
         PenalizedLayers(found, chosen, norms, shares, regularizer.norm), regularizer, coupled
     )
-    for name, own in factors.items():
-        kernel_of(chosen[name]).regularizer.group_weights = own
+    for name, layer in chosen.items():  # those of a regularizer of another model are not kept
+        kernel_of(layer).regularizer.group_weights = factors.get(name)
     _keras_compat.forget_compiled_functions(model)
     return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from keras_structsparse._validation import positive_int
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.functional_graph import functional
 from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.group_prices import JointKernels
 from keras_structsparse.profiling.inner_layers import inner_layers
 from keras_structsparse.regularizers.saliency import Saliency
 from keras_structsparse.training.compensation import Compensation
@@ -78,7 +80,20 @@ def saliency(
         )
     measure = Measurement(model, kernels, {"loss": loss, "loss_weights": weights})
     train = TrainingData.of(data, positive_int("batch_size", batch_size))
-    return measure.on(train, positive_int("batches", batches), batch_size, groups)
+    return measure.on(train, positive_int("batches", batches), batch_size, groups).saliency
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What the loss of a network would lose.
+
+    Attributes:
+        saliency: Without each group.
+        joint: Without all kernels that write one channel: second order (channels,).
+    """
+
+    saliency: Saliency
+    joint: Array
 
 
 class Measurement:
@@ -90,6 +105,7 @@ class Measurement:
         options: The arguments of ``compile``; those that say what the loss is are used.
         compensation: If given, it measures the same batches, and the saliency is what the loss
             loses when the mean of what a group computes is moved into the bias.
+        joint: Kernels that write one channel together, which are measured together as well.
     """
 
     def __init__(
@@ -98,10 +114,11 @@ class Measurement:
         kernels: Mapping[str, GroupedKernel],
         options: Mapping[str, Any],
         compensation: Compensation | None = None,
+        joint: Sequence[JointKernels] = (),
     ) -> None:
         self.kernels, self.compensation = kernels, compensation
         offsets = {} if compensation is None else compensation.shifts.offsets
-        self._recorder = _Recorder(kernels, offsets)
+        self._recorder = _Recorder(kernels, offsets, joint)
         self._model = InferenceMode(model)
         given = ("loss", "loss_weights", "run_eagerly")
         loss = {name: options[name] for name in given if name in options}
@@ -114,7 +131,7 @@ class Measurement:
         batch_size: int,
         groups: str,
         rng: np.random.Generator | None = None,
-    ) -> Saliency:
+    ) -> Measured:
         """Measure on some batches.
 
         Args:
@@ -155,9 +172,15 @@ class InferenceMode(keras.Model):
 class _Recorder(keras.optimizers.Optimizer):
     """An optimizer that changes no weight, and sums up what groups do to the loss."""
 
-    def __init__(self, kernels: Mapping[str, GroupedKernel], offsets: Mapping[str, Offset]) -> None:
+    def __init__(
+        self,
+        kernels: Mapping[str, GroupedKernel],
+        offsets: Mapping[str, Offset],
+        joint: Sequence[JointKernels],
+    ) -> None:
         super().__init__(learning_rate=0.0, name="recorder")
-        self.kernels, self.offsets = kernels, offsets
+        self.kernels, self.offsets, self.joint = kernels, offsets, joint
+        self._members = _members(kernels, joint)
         self._shifts = {
             name: self.add_variable((len(own.groups), own.width), name=f"shift_{number}")
             for number, (name, own) in enumerate(kernels.items())
@@ -177,6 +200,7 @@ class _Recorder(keras.optimizers.Optimizer):
             shape = (len(own.groups), own.width)
             first = self.add_variable(shape, name=f"first_{number}")
             self._sums[name] = first, self.add_variable(shape, name=f"second_{number}")
+        self._joint = self.add_variable((len(self.joint),), name="joint")
         super().build(variables)
 
     def apply(
@@ -188,6 +212,7 @@ class _Recorder(keras.optimizers.Optimizer):
             self.build(list(trainable_variables))
         variables = list(trainable_variables or _keras_compat.trained_variables(self))
         found = {id(v): g for v, g in zip(variables, grads, strict=True) if g is not None}
+        together: Any = ops.zeros((len(self.joint),))
         for name, own in self.kernels.items():
             if id(own.kernel) in found:
                 change = own.change(found[id(own.kernel)])
@@ -197,8 +222,13 @@ class _Recorder(keras.optimizers.Optimizer):
                 first, second = self._sums[name]
                 first.assign(ops.convert_to_tensor(first) + ops.abs(change))
                 second.assign(ops.convert_to_tensor(second) + ops.square(change))
+                if name in self._members:
+                    places, numbers = self._members[name]
+                    parts = ops.take(change[-1], numbers)
+                    together = together + ops.segment_sum(parts, places, len(self.joint))
+        self._joint.assign(ops.convert_to_tensor(self._joint) + ops.square(together))
 
-    def taken(self, steps: int, examples: float, groups: str) -> Saliency:
+    def taken(self, steps: int, examples: float, groups: str) -> Measured:
         """The saliency of the batches since the last call."""
 
         def mean(variable: keras.Variable) -> Array:
@@ -208,4 +238,17 @@ class _Recorder(keras.optimizers.Optimizer):
 
         orders = {name: (mean(a), mean(b) * examples / 2) for name, (a, b) in self._sums.items()}
         first = {name: own for name, (own, _) in orders.items()}
-        return Saliency(first, {name: own for name, (_, own) in orders.items()}, groups)
+        found = Saliency(first, {name: own for name, (_, own) in orders.items()}, groups)
+        return Measured(found, mean(self._joint) * examples / 2)
+
+
+def _members(
+    kernels: Mapping[str, GroupedKernel], joint: Sequence[JointKernels]
+) -> dict[str, tuple[Array, Array]]:
+    """For each layer the joint groups with one of its kernels, and the numbers of these kernels."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for place, own in enumerate(joint):
+        for name, number in own:
+            found.setdefault(name, []).append((place, number))
+    arrays = {name: np.array(pairs, np.int32).T for name, pairs in found.items()}
+    return {name: (own[0], own[1]) for name, own in arrays.items() if name in kernels}

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from helpers_depthwise import inverted_residual
+from helpers_depthwise import inverted_residual, random_streams
 from helpers_models import randomize as loud
 from helpers_models import use_float64
 from helpers_shrink import (
@@ -23,8 +23,15 @@ from helpers_shrink import (
 )
 from keras import layers as L
 
+from keras_structsparse.graph.kernel_axes import plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.profiling.group_prices import group_prices, priced
+from keras_structsparse.profiling.group_prices import (
+    JointKernels,
+    group_prices,
+    joint_kernels,
+    priced,
+)
+from keras_structsparse.profiling.group_selection import LayerGroups, select_down_to
 from keras_structsparse.profiling.inner_layers import inner_layers
 from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import UNITS, WorkShare, plan_of
@@ -191,3 +198,109 @@ def test_losses_for_each_unit_of_cost() -> None:
     finite = np.isfinite(found.norms)
     np.testing.assert_allclose(found.norms[finite], ratios[finite])
     assert not np.allclose(found.norms[finite], losses["b"][finite])
+
+
+def stream() -> keras.Model:
+    """Three convolutions write a residual stream; the sum of the first two is read as well."""
+    inputs = keras.Input((8, 8, 2))
+    x = L.Conv2D(6, 3, padding="same", name="stem")(inputs)
+    for name in ("one", "two"):
+        y = L.Conv2D(5, 1, activation="relu", name=f"{name}_in")(x)
+        x = L.Add()([x, L.Conv2D(6, 1, name=f"{name}_out")(y)])
+    x = L.Conv2D(4, 1, activation="relu", name="last")(x)
+    return loud(keras.Model(inputs, L.Dense(2, name="head")(L.GlobalAveragePooling2D()(x))))
+
+
+def test_joint_kernels_are_those_that_write_one_channel() -> None:
+    found = PrunableLayers.of(stream())
+    names = ("stem", "one_out", "two_out")
+    joint = joint_kernels(found, found.layers)
+    wanted = [{(name, j) for name in names[:n]} for n in (2, 3) for j in range(6)]
+    assert len(joint) == 12
+    assert all(set(own) in wanted for own in joint)
+    assert {len(own) for own in joint_kernels(found, names[:2])} == {2}  # another layer is fixed
+    assert not joint_kernels(found, ["one_in", "last"])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_price_of_joint_kernels_is_what_surgery_saves(unit: str) -> None:
+    """The control: the prices of each alone do not hold what reads the channel."""
+    share = WorkShare(PrunableLayers.of(stream()), "split", unit)
+    sizes = {n: np.full(s[-1], max(s[:-2], default=1)) for n, s in shapes(share).items()}
+    losses = {name: np.ones((3 if name == "stem" else 1, len(own))) for name, own in sizes.items()}
+    del losses["head"]
+    own: JointKernels = (("one_out", 2), ("stem", 2), ("two_out", 2))
+    cheap: dict[JointKernels, float] = {own: 1e-3}
+    found = priced(share, losses, sizes, "half_ring", cheap)
+    fewer = {name: np.where(np.arange(6) == 2, 0, sizes[name]) for name, _ in own}
+    saved = 1 - share.exact(plan_of({**sizes, **fewer}))
+    for name, number in own:
+        assert found[name].norms[-1, number] == pytest.approx(1e-3 / saved, rel=1e-6)
+    single = priced(share, losses, sizes, "half_ring")
+    alone = sum(1 / single[name].norms[-1, number] for name, number in own)
+    assert alone < 0.8 * saved
+    # Where all together lose more than each alone for what they save, nothing changes.
+    dear = priced(share, losses, sizes, "half_ring", dict.fromkeys(cheap, 1e3))
+    for name, each in single.items():
+        finite = np.isfinite(each.norms)
+        np.testing.assert_array_equal(dear[name].norms[finite], each.norms[finite])
+
+
+def test_a_threshold_removes_joint_kernels_together() -> None:
+    share = WorkShare(PrunableLayers.of(stream()), "split")
+    sizes = {n: np.full(s[-1], max(s[:-2], default=1)) for n, s in shapes(share).items()}
+    losses = {name: np.ones((3 if name == "stem" else 1, len(own))) for name, own in sizes.items()}
+    del losses["head"]
+    joint = dict.fromkeys(
+        (o for o in joint_kernels(share.found, losses) if "two_out" in dict(o)), 1e-4
+    )
+    layers = priced(share, losses, sizes, "half_ring", joint)
+    left = select_down_to(layers, lambda own: share.estimate({**sizes, **own}), 0.7).sizes
+    dead = {name: np.flatnonzero(left[name] == 0).tolist() for name in ("stem", "one_out")}
+    assert 0 < len(dead["stem"]) < 6
+    assert dead["stem"] == dead["one_out"]
+    assert share.exact(plan_of({**sizes, **left})) <= 0.7 + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_streams_get_narrower_and_never_die(seed: int) -> None:
+    """Also where all kernels that write a stream are cheaper together than each alone."""
+    share = WorkShare(PrunableLayers.of(random_streams(seed)), "split")
+    sizes, rng = whole(share.found), np.random.default_rng(seed)
+    joint = joint_kernels(share.found, inner_layers(share.found))
+    for number, target in enumerate((0.6, 0.3, 0.1, 0.0)):
+        losses = random_losses(share.found, 10 * seed + number)
+        together: dict[JointKernels, float] = {own: 1e-3 * rng.exponential() for own in joint}
+        layers = priced(share, losses, sizes, "half_ring", together)
+        sizes = removed_down_to(share, layers, sizes, target)
+        assert share.exact(plan_of(sizes)) > 0
+    removed = [own for own in joint if all(sizes[name][j] == 0 for name, j in own)]
+    assert len(removed) > 0.3 * len(joint)
+
+
+def test_a_network_that_surgery_finds_dead_has_no_work() -> None:
+    """A constant that a padded depthwise convolution turns into a pattern depends on no input."""
+    dead, padded = 0, 0
+    for seed in range(8):
+        share = WorkShare(PrunableLayers.of(random_streams(seed)), "split")
+        sizes, rng = whole(share.found), np.random.default_rng(seed)
+        for name in rng.permutation(list(inner_layers(share.found))):
+            sizes[name] = 0 * sizes[name]
+            assert (share.exact(plan_of(sizes)) == 0) == (share.work(sizes) == 0)
+            if share.work(sizes) == 0:
+                dead += 1
+                padded += any(own[-1].any() for own in share.counting.remnants.held.values())
+                break
+    assert dead == 8  # All layers but the last: some of them are needed in each network.
+    assert padded > 2
+
+
+def removed_down_to(
+    share: WorkShare, layers: dict[str, LayerGroups], sizes: dict[str, Array], target: float
+) -> dict[str, Array]:
+    left = select_down_to(layers, lambda own: share.estimate({**sizes, **own}), target)
+    return {**sizes, **left.sizes}
+
+
+def shapes(share: WorkShare) -> dict[str, tuple[int, ...]]:
+    return {name: plain_shape(layer) for name, layer in share.found.layers.items()}

@@ -91,6 +91,17 @@ def test_the_weights_are_saved_with_the_model(tmp_path: Path) -> None:
     assert all(own.group_weights is None for own in regularizers_of(again).values())
 
 
+def test_the_weights_of_another_model_are_not_taken_over() -> None:
+    weighted = regularizers_of(attach(network(), KernelSize(0.5), saliency=lost()))
+    plain = penalties(attach(network(), KernelSize(0.5)))
+    own = weighted["first"]
+    assert own.group_weights is not None
+    model = attach(network(), own)
+    assert all(each.group_weights is None for each in regularizers_of(model).values())
+    assert penalties(model) == pytest.approx(plain)
+    assert penalties(attach(network(), own, saliency=lost())) != pytest.approx(plain)
+
+
 def test_a_measured_saliency_fits() -> None:
     """Also of a network whose last convolution computes the outputs: it gets no penalty."""
     model = chain(

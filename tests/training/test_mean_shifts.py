@@ -118,8 +118,8 @@ def test_the_saliency_is_the_slope_while_the_mean_is_moved(place: str) -> None:
     data = TrainingData.of(Batches([(X, Y)]), 16)
     options = {"loss": "mean_squared_error"}
     measurement = Measurement(model, kernels, options, compensation)
-    moved = measurement.on(data, 1, 16, "half_ring").first["c"]
-    plain = Measurement(model, kernels, options).on(data, 1, 16, "half_ring").first["c"]
+    moved = measurement.on(data, 1, 16, "half_ring").saliency.first["c"]
+    plain = Measurement(model, kernels, options).on(data, 1, 16, "half_ring").saliency.first["c"]
     value, weights = plain_kernel(layer).copy(), model.get_weights()
     slopes = []
     for kernel in range(value.shape[-1]):

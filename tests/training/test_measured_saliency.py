@@ -7,14 +7,18 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from helpers_models import use_float64
+from helpers_models import randomize, use_float64
 from helpers_saliency import EXACT, TOLERANCE, brute, small
 from helpers_shrinking import Batches
 from keras import layers as L
 
 import keras_structsparse as kss
+from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.group_prices import joint_kernels
 from keras_structsparse.training import measured_saliency
-from keras_structsparse.training.measured_saliency import InferenceMode
+from keras_structsparse.training.grouped_kernels import grouped_kernels
+from keras_structsparse.training.measured_saliency import InferenceMode, Measurement
+from keras_structsparse.training.training_data import TrainingData
 
 Array = Any
 RNG = np.random.default_rng(5)
@@ -241,3 +245,29 @@ def test_it_ranks_removals_and_training_mode_hides_them(monkeypatch: pytest.Monk
     bad = measured()
     normed = slice(0, 20)  # the layers that a normalisation follows
     assert np.median(good[normed]) > 0.05 * np.median(true[normed]) > 100 * np.median(bad[normed])
+
+
+def test_kernels_that_write_one_channel_are_measured_together() -> None:
+    """Where one computes the negative of the other, both together change nothing."""
+    inputs = keras.Input((4, 4, 2))
+    first, second = (L.Conv2D(3, 3, padding="same", name=name)(inputs) for name in "ab")
+    x = L.Conv2D(2, 1, activation="relu", name="c")(L.Add()([first, second]))
+    model = randomize(keras.Model(inputs, L.Dense(1, name="head")(L.GlobalAveragePooling2D()(x))))
+    a, b = (model.get_layer(name).kernel for name in "ab")
+    b.assign(np.concatenate([-keras.ops.convert_to_numpy(a)[..., :1], b[..., 1:]], axis=-1))
+    found = PrunableLayers.of(model)
+    kernels = grouped_kernels(found, ["a", "b"], "kernel")
+    joint = joint_kernels(found, kernels)
+    measure = Measurement(model, kernels, {"loss": "mse"}, joint=joint)
+    data = TrainingData.of((X, VALUES), 8)
+    measured = measure.on(data, 1, 8, "kernel", np.random.default_rng(0))
+    alone = [measured.saliency.second[name][0] for name in "ab"]
+    assert joint == tuple((("a", j), ("b", j)) for j in range(3))
+    assert measured.joint[0] < 1e-6 * alone[0][0]
+    # In one batch the changes add up, with their signs.
+    roots = [np.sqrt(own[1:]) for own in alone]
+    either = np.square(roots[0] + roots[1]), np.square(roots[0] - roots[1])
+    near = [np.isclose(measured.joint[1:], own, rtol=1e-3) for own in either]
+    assert np.logical_or(*near).all()
+    again = measure.on(data, 1, 8, "kernel", np.random.default_rng(0))
+    np.testing.assert_allclose(again.joint, measured.joint, rtol=1e-5, atol=1e-12)

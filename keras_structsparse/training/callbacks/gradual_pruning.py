@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,18 +19,22 @@ from keras_structsparse.graph.kernel_axes import (
     stored,
 )
 from keras_structsparse.graph.nested_groups import masked_kernel
-from keras_structsparse.profiling.group_prices import priced
-from keras_structsparse.profiling.group_selection import Sizes, select_down_to
+from keras_structsparse.profiling.group_prices import JointKernels, priced
+from keras_structsparse.profiling.group_selection import LayerGroups, Sizes, select_down_to
 from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import WorkShare, plan_of
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.thresholds import lengths, threshold_norms
 from keras_structsparse.training.compensation import Compensation
 from keras_structsparse.training.grouped_kernels import GroupedKernel
+from keras_structsparse.training.measured_saliency import Measured
 from keras_structsparse.training.optimizer.masked import Masked
 
 UPDATES = 40
 """Number of times in the training that groups are removed."""
+
+JOINT = "joint kernels/"
+"""The key of the losses without joint kernels; no layer has such a name."""
 
 MEMORY = 0.5
 """The weight of the measurements before the last one."""
@@ -65,27 +69,29 @@ class GradualPruning(keras.callbacks.Callback):
     Args:
         kernels: The kernels with groups that may be removed, by name of the layer.
         optimizer: The optimizer that the model is compiled with, with masks for them.
-        measure: Measures the saliency (groups, kernels) of the groups of each layer; takes how
-            often groups were removed before.
+        measure: Measures the saliency; takes how often groups were removed before.
         share: Counts the cost.
         target: The share to leave, in (0, 1].
         groups: "half_ring", "ring" or "kernel".
+        joint: Kernels that write one channel together, which may be removed together.
         compensation: Makes up for removed entries, as far as it can; None not to.
         losses: Those of a training that is continued.
 
     Attributes:
         sizes: The present sizes of the kernels, by layer.
-        losses: What the loss would lose without each group, by layer: an average of measurements.
+        losses: What the loss would lose without each group (groups, kernels), by layer, and without
+            joint kernels, as `JOINT`: averages of measurements.
     """
 
     def __init__(
         self,
         kernels: Mapping[str, GroupedKernel],
         optimizer: Masked,
-        measure: Callable[[int], Mapping[str, Array]],
+        measure: Callable[[int], Measured],
         share: WorkShare,
         target: float,
         groups: str = "half_ring",
+        joint: Sequence[JointKernels] = (),
         compensation: Compensation | None = None,
         losses: Mapping[str, Array] | None = None,
     ) -> None:
@@ -93,7 +99,7 @@ class GradualPruning(keras.callbacks.Callback):
         self.found, self.kernels, self.share = share.found, kernels, share
         self._optimizer, self._measure = optimizer, measure
         self._compensation = compensation
-        self.target, self.groups = target, groups
+        self.target, self.groups, self.joint = target, groups, joint
         self.losses: dict[str, Array] = dict(losses or {})
         self.sizes: Sizes = {name: self._sizes(name) for name in self.found.layers}
         self._epoch = self._updates = 0
@@ -137,7 +143,7 @@ class GradualPruning(keras.callbacks.Callback):
         if due < UPDATES and self.share.estimate(self.sizes) <= planned:
             return
         _keras_compat.sync_jax_state(self.model)
-        layers = priced(self.share, self._measured(), self.sizes, self.groups)
+        layers = self._priced()
         if due < UPDATES:
             left = select_down_to(
                 layers, lambda own: self.share.estimate({**self.sizes, **own}), planned
@@ -146,12 +152,15 @@ class GradualPruning(keras.callbacks.Callback):
         else:
             self._remove(self.share.reduce(layers, self.sizes, planned))
 
-    def _measured(self) -> Mapping[str, Array]:
-        """What the loss would lose: an average in which the last measurement has most weight."""
-        for name, lost in self._measure(self._updates).items():
+    def _priced(self) -> dict[str, LayerGroups]:
+        """The groups in order. The last measurement has most weight in the averages."""
+        measured = self._measure(self._updates)
+        for name, lost in {**measured.saliency.second, JOINT: measured.joint}.items():
             before: Array = self.losses.get(name, lost)
             self.losses[name] = MEMORY * before + (1.0 - MEMORY) * lost
-        return self.losses
+        alone = {name: own for name, own in self.losses.items() if name != JOINT}
+        joint = dict(zip(self.joint, self.losses[JOINT].tolist(), strict=True))
+        return priced(self.share, alone, self.sizes, self.groups, joint)
 
     def _remove(self, sizes: Sizes) -> None:
         changed: dict[str, Array] = {}

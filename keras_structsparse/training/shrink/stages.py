@@ -13,6 +13,7 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.group_prices import joint_kernels
 from keras_structsparse.profiling.inner_layers import inner_layers
 from keras_structsparse.profiling.work_share import WorkShare
 from keras_structsparse.surgery import prune
@@ -22,7 +23,7 @@ from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
 from keras_structsparse.training.compensation import Compensation
 from keras_structsparse.training.distilling import Distilling
 from keras_structsparse.training.grouped_kernels import GroupedKernel, grouped_kernels
-from keras_structsparse.training.measured_saliency import Measurement
+from keras_structsparse.training.measured_saliency import Measured, Measurement
 from keras_structsparse.training.optimizer.masked import Masked
 from keras_structsparse.training.optimizer_state import carry_optimizer
 from keras_structsparse.training.shrink.budget import Budget
@@ -213,11 +214,13 @@ def remove(
     share = WorkShare(found, job.method.realize, job.budget.unit)
     assert job.budget.share is not None
     compensation = Compensation.of(found, kernels)
-    measurement = Measurement(student, kernels, compile_options(job.model), compensation)
+    joint = joint_kernels(found, kernels)
+    options = compile_options(job.model)
+    measurement = Measurement(student, kernels, options, compensation, joint)
 
-    def measure(before: int) -> Mapping[str, Array]:
+    def measure(before: int) -> Measured:
         batches, rng = job.method.measured_batches, job.rng(1, before)
-        return measurement.on(job.data, batches, job.batch_size, job.method.groups, rng).second
+        return measurement.on(job.data, batches, job.batch_size, job.method.groups, rng)
 
     pruning = GradualPruning(
         kernels,
@@ -226,6 +229,7 @@ def remove(
         share,
         target=job.budget.share,
         groups=job.method.groups,
+        joint=joint,
         compensation=compensation,
         losses=begin.losses,
     )

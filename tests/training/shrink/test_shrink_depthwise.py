@@ -42,3 +42,24 @@ def test_the_budget_is_met_with_depthwise_kernels_of_several_sizes() -> None:
     sizes = np.concatenate([result.plan.sizes[f"depthwise{n}"] for n in range(3)])
     assert len(set(sizes.tolist())) > 2
     assert not comparison.left_out
+
+
+def test_a_residual_stream_gets_narrower() -> None:
+    """The kernels that write one of its channels are removed together."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = normed(L.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(inputs), "relu")
+    for name in ("first", "second"):
+        y = normed(L.Conv2D(16, 3, padding="same", use_bias=False, name=f"{name}_in")(x), "relu")
+        y = normed(L.Conv2D(16, 3, padding="same", use_bias=False, name=f"{name}_out")(y))
+        x = L.ReLU()(L.Add()([x, y]))
+    x = L.Dense(2, "softmax", name="head")(L.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, x)
+    model.compile(keras.optimizers.Adam(0.01), CROSS, metrics=["accuracy"], run_eagerly=True)
+    data = easy(model)
+    result = shrunk(model, data, data, multiply_adds=0.3)
+    writers = [np.array(result.plan.sizes[name]) for name in ("stem", "first_out", "second_out")]
+    together = np.all([own == 0 for own in writers], axis=0)
+    assert 0 < together.sum() < 16
+    assert result.comparison.multiply_adds_fraction <= 0.3
+    assert result.verification is None or bool(result.verification)
