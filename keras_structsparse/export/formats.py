@@ -18,6 +18,7 @@ from keras_structsparse._files import quoted, unlisted, write_atomically, write_
 from keras_structsparse._typing import StrPath
 from keras_structsparse.errors import OutputError
 from keras_structsparse.export import litert
+from keras_structsparse.export.quantization import Quantization, litert_options, quantize_onnx
 from keras_structsparse.graph import functional_graph
 from keras_structsparse.graph.model_files.contents import SUFFIXES
 from keras_structsparse.graph.model_files.loading import load_model as load_model
@@ -56,16 +57,21 @@ class Exporter:
 
     Attributes:
         suffix: The ending of the file's name; empty for a directory.
-        write: Writes a model to a path that does not exist.
+        write: Writes a model to a path that does not exist, its numbers as they are or quantised.
         needs: The modules that write the format, and those that run the result.
     """
 
     suffix: str
-    write: Callable[[keras.Model, Path], None]
+    write: Callable[[keras.Model, Path, Quantization | None], None]
     needs: tuple[str, ...]
 
 
-def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Path:
+def export(
+    model: keras.Model,
+    path: StrPath,
+    format: str = "saved_model",
+    quantization: Quantization | None = None,
+) -> Path:
     """Export a model for inference without Keras, atomically, as it is and without a check.
 
     :func:`keras_structsparse.export` also folds batch normalisations and runs the result.
@@ -76,12 +82,14 @@ def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Pa
             "onnx". An existing file is replaced; a directory only if it is empty or holds nothing
             but an earlier export.
         format: One of :data:`EXPORTERS`.
+        quantization: How numbers are stored, of a mode that the format has; None as they are.
 
     Returns:
         The path.
 
     Raises:
-        ModelError: For "onnx": the model has no graph; for "litert": a layer does not run there.
+        ModelError: For "onnx": the model has no graph; for "litert": a layer does not run there,
+            or not in 8 bits.
         OutputError: The path has another ending, holds something else, or cannot be written.
         RuntimeError: A module that the format needs is not installed.
         ValueError: ``format`` is unknown.
@@ -96,7 +104,9 @@ def export(model: keras.Model, path: StrPath, format: str = "saved_model") -> Pa
     check_path(path, format)
     check_installed(format)
     check_layers(model, format)
-    return write_atomically(path, lambda target: EXPORTERS[format].write(model, target))
+    return write_atomically(
+        path, lambda target: EXPORTERS[format].write(model, target, quantization)
+    )
 
 
 def check_path(path: StrPath, format: str) -> None:
@@ -174,27 +184,30 @@ def check_layers(model: keras.Model, format: str) -> None:
         litert.check_loops(model)
 
 
-def _write_saved_model(model: keras.Model, path: Path) -> None:
+def _write_saved_model(model: keras.Model, path: Path, quantization: Quantization | None) -> None:
     """A TensorFlow SavedModel with the endpoint ``serve``, and a list of its files."""
+    assert quantization is None, "a SavedModel has no such mode"
     _write(model, path, "tf_saved_model")
     write_manifest(path)
 
 
-def _write_litert(model: keras.Model, path: Path) -> None:
+def _write_litert(model: keras.Model, path: Path, quantization: Quantization | None) -> None:
     """A file for LiteRT, formerly TensorFlow Lite."""
     try:
-        _write(model, path, "litert")
+        _write(model, path, "litert", **litert_options(model, quantization))
     except Exception as error:
         if refusal := litert.refusal(model, error):
             raise refusal from error
         raise
 
 
-def _write_onnx(model: keras.Model, path: Path) -> None:
+def _write_onnx(model: keras.Model, path: Path, quantization: Quantization | None) -> None:
     """A file for ONNX Runtime and others."""
     # Without a signature, Keras requires that the model has been called.
     specs = [keras.tree.map_structure(_spec, functional_graph.input_structure(model))]
     _write(model, path, "onnx", input_signature=specs)
+    if quantization is not None:
+        quantize_onnx(path, quantization)
 
 
 def _spec(tensor: Any) -> keras.InputSpec:

@@ -60,13 +60,15 @@ def refusal(model: keras.Model, error: Exception) -> ModelError | None:
         if the given one tells of something else.
     """
     found = re.search(r"^(?:Custom|Flex) ops: (.*)$", str(error), re.MULTILINE)
-    if found is None:
+    alone = sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op", str(error))))
+    if found is None and not alone:
         return None
+    lacking = ", ".join(alone) if found is None else found[1]
     # Places are paths such as "model/layer_1/function@", where Keras has added the number.
     places = " ".join(re.findall(r'"([^"]*/[^"]*)@', str(error)))
     parts = {re.sub(r"_\d+$", "", part) for part in re.split(r"[/ ]", places)}
     names = [f"'{layer.name}'" for layer in model.layers if layer.name in parts]
     where = f" in {', '.join(names)}" * bool(names)
     return ModelError(
-        f"litert: expected operations that LiteRT has. Received: {found[1]}{where}; {OTHERS}"
+        f"litert: expected operations that LiteRT has. Received: {lacking}{where}; {OTHERS}"
     )

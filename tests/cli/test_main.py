@@ -503,7 +503,7 @@ def test_an_export_that_differs_is_not_written(run: Run, monkeypatch: pytest.Mon
     stored(network())
     monkeypatch.setattr(
         "keras_structsparse.export.clean_process.check_portable",
-        lambda m, paths, x: {paths[0]: float("nan")},
+        lambda m, paths, x, fronts: {paths[0]: float("nan")},
     )
     result = run("export", "model.keras", "--out", "out")
     assert_refused(result, "nan", "nothing is written", absent=("out",))
