@@ -78,6 +78,7 @@ class Quantization:
                 f"representative: expected {'inputs' if mode == 'int8' else 'None'} for "
                 f"quantize={mode!r}. Received: {type(representative).__name__}"
             )
+        functional_graph.read(model)  # Its errors say what has no inputs.
         found = () if representative is None else tuple(_examples(model, representative))
         return cls(mode, found)
 
@@ -123,8 +124,8 @@ def _checked(model: keras.Model, inputs: Any) -> list[Array]:
     fits = len(shapes) == len(wanted) and len({shape[:1] for shape in shapes}) == 1
     if not fits or not all(map(_fits, shapes, wanted)):
         raise ModelError(
-            f"representative: expected arrays of shapes {wanted}. Received: {shapes}; what the "
-            f"network takes is {functional_graph.input_structure(model)}"
+            f"representative: expected arrays of shapes {wanted}, nested as the model's inputs. "
+            f"Received: {type(inputs).__name__} of shapes {shapes}"
         )
     if not all(np.isfinite(array).all() for array in arrays):
         raise ModelError("representative: expected finite numbers. Received some that are not")

@@ -190,7 +190,7 @@ def test_examples_of_all_kinds_of_data() -> None:
             "litert",
             {"quantize": "int8", "representative": np.zeros((3, 12, 12, 1))},
             ModelError,
-            r"expected arrays of shapes .* Received: \[\(3, 12, 12, 1\)\]",
+            r"expected arrays of shapes .* Received: ndarray of shapes \[\(3, 12, 12, 1\)\]",
         ),
         (
             "litert",
@@ -211,6 +211,17 @@ def test_wrong_arguments_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         kss.export(convolutions(), tmp_path / f"model{SUFFIX[format]}", format, **options)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [(keras.Sequential([L.Dense(2)]), "is not built"), ("a name", "Received: str")],
+)
+def test_a_model_without_a_graph_is_refused(model: Any, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.tflite"
+    with pytest.raises(ModelError, match=message):
+        kss.export(model, file, "litert", quantize="int8", representative=np.zeros((3, 4)))
     assert os.listdir(tmp_path) == []
 
 
