@@ -70,7 +70,14 @@ def _interrupt(number: int, frame: Any) -> None:
     signal.signal(number, signal.SIG_DFL)
     _TOLD.set()
     _repeat(REPEATED)
+    sys.unraisablehook = _unless_interrupted
     raise KeyboardInterrupt
+
+
+def _unless_interrupted(lost: Any) -> None:
+    """Say what Python ignores, but not of an interrupt: it is repeated."""
+    if lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
 
 
 def _repeat(seconds: float) -> None:
