@@ -23,7 +23,6 @@ from helpers_shrink import (
 )
 from keras import layers as L
 
-from keras_structsparse.graph.kernel_axes import plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.group_prices import (
     JointKernels,
@@ -226,7 +225,7 @@ def test_joint_kernels_are_those_that_write_one_channel() -> None:
 def test_the_price_of_joint_kernels_is_what_surgery_saves(unit: str) -> None:
     """The control: the prices of each alone do not hold what reads the channel."""
     share = WorkShare(PrunableLayers.of(stream()), "split", unit)
-    sizes = {n: np.full(s[-1], max(s[:-2], default=1)) for n, s in shapes(share).items()}
+    sizes = whole(share.found)
     losses = {name: np.ones((3 if name == "stem" else 1, len(own))) for name, own in sizes.items()}
     del losses["head"]
     own: JointKernels = (("one_out", 2), ("stem", 2), ("two_out", 2))
@@ -248,18 +247,18 @@ def test_the_price_of_joint_kernels_is_what_surgery_saves(unit: str) -> None:
 
 def test_a_threshold_removes_joint_kernels_together() -> None:
     share = WorkShare(PrunableLayers.of(stream()), "split")
-    sizes = {n: np.full(s[-1], max(s[:-2], default=1)) for n, s in shapes(share).items()}
+    sizes = whole(share.found)
     losses = {name: np.ones((3 if name == "stem" else 1, len(own))) for name, own in sizes.items()}
     del losses["head"]
     joint = dict.fromkeys(
         (o for o in joint_kernels(share.found, losses) if "two_out" in dict(o)), 1e-4
     )
     layers = priced(share, losses, sizes, "half_ring", joint)
-    left = select_down_to(layers, lambda own: share.estimate({**sizes, **own}), 0.7).sizes
+    left = removed_down_to(share, layers, sizes, 0.7)
     dead = {name: np.flatnonzero(left[name] == 0).tolist() for name in ("stem", "one_out")}
     assert 0 < len(dead["stem"]) < 6
     assert dead["stem"] == dead["one_out"]
-    assert share.exact(plan_of({**sizes, **left})) <= 0.7 + 1e-6
+    assert share.exact(plan_of(left)) <= 0.7 + 1e-6
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -300,7 +299,3 @@ def removed_down_to(
 ) -> dict[str, Array]:
     left = select_down_to(layers, lambda own: share.estimate({**sizes, **own}), target)
     return {**sizes, **left.sizes}
-
-
-def shapes(share: WorkShare) -> dict[str, tuple[int, ...]]:
-    return {name: plain_shape(layer) for name, layer in share.found.layers.items()}
