@@ -89,7 +89,7 @@ def test_a_plan_reads_norms_and_keeps_kernels_whole_or_not_at_all(make: Any) -> 
     size = max(plain_shape(layer)[:-2])
     squares = np.square(plain_kernel(layer))
     strength = np.sqrt(squares.sum(axis=tuple(range(squares.ndim - 1))))
-    tau = float(np.sort(strength)[2])
+    tau = float(np.sort(strength)[2:4].mean())  # between two norms: rounding decides nothing
     if not any(isinstance(x, L.BatchNormalization) for x in model.layers):
         expected = tuple(int(size) if norm > tau else 0 for norm in strength)
         assert kss.plan(model, tau).sizes["planned"] == expected
