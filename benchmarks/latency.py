@@ -56,7 +56,7 @@ RESNET20 = Base(((16, 3),) * 7 + ((32, 3),) * 6 + ((64, 3),) * 6, strided=(7, 13
 
 def tensorflow(model: keras.Model, batch: Array, threads: int) -> Run:
     """The compiled Keras model; its threads are those that TensorFlow was started with."""
-    return latency._compiled(model, batch)
+    return latency.compiled(model, batch)
 
 
 def onnxruntime(model: keras.Model, batch: Array, threads: int) -> Run:
@@ -185,7 +185,7 @@ def timed(
     for network, run in zip(networks, functions, strict=True):
         expected = np.asarray(network(batch))
         np.testing.assert_allclose(run(), expected, atol=1e-3 * np.abs(expected).max())
-    return [float(value) for value in 1e3 * np.median(latency._timed(functions, n), axis=0)]
+    return [float(value) for value in 1e3 * np.median(latency.timed_in_turns(functions, n), axis=0)]
 
 
 def report(row: Row) -> None:

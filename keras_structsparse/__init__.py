@@ -59,6 +59,7 @@ from keras_structsparse.training.callbacks.target_multiply_adds import TargetMul
 from keras_structsparse.training.measured_saliency import saliency
 from keras_structsparse.training.optimizer.proximal import Proximal
 from keras_structsparse.training.optimizer_state import carry_optimizer
+from keras_structsparse.training.shrink.latency import Latency
 from keras_structsparse.training.shrink.method import ShrinkMethod
 from keras_structsparse.training.shrink.result import ShrinkResult
 from keras_structsparse.training.shrink.shrink import shrink
@@ -80,6 +81,7 @@ __all__ = [
     "Exported",
     "KernelCount",
     "KernelSize",
+    "Latency",
     "MarksError",
     "ModelError",
     "MultiplyAdds",

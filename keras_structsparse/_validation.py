@@ -32,6 +32,12 @@ WEIGHTS = ("uniform", "multiply_adds", "params")
 CONSTANTS = ("exact", "interior", "drop")
 """Ways to treat the constants of removed channels."""
 
+RUNTIMES = ("onnxruntime", "litert", "keras")
+"""Where the latency of networks is measured; "keras" is its backend in this process."""
+
+MOST_THREADS = 1024
+"""More threads than any machine has cores."""
+
 SEEDS = 2**32
 """Seeds that NumPy and Keras take are below it."""
 

@@ -38,7 +38,7 @@ def ready(name: str, **options: Any) -> tuple[keras.Model, tuple[Array, Array]]:
 
 def shrunk(model: keras.Model, data: Any, validation: Any = None, **options: Any) -> Any:
     """Shrink in two epochs of two steps, unless the options say otherwise."""
-    if not {"params", "max_drop"} & set(options):
+    if not {"params", "latency", "max_drop"} & set(options):
         options.setdefault("multiply_adds", 0.5)
     options = {"epochs": 2, "batch_size": 24, "verbose": 0, **options}
     return kss.shrink(model, data, validation, **options)

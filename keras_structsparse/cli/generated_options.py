@@ -124,7 +124,8 @@ def _optional_fields(mark: Fields) -> Iterator[tuple[DataclassField[Any], Any]]:
         wanted = (
             each.name in mark.only if mark.only else each.metadata.get("option", "") is not None
         )
-        if wanted and not is_dataclass(_unwrapped(types[each.name])):
+        written = each.name in mark.texts or not is_dataclass(_unwrapped(types[each.name]))
+        if wanted and written:
             yield each, types[each.name]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from keras_structsparse.training.shrink.latency import Latency
+
 
 def number(text: str | float) -> float:
     """Parse a number."""
@@ -133,6 +135,27 @@ def positive(text: str | float) -> float:
     if not (math.isfinite(value := number(text)) and value > 0):
         raise typer.BadParameter(f"expected a finite number > 0. Received: {text}")
     return value
+
+
+def latency(text: str | Latency) -> Latency:
+    """Parse a time such as "4ms", or a share of the time before such as "50%" or "0.5".
+
+    Examples:
+        >>> latency("4ms").ms, latency("50%").share, latency("0.5").share
+        (4.0, 0.5, 0.5)
+    """
+    if isinstance(text, Latency):
+        return text
+    if text.strip().endswith("ms"):
+        return Latency(ms=positive(text.strip().removesuffix("ms")))
+    if text.strip().endswith("%"):
+        return Latency(share=share(number(text.strip().removesuffix("%")) / 100))
+    try:
+        return Latency(share=share(text))
+    except typer.BadParameter:
+        raise typer.BadParameter(
+            f"expected milliseconds such as 4ms, or a share such as 50% or 0.5. Received: {text!r}"
+        ) from None
 
 
 def milliseconds(text: str | float) -> float:

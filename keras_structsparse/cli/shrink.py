@@ -23,7 +23,8 @@ from keras_structsparse.cli.options import (
 )
 from keras_structsparse.cli.tables import before_and_after_table, console
 from keras_structsparse.data.augmentation import ImageOptions
-from keras_structsparse.training.shrink.budget import Budget
+from keras_structsparse.training.shrink.budget import Budget, check_budget
+from keras_structsparse.training.shrink.latency import Latency
 from keras_structsparse.training.shrink.method import ShrinkMethod
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ EXAMPLE = (
 )
 
 SHARE = {"parser": parsing.share, "metavar": "SHARE"}
-BUDGETS = {"multiply_adds": SHARE, "params": SHARE, "max_drop": SHARE}
+TIME = {"parser": parsing.latency, "metavar": "MS|SHARE"}
+BUDGETS = {"multiply_adds": SHARE, "params": SHARE, "latency": TIME, "max_drop": SHARE}
+PLACE = ("runtime", "threads", "batch_size")
 
 Epochs = Annotated[int, integer("Number of epochs in all; a new head takes as many before.")]
 BatchSize = Annotated[int, integer("Images in a batch.")]
@@ -61,6 +64,7 @@ def shrink(
     data: DataArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the network.")],
     budget: Annotated[Values, Fields(Budget, texts=BUDGETS, panel="Budget: one of these")],
+    place: Annotated[Values, Fields(Latency, only=PLACE, panel="Where --latency is measured")],
     method: Annotated[ShrinkMethod, Fields(ShrinkMethod, panel="Method")],
     images: Annotated[ImageOptions, Fields(ImageOptions, panel="Images")],
     epochs: Epochs = 20,
@@ -73,6 +77,13 @@ def shrink(
 ) -> None:
     """Shrink a trained model to a budget, and write it with its exports and a report."""
     _check(budget, method, epochs, batch_size)
+    if budget["latency"] is not None:
+        budget["latency"] = replace(budget["latency"], **place)
+    elif place != {name: getattr(Latency, name) for name in PLACE}:
+        raise typer.BadParameter(
+            "expected --latency with --runtime, --threads or --run-batch-size. Received none"
+        )
+    check_budget(Budget(**budget), method)
     outputs.check_own_directory(out, "--out", force)
     outputs.check_data(data, "DATA")
     from keras_structsparse.cli import files
@@ -121,7 +132,6 @@ def _check(budget: Values, method: ShrinkMethod, epochs: int, batch_size: int) -
         options = [f"--{name.replace('_', '-')}" for name in budget]
         received = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "none"
         raise typer.BadParameter(f"expected one of {', '.join(options)}. Received: {received}")
-    Budget(**budget)
     method.removal_epochs(count("--epochs", epochs, MOST_EPOCHS))
     positive_int("--batch-size", batch_size)
 

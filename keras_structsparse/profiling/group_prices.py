@@ -7,8 +7,9 @@ for each unit that they save are removed first; groups that save nothing are kep
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -88,6 +89,7 @@ def priced(
     sizes: Sizes,
     groups: str,
     joint: Mapping[JointKernels, float] = NONE,
+    block: int = 1,
 ) -> dict[str, LayerGroups]:
     """Groups in the order of their losses for each unit of cost.
 
@@ -98,6 +100,8 @@ def priced(
         sizes: The present sizes of the kernels of all layers.
         groups: "half_ring", "ring" or "kernel".
         joint: What the loss would lose without all kernels that write one channel.
+        block: Whole kernels are removed in blocks of so many, as :func:`in_blocks` makes them. Then
+            kernels that write one channel go together or not at all.
 
     Returns:
         The groups of each layer of ``losses``. The best kernel of a layer that all ways from the
@@ -111,6 +115,8 @@ def priced(
         ratios[-1, (prices[-1] <= NOTHING) & (sizes[name] > 0)] = np.inf
         # A larger group contains the smaller ones, so it is not removed before them.
         alone[name] = LayerGroups(np.maximum.accumulate(ratios, axis=0), reached, sizes[name])
+    if block > 1:
+        alone = _not_alone(alone, joint)
     together = _joint_ratios(share, sizes, joint)
     found = _joined(alone, together)
     bridges: dict[str, Array] = {}
@@ -122,7 +128,53 @@ def priced(
         found = _joined(alone, {own: x for own, x in together.items() if not kept & set(own)})
         for name, j in kept:
             found[name].norms[-1, j] = np.inf
+    return in_blocks(found, block) if block > 1 else found
+
+
+def _not_alone(
+    alone: Mapping[str, LayerGroups], joint: Iterable[JointKernels]
+) -> dict[str, LayerGroups]:
+    """The groups, where no kernel that writes a channel with others goes without them."""
+    found = {name: replace(own, norms=own.norms.copy()) for name, own in alone.items()}
+    for name, j in {kernel for kernels in joint for kernel in kernels}:
+        found[name].norms[:, j] = np.inf
     return found
+
+
+def in_blocks(layers: Mapping[str, LayerGroups], block: int) -> dict[str, LayerGroups]:
+    """Whole kernels in blocks that are removed together, so that widths are multiples.
+
+    Runtimes compute channels in blocks, so a width between two multiples is not faster than the
+    larger one, and may be slower. In the order of their norms, the first kernels of a layer are
+    those above a multiple; then follow blocks. Each kernel of a block has the mean of their norms.
+    Where that is infinite, because the layer must keep a kernel, the whole block is kept.
+
+    Args:
+        layers: The groups of each layer; a kernel is one group.
+        block: The number of kernels of a block.
+
+    Examples:
+        >>> norms, sizes = np.array([[4.0, 1.0, 2.0, 3.0, 9.0]]), np.array([3, 3, 3, 3, 3])
+        >>> layers = {"a": LayerGroups(norms, np.array([0, 3]), sizes)}
+        >>> in_blocks(layers, 2)["a"].norms.tolist()
+        [[6.5, 1.0, 2.5, 2.5, 6.5]]
+    """
+    return {
+        name: replace(own, norms=_blocked(own, block), blocks=True) for name, own in layers.items()
+    }
+
+
+def _blocked(layer: LayerGroups, block: int) -> Array:
+    norms = np.array(layer.norms, np.float64)
+    assert len(norms) == 1, "whole kernels are single groups"
+    living = np.flatnonzero(layer.sizes > 0)
+    order = living[np.argsort(norms[0, living], kind="stable")]
+    above = len(order) % block
+    edges = [0, *range(above or block, len(order), block), len(order)]
+    for start, stop in itertools.pairwise(edges if len(order) else []):
+        members = order[start:stop]
+        norms[0, members] = norms[0, members].mean()
+    return norms
 
 
 def joint_kernels(found: PrunableLayers, names: Collection[str]) -> tuple[JointKernels, ...]:

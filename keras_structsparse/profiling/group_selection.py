@@ -23,11 +23,13 @@ class LayerGroups:
         norms: (groups, kernels), ascending along the groups, in units common to all layers.
         reached: (groups + 1,), the size of a kernel with 0, 1, ... remaining groups.
         sizes: (kernels,), the current sizes.
+        blocks: Whether kernels with equal norms are a block: kept together, or removed together.
     """
 
     norms: Array
     reached: Array
     sizes: Array
+    blocks: bool = False
 
     def above(self, threshold: float) -> Array:
         """Sizes (kernels,) of the kernels without the groups whose norms are <= a threshold."""
@@ -128,8 +130,8 @@ def kept_alive(
         target: Likewise.
 
     Returns:
-        The groups. The strongest kernel of a layer has an infinite norm where the groups up to the
-        threshold that is needed would empty the layer and leave a dead network.
+        The groups. The strongest kernel of a layer, or its block, has an infinite norm where the
+        groups up to the threshold that is needed would empty the layer and leave a dead network.
     """
     threshold = _first_within(layers, cost, target)
     if threshold > -1.0 and cost(above(layers, threshold)) <= 0:
@@ -161,7 +163,9 @@ def _without_dying(
     for name, layer in layers.items():
         if layer.above(threshold).any() and not layer.above(deadly).any():
             norms = np.array(layer.norms, np.float64)
-            norms[-1, np.argmax(np.where(layer.sizes > 0, norms[-1], -1.0))] = np.inf
+            living = np.where(layer.sizes > 0, norms[-1], -1.0)
+            best = living == living.max() if layer.blocks else np.argmax(living)
+            norms[-1, best] = np.inf
             found[name] = replace(layer, norms=norms)
     return found
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from keras_structsparse._typing import Array
 from keras_structsparse.graph.functional_graph import Call
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 
@@ -38,6 +41,41 @@ def inner_layers(found: PrunableLayers) -> tuple[str, ...]:
         if not _has_kernel(call, mixing):
             waiting.extend(call.inputs)
     return tuple(name for name in found.layers if name not in last)
+
+
+def read_depthwise(found: PrunableLayers) -> frozenset[str]:
+    """The prunable layers whose channels are read by depthwise convolutions alone.
+
+    A depthwise kernel that is removed leaves a constant, and takes the kernel before it along. So
+    the kernels of these layers need not be removed themselves.
+
+    Args:
+        found: The prunable layers of the model.
+
+    Examples:
+        >>> import keras
+        >>> stack = [keras.layers.Conv2D(4, 1, name="a"), keras.layers.DepthwiseConv2D(3, name="b")]
+        >>> read_depthwise(PrunableLayers.of(keras.Sequential([keras.Input((8, 8, 1)), *stack])))
+        frozenset({'a'})
+    """
+    steps = found.channels.steps
+    single, others = (
+        {int(i) for s in steps if s.mixes and s.singles == alone for ids in s.inputs for i in ids}
+        for alone in (True, False)
+    )
+    kept = set(np.flatnonzero(found.channels.kept).tolist())
+    return frozenset(
+        step.call.name
+        for step in steps
+        if step.call.name in found.layers
+        and set(step.outputs[0].tolist()) <= single - others - kept
+        and not _is_joined(found, step.outputs[0])
+    )
+
+
+def _is_joined(found: PrunableLayers, channels: Array) -> bool:
+    """Whether a sum or a product keeps some of these channels together with others."""
+    return any(np.isin(channels, ids).any() for step in found.channels.steps for ids in step.merged)
 
 
 def _has_kernel(call: Call, mixing: set[int]) -> bool:

@@ -87,19 +87,35 @@ def latency(
         positive_int("batch_sizes", size)
     rows: list[Latency] = []
     for size in batch_sizes:
-        runs = [_compiled(m, _inputs(n, m, size, input_shape)) for n, m in models.items()]
-        times = _timed(runs, repeats)
-        rows += [_row(name, size, column) for name, column in zip(models, times.T, strict=True)]
+        runs = [compiled(m, random_inputs(n, m, size, input_shape)) for n, m in models.items()]
+        times = timed_in_turns(runs, repeats)
+        rows += [
+            latency_row(name, size, column) for name, column in zip(models, times.T, strict=True)
+        ]
     return tuple(rows)
 
 
-def _row(name: str, batch_size: int, seconds: Array) -> Latency:
+def latency_row(name: str, batch_size: int, seconds: Array) -> Latency:
+    """The median and the quartiles of times.
+
+    Args:
+        name: The name of the network.
+        batch_size: Number of examples per batch.
+        seconds: The time of each batch, in seconds (repeats,).
+    """
     low, median, high = (float(t) for t in np.percentile(1e3 * seconds, [25, 50, 75]))
     return Latency(name, batch_size, median, (low, high), len(seconds))
 
 
-def _timed(runs: Sequence[Run], repeats: int) -> Array:
-    """The times of runs in turns, in seconds (repeats, runs)."""
+def timed_in_turns(runs: Sequence[Run], repeats: int) -> Array:
+    """The times of runs in turns, in seconds (repeats, runs).
+
+    Each round runs each once, and begins with another one. The first runs are not timed.
+
+    Args:
+        runs: What to run.
+        repeats: Number of rounds.
+    """
     for run in runs:
         for _ in range(WARM_UP):
             run()
@@ -116,10 +132,23 @@ def _timed(runs: Sequence[Run], repeats: int) -> Array:
 # --- inputs ---
 
 
-def _inputs(
-    name: str, model: keras.Model, batch_size: int, input_shape: Sequence[int] | None
+def random_inputs(
+    name: str,
+    model: keras.Model,
+    batch_size: int,
+    input_shape: Sequence[int] | None = None,
 ) -> Inputs:
-    """Random inputs in the structure that the model takes; the same numbers at every call."""
+    """Random inputs in the structure that the model takes; the same numbers at every call.
+
+    Args:
+        name: The name of the model, for errors.
+        model: A built model.
+        batch_size: Number of examples.
+        input_shape: (height, width, channels), for models of one input that leave them open.
+
+    Raises:
+        ModelError: The model is not built, or a size of its input is open.
+    """
     if not getattr(model, "inputs", None):
         raise ModelError(f"models['{name}']: expected a built model. Received: {model!r}")
     # A Sequential has no `input` before it has been called as a layer.
@@ -156,7 +185,13 @@ def _example_shape(name: str, tensor: Any, input_shape: Sequence[int] | None) ->
 # --- one compiled run, by backend ---
 
 
-def _compiled(model: keras.Model, inputs: Inputs) -> Run:
+def compiled(model: keras.Model, inputs: Inputs) -> Run:
+    """The compiled inference of a model on inputs, on the backend of Keras.
+
+    Args:
+        model: The model.
+        inputs: Arrays in the structure that the model takes.
+    """
     return _COMPILERS.get(keras.backend.backend(), _eager)(model, inputs)
 
 

@@ -28,9 +28,6 @@ UNITS = ("multiply_adds", "params")
 ROUNDS = 6
 """Largest number of networks that are rebuilt for one selection."""
 
-NEAR = 1e-3
-"""A share below the target by less than this part of it is near enough."""
-
 TINY = float(np.finfo("float32").tiny)
 
 
@@ -46,10 +43,13 @@ class WorkShare:
 
     Attributes:
         base: The cost of the unpruned model.
+        near: A share below the target by less than this part of it is near enough.
 
     Raises:
         ModelError: The size of a map is open.
     """
+
+    near = 1e-3
 
     def __init__(
         self, found: PrunableLayers, realize: str = "auto", unit: str = "multiply_adds"
@@ -128,8 +128,8 @@ class WorkShare:
     def reduce(self, layers: Mapping[str, LayerGroups], now: Sizes, target: float) -> Sizes:
         """Remove groups in order until at most a share is left, as far as they reach.
 
-        Networks are rebuilt until the share is right, and more than it by less than 0.1 % of it or
-        with the last removed group.
+        Networks are rebuilt until the share is right: below the target by less than :attr:`near`,
+        or by no more than the last removed group saves.
 
         Args:
             layers: The groups that may be removed, by layer.
@@ -154,7 +154,7 @@ class WorkShare:
             else:
                 high = guess
                 best, least = (found, True) if share > 0 else (best, least)
-            if least and share <= target and share >= (1 - NEAR) * target:
+            if least and share <= target and share >= (1 - self.near) * target:
                 break
         return best
 

@@ -10,6 +10,7 @@ import keras
 from keras_structsparse._validation import positive_int
 from keras_structsparse.training.shrink.arguments import check_settings, checked_validation
 from keras_structsparse.training.shrink.budget import Budget
+from keras_structsparse.training.shrink.latency import Latency
 from keras_structsparse.training.shrink.method import ShrinkMethod
 from keras_structsparse.training.shrink.shrink import shrink
 from keras_structsparse.training.training_data import TrainingData
@@ -40,6 +41,7 @@ class ShrinkAfterFit:
         *args: Arguments of the class beside it.
         multiply_adds: As for :func:`keras_structsparse.shrink`.
         params: As for :func:`keras_structsparse.shrink`.
+        latency: As for :func:`keras_structsparse.shrink`.
         max_drop: As for :func:`keras_structsparse.shrink`; the objective is then
             ``keras_tuner.Objective("shrunk_multiply_adds_fraction", "min")``.
         shrink_epochs: Number of epochs of the shrinking, at least 2.
@@ -70,12 +72,15 @@ class ShrinkAfterFit:
         *args: Any,
         multiply_adds: float | None = None,
         params: float | None = None,
+        latency: Latency | None = None,
         max_drop: float | None = None,
         shrink_epochs: int = 10,
         method: ShrinkMethod | None = None,
         **kwargs: Any,
     ) -> None:
-        self.budget = Budget(multiply_adds, params, max_drop)
+        self.budget = Budget(
+            multiply_adds=multiply_adds, params=params, latency=latency, max_drop=max_drop
+        )
         self.shrink_epochs = positive_int("shrink_epochs", shrink_epochs)
         self.method = ShrinkMethod() if method is None else method
         check_settings(None, self.method, (), None)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from keras_structsparse.cli import app
 from keras_structsparse.export.formats import load_model
-from keras_structsparse.training.shrink import handing_over, measured
+from keras_structsparse.training.shrink import handing_over, latency_share, measured
 
 BUDGET = ("--multiply-adds", "0.5")
 SHORT = ("--epochs", "2", "--out", "out")
@@ -116,7 +116,7 @@ def test_a_compiled_network_keeps_its_loss_and_arrays_have_no_names(tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ((), ("expected one of --multiply-adds, --params, --max-drop. Received: none",)),
+        ((), ("expected one of --multiply-adds, --params, --latency, --max-drop. Received: none",)),
         (
             (*BUDGET, "--params", "0.5"),
             ("Received: --multiply-adds and --params",),
@@ -156,3 +156,34 @@ def test_wrong_files_are_refused() -> None:
     assert_refused(result, "--out", "photos, which holds 'bright'")
     result = invoke("base.keras", "photos", *BUDGET, "--out", "base.keras")
     assert_refused(result, "--out", "Received a file: base.keras")
+
+
+@pytest.mark.usefixtures("_no_exports")
+def test_a_budget_in_time_is_measured_where_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_share, "BLOCKS", (2,))
+    save("base.keras")
+    place = ("--latency", "90%", "--runtime", "keras", "--run-batch-size", "2")
+    result = invoke("base.keras", "photos", *place, *SHORT)
+    assert result.exit_code == 0, (result.output, result.exception)
+    card = Path("out/card.md").read_text("utf-8")
+    assert "| milliseconds (keras, 2 examples, 1 thread) |" in card
+    report = Path("out/report.html").read_text("utf-8")
+    assert "90.0% of the time (keras, 2 examples, 1 thread)" in report
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--latency", "4kg"), ("--latency", "such as 4ms", "'4kg'")),
+        (("--latency", "150%"), ("--latency", "expected a number in (0, 1]")),
+        (("--latency", "0ms"), ("--latency", "expected a finite number > 0")),
+        (("--latency", "4ms", "--threads", "0"), ("threads: expected a whole number",)),
+        (("--latency", "4ms", "--groups", "ring"), ("groups: expected 'kernel'", "'ring'")),
+        (("--latency", "4ms", "--params", "0.4"), ("--params and --latency",)),
+        ((*BUDGET, "--threads", "2"), ("expected --latency with --runtime",)),
+        ((*BUDGET, "--runtime", "litert"), ("expected --latency with --runtime",)),
+    ],
+)
+def test_wrong_times_are_refused(words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    save("base.keras")
+    assert_refused(invoke("base.keras", "photos", *words, *SHORT), *parts)

@@ -27,11 +27,12 @@ from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.group_prices import (
     JointKernels,
     group_prices,
+    in_blocks,
     joint_kernels,
     priced,
 )
 from keras_structsparse.profiling.group_selection import LayerGroups, select_down_to
-from keras_structsparse.profiling.inner_layers import inner_layers
+from keras_structsparse.profiling.inner_layers import inner_layers, read_depthwise
 from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import UNITS, WorkShare, plan_of
 
@@ -299,3 +300,68 @@ def removed_down_to(
 ) -> dict[str, Array]:
     left = select_down_to(layers, lambda own: share.estimate({**sizes, **own}), target)
     return {**sizes, **left.sizes}
+
+
+# --- blocks of whole kernels ---
+
+
+def blocked(model: keras.Model, seed: int, block: int) -> tuple[WorkShare, dict[str, LayerGroups]]:
+    """The groups of a network with random losses, in blocks."""
+    found = PrunableLayers.of(model)
+    share = WorkShare(found, "none")
+    apart = read_depthwise(found)
+    losses = {
+        name: lost[-1:] for name, lost in random_losses(found, seed).items() if name not in apart
+    }
+    rng = np.random.default_rng(seed)
+    joint = {kernels: float(rng.random()) for kernels in joint_kernels(found, losses)}
+    return share, priced(share, losses, whole(found), "kernel", joint, block)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("block", [2, 3])
+def test_widths_are_multiples_at_every_budget(seed: int, block: int) -> None:
+    model = random_streams(seed)
+    share, layers = blocked(model, seed, block)
+    before, seen = whole(share.found), set()
+    for target in np.linspace(0.95, 0.05, 7):
+        left = select_down_to(layers, lambda own: share.work({**before, **own}), target).sizes
+        for own in left.values():
+            width, kept = len(own), int((own > 0).sum())
+            assert kept % block == 0 or kept == width
+            seen.add(width - kept)
+        for kernels in joint_kernels(share.found, left):
+            assert len({left[name][j] > 0 for name, j in kernels}) == 1
+    assert len(seen) > 1
+
+
+def test_a_block_is_all_or_nothing_and_has_the_mean_norm() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        width, block = int(rng.integers(1, 20)), int(rng.integers(1, 7))
+        sizes = rng.integers(0, 2, width)
+        norms = rng.random((1, width))
+        norms[0, rng.random(width) < 0.1] = np.inf
+        groups = LayerGroups(norms, np.array([0, 1]), sizes)
+        found = in_blocks({"a": groups}, block)["a"].norms[0]
+        alive = sizes > 0
+        np.testing.assert_array_equal(found[~alive], norms[0, ~alive])
+        total, kept = int(alive.sum()), set()
+        for threshold in [-1.0, *np.unique(found[alive])]:
+            kept.add(int((found[alive] > threshold).sum()))
+        assert all(each % block == 0 or each == total for each in kept)
+        if np.isfinite(norms[0, alive]).all():
+            assert found[alive].sum() == pytest.approx(norms[0, alive].sum())
+            # The order of the blocks is that of the kernels.
+            assert (np.diff(found[alive][np.argsort(norms[0, alive])]) >= -1e-12).all()
+
+
+def test_only_layers_before_depthwise_ones_are_left_to_them() -> None:
+    found = PrunableLayers.of(inverted_residual())
+    assert read_depthwise(found) == {"expand"}
+    assert read_depthwise(PrunableLayers.of(copies())) == {"expand"}
+    assert not read_depthwise(PrunableLayers.of(NETWORKS["residual"]()))
+    inputs = keras.Input((6, 6, 2))
+    x = L.Conv2D(4, 1, name="both")(inputs)
+    x = L.Concatenate()([L.DepthwiseConv2D(3, padding="same")(x), conv(x, 3, name="other")])
+    assert not read_depthwise(PrunableLayers.of(keras.Model(inputs, head(x))))

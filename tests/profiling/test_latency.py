@@ -11,7 +11,14 @@ import pytest
 from keras import layers as kl
 
 from keras_structsparse.errors import ModelError
-from keras_structsparse.profiling.latency import WARM_UP, _compiled, _inputs, _row, _timed, latency
+from keras_structsparse.profiling.latency import (
+    WARM_UP,
+    compiled,
+    latency,
+    latency_row,
+    random_inputs,
+    timed_in_turns,
+)
 
 
 def network(shape: tuple[int | None, ...] = (8, 8, 3), width: int = 2) -> keras.Model:
@@ -35,7 +42,7 @@ def test_runs_take_turns_and_the_warm_up_is_not_timed() -> None:
         time.sleep(0.05 if log.count(name) < WARM_UP else 0.0)
         log.append(name)
 
-    seconds = _timed([lambda: run("a"), lambda: run("b")], repeats=4)
+    seconds = timed_in_turns([lambda: run("a"), lambda: run("b")], repeats=4)
     warm, timed = log[: 2 * WARM_UP], log[2 * WARM_UP :]
     assert sorted(warm) == ["a"] * 3 + ["b"] * 3
     assert timed == ["a", "b", "b", "a", "a", "b", "b", "a"]
@@ -44,7 +51,7 @@ def test_runs_take_turns_and_the_warm_up_is_not_timed() -> None:
 
 
 def test_medians_and_quartiles_are_milliseconds() -> None:
-    row = _row("a", 1, np.array([1.0, 2.0, 3.0, 4.0, 100.0]))
+    row = latency_row("a", 1, np.array([1.0, 2.0, 3.0, 4.0, 100.0]))
     assert (row.median, row.quartiles) == (3000.0, (2000.0, 4000.0))
 
 
@@ -62,8 +69,8 @@ def test_the_slower_model_is_found_slower() -> None:
 def test_what_is_timed_is_the_model_in_inference() -> None:
     inputs = keras.Input((6,))
     model = keras.Model(inputs, kl.Dropout(0.5)(kl.Dense(4)(inputs)))
-    given = _inputs("a", model, 3, None)
-    output = _compiled(model, given)()
+    given = random_inputs("a", model, 3, None)
+    output = compiled(model, given)()
     np.testing.assert_allclose(output, model(given, training=False), rtol=1e-5, atol=1e-6)
     assert not np.allclose(output, model(given, training=True))
 
@@ -72,7 +79,7 @@ def test_inputs_are_the_same_each_time_in_the_structure_of_the_model() -> None:
     left, right = keras.Input((4,), name="left"), keras.Input((2, 3), dtype="int32", name="right")
     parts = {"left": left, "right": right}
     model = keras.Model(parts, [kl.Flatten()(x) for x in parts.values()])
-    first, again = (_inputs("a", model, 5, None) for _ in range(2))
+    first, again = (random_inputs("a", model, 5, None) for _ in range(2))
     assert {name: x.shape for name, x in first.items()} == {"left": (5, 4), "right": (5, 2, 3)}
     assert first["right"].dtype == np.int32
     np.testing.assert_array_equal(first["left"], again["left"])
@@ -92,9 +99,9 @@ def test_a_backend_without_a_compiler_runs_as_it_is(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = network()
-    given = _inputs("a", model, 2, None)
+    given = random_inputs("a", model, 2, None)
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    output = _compiled(model, given)()
+    output = compiled(model, given)()
     np.testing.assert_allclose(output, model(given), rtol=1e-5, atol=1e-6)
 
 

@@ -14,7 +14,7 @@ import keras_structsparse as kss
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.group_prices import priced
 from keras_structsparse.profiling.group_selection import LayerGroups, above, thresholds
-from keras_structsparse.profiling.work_share import NEAR, UNITS, WorkShare, plan_of
+from keras_structsparse.profiling.work_share import UNITS, WorkShare, plan_of
 
 CACHE: dict[str, keras.Model] = {}
 
@@ -59,7 +59,7 @@ def assert_just_enough(
     norms = thresholds(layers)
     same = [all((x.above(t) == sizes[n]).all() for n, x in layers.items()) for t in norms]
     fewer = above(layers, norms[same.index(True) - 1])
-    assert left >= (1 - NEAR) * target or share.exact(plan_of({**sizes, **fewer})) > target
+    assert left >= (1 - share.near) * target or share.exact(plan_of({**sizes, **fewer})) > target
 
 
 @pytest.mark.parametrize("unit", UNITS)

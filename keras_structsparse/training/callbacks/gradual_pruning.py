@@ -19,6 +19,7 @@ from keras_structsparse.graph.kernel_axes import (
     stored,
 )
 from keras_structsparse.graph.nested_groups import masked_kernel
+from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.group_prices import JointKernels, priced
 from keras_structsparse.profiling.group_selection import LayerGroups, Sizes, select_down_to
 from keras_structsparse.profiling.kernel_reader import reached_sizes
@@ -58,6 +59,24 @@ def planned_share(progress: float, target: float) -> float:
     return target + (1.0 - target) * (1.0 - progress) ** 3
 
 
+def present_sizes(found: PrunableLayers, groups: str) -> Sizes:
+    """The sizes of the kernels as they are: nonzero supports.
+
+    Args:
+        found: The prunable layers of the model.
+        groups: "half_ring", "ring" or "kernel".
+
+    Returns:
+        The sizes (kernels,) by name of the layer.
+    """
+    sizes = {}
+    for name, layer in found.layers.items():
+        own = groups if axes_of(layer).sized else "kernel"
+        norms = threshold_norms(plain_kernel(layer), None, own)
+        sizes[name] = reached_sizes(found, name, groups)[(norms > 0).sum(axis=0)]
+    return sizes
+
+
 class GradualPruning(keras.callbacks.Callback):
     """Remove the groups that the loss needs least for what they cost, little by little.
 
@@ -76,6 +95,9 @@ class GradualPruning(keras.callbacks.Callback):
         joint: Kernels that write one channel together, which may be removed together.
         compensation: Makes up for removed entries, as far as it can; None not to.
         losses: Those of a training that is continued.
+        block: The number of whole kernels that are removed together.
+        last: The last removal, from the groups and the present sizes to the sizes that are left;
+            None for one that leaves the target.
 
     Attributes:
         sizes: The present sizes of the kernels, by layer.
@@ -94,6 +116,8 @@ class GradualPruning(keras.callbacks.Callback):
         joint: Sequence[JointKernels] = (),
         compensation: Compensation | None = None,
         losses: Mapping[str, Array] | None = None,
+        block: int = 1,
+        last: Callable[[Mapping[str, LayerGroups], Sizes], Sizes] | None = None,
     ) -> None:
         super().__init__()
         self.found, self.kernels, self.share = share.found, kernels, share
@@ -101,7 +125,9 @@ class GradualPruning(keras.callbacks.Callback):
         self._compensation = compensation
         self.target, self.groups, self.joint = target, groups, joint
         self.losses: dict[str, Array] = dict(losses or {})
-        self.sizes: Sizes = {name: self._sizes(name) for name in self.found.layers}
+        self._block = block
+        self._last = last or (lambda layers, sizes: share.reduce(layers, sizes, target))
+        self.sizes = present_sizes(share.found, groups)
         self._epoch = self._updates = 0
 
     @property
@@ -150,7 +176,7 @@ class GradualPruning(keras.callbacks.Callback):
             ).sizes
             self._remove({**self.sizes, **left})
         else:
-            self._remove(self.share.reduce(layers, self.sizes, planned))
+            self._remove(self._last(layers, self.sizes))
 
     def _priced(self) -> dict[str, LayerGroups]:
         """The groups in order. The last measurement has most weight in the averages."""
@@ -160,7 +186,7 @@ class GradualPruning(keras.callbacks.Callback):
             self.losses[name] = MEMORY * before + (1.0 - MEMORY) * lost
         alone = {name: own for name, own in self.losses.items() if name != JOINT}
         joint = dict(zip(self.joint, self.losses[JOINT].tolist(), strict=True))
-        return priced(self.share, alone, self.sizes, self.groups, joint)
+        return priced(self.share, alone, self.sizes, self.groups, joint, self._block)
 
     def _remove(self, sizes: Sizes) -> None:
         changed: dict[str, Array] = {}
@@ -186,12 +212,3 @@ class GradualPruning(keras.callbacks.Callback):
         before, self.sizes = self.sizes, {name: np.asarray(size) for name, size in sizes.items()}
         if self._compensation is not None:
             self._compensation.reconstruction.correct(changed, before, self.sizes)
-
-    def _sizes(self, name: str) -> Array:
-        """The sizes of the kernels as they are: nonzero supports."""
-        layer = self.found.layers[name]
-        norms = threshold_norms(plain_kernel(layer), None, self._groups(name))
-        return reached_sizes(self.found, name, self.groups)[(norms > 0).sum(axis=0)]
-
-    def _groups(self, name: str) -> str:
-        return self.groups if axes_of(self.found.layers[name]).sized else "kernel"

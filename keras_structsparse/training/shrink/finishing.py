@@ -12,6 +12,7 @@ from keras_structsparse.graph.batch_norm_statistics import reestimate_batch_norm
 from keras_structsparse.graph.left_out import described
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.verification import Verification, verify
+from keras_structsparse.training.shrink.latency import Timing
 from keras_structsparse.training.shrink.result import ShrinkResult
 from keras_structsparse.training.shrink.stages import Job
 from keras_structsparse.training.training_data import joined_inputs
@@ -22,6 +23,12 @@ TOLERANCE = 0.01
 COLLAPSE = 0.1
 """A metric that is worse by this share of its value is reported."""
 
+SLOWER = 0.05
+"""A time that is above the budget by this part of it is reported."""
+
+TIMED_RUNS = 100
+"""Timed runs of both networks at the end."""
+
 RECALIBRATION = 2048
 """Examples from which the statistics of normalisations are estimated again."""
 
@@ -29,7 +36,7 @@ RECALIBRATION = 2048
 def checked_surgery(student: keras.Model, plan: Plan, job: Job) -> Verification | None:
     """The float64 check of the surgery; None on a backend that computes in float32 only."""
     try:
-        return verify(student, plan, realize=job.method.realize)
+        return verify(student, plan, realize=job.realize)
     except RuntimeError:
         return None
 
@@ -86,6 +93,20 @@ def _some_inputs(job: Job) -> Any:
     return joined_inputs(drawn)
 
 
+def timing_of(model: keras.Model, job: Job) -> Timing | None:
+    """The time of a smaller network beside that of the network before; None without a latency.
+
+    Args:
+        model: The smaller network.
+        job: The shrinking.
+    """
+    if job.budget.latency is None:
+        return None
+    networks = {"before": job.model, "after": model}
+    before, after = (row.median for row in job.budget.latency.place.latency(networks, TIMED_RUNS))
+    return Timing(before, after, job.budget.latency)
+
+
 def doubts(result: ShrinkResult, job: Job) -> list[str]:
     """What the user should know about the network."""
     said = []
@@ -97,6 +118,13 @@ def doubts(result: ShrinkResult, job: Job) -> list[str]:
         rest = described(result.comparison.left_out)
         end = f". Layers that cannot be planned: {rest}" if rest else ""
         said.append(f"{text}are not enough{end}")
+    timing = result.timing
+    if timing is not None and timing.share > (1.0 + SLOWER) * timing.allowed:
+        said.append(
+            f"shrink: expected {timing.latency}. Received: {timing.after:.3g} ms, "
+            f"{timing.share:.1%} of the {timing.before:.3g} ms before. Use a machine without other "
+            "work, or allow more"
+        )
     if result.judge is not None:
         name = result.judge.metric
         value = abs(result.before[name])

@@ -44,9 +44,10 @@ class ShrinkMethod:
         distillation: The weight of the outputs of the unpruned network in the loss, in [0, 1];
             the labels have the rest.
         groups: "half_ring" and "ring" make kernels smaller too, "kernel" removes whole ones only.
+            By default "half_ring", and "kernel" for a latency, which allows nothing else.
         realize: How layers with several kernel sizes are built, as for :func:`prune`. Only with
             "split" does every kernel cost what its own size costs; use "none" or "auto" with
-            whole kernels.
+            whole kernels. By default "split", and "none" for a latency.
         measured_batches: The number of batches of each measurement of the saliency.
         learning_rate: The learning rate of Adam at the start; it falls to 0 with a cosine. By
             default it is chosen by :func:`suited_rate`.
@@ -63,8 +64,8 @@ class ShrinkMethod:
 
     removal: float = 0.5
     distillation: float = 0.9
-    groups: str = field(default="half_ring", metadata={"choices": GROUPS})
-    realize: str = field(default="split", metadata={"choices": tuple(REALIZE)})
+    groups: str | None = field(default=None, metadata={"choices": GROUPS})
+    realize: str | None = field(default=None, metadata={"choices": tuple(REALIZE)})
     measured_batches: int = 6
     learning_rate: float | None = None
     rates: tuple[float, ...] = field(default=(1.0, 4.0, 16.0), metadata={"option": None})
@@ -76,8 +77,8 @@ class ShrinkMethod:
             self,
             removal=fraction_below_one("removal", self.removal),
             distillation=share("distillation", self.distillation),
-            groups=one_of("groups", self.groups, GROUPS),
-            realize=check_realize(self.realize),
+            groups=None if self.groups is None else one_of("groups", self.groups, GROUPS),
+            realize=None if self.realize is None else check_realize(self.realize),
             measured_batches=positive_int("measured_batches", self.measured_batches),
             learning_rate=None if rate is None else positive_number("learning_rate", rate),
             rates=_rising("rates", self.rates),

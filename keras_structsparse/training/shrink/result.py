@@ -20,6 +20,7 @@ from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.surgery.provenance import copy_recorded
 from keras_structsparse.surgery.verification import Verification
 from keras_structsparse.training.shrink.drop_bound import DropBound
+from keras_structsparse.training.shrink.latency import Timing
 from keras_structsparse.training.shrink.metrics import Judge
 
 
@@ -79,6 +80,7 @@ class ShrinkResult:
         drop_bound: For a largest drop: how large the drop may be, by the validation data.
         rates: The learning rates that were tried on the rebuilt network, in this order; the one
             with the smallest loss tuned it. Empty where none were tried.
+        timing: For a latency: the time before and after, as measured.
     """
 
     model: keras.Model
@@ -93,6 +95,7 @@ class ShrinkResult:
     classes: tuple[str, ...] = ()
     drop_bound: DropBound | None = None
     rates: tuple[TriedRate, ...] = ()
+    timing: Timing | None = None
 
     @property
     def drop(self) -> float:
@@ -149,6 +152,9 @@ def _card(result: ShrinkResult) -> list[str]:
         _row("multiply-adds", *found.multiply_adds),
         _row("parameters", *found.params),
     ]
+    if (timing := result.timing) is not None:
+        times = f"{timing.before:.3f} | {timing.after:.3f} | {timing.share:.1%}"
+        lines.append(f"| milliseconds ({escaped(timing.where)}) | {times} |")
     for name, before in result.before.items():
         after = f"{result.after[name]:.4f}"
         lines.append(f"| validation {escaped(name)} | {before:.4f} | {after} | |")

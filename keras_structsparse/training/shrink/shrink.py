@@ -24,16 +24,18 @@ from keras_structsparse.training.shrink.arguments import (
     check_settings,
     checked_validation,
 )
-from keras_structsparse.training.shrink.budget import Budget
+from keras_structsparse.training.shrink.budget import Budget, check_budget
 from keras_structsparse.training.shrink.checkpoints import SEED, Checkpoints, fingerprint
 from keras_structsparse.training.shrink.finishing import (
     checked_surgery,
     doubts,
     evaluated,
     recalibrated,
+    timing_of,
     verification_from_json,
     verification_to_json,
 )
+from keras_structsparse.training.shrink.latency import Latency, as_json
 from keras_structsparse.training.shrink.method import ShrinkMethod
 from keras_structsparse.training.shrink.metrics import Judge
 from keras_structsparse.training.shrink.progress import EpochLines
@@ -44,16 +46,10 @@ from keras_structsparse.training.shrink.rate_trial import (
     tried_rates,
     tuning_optimizer,
 )
+from keras_structsparse.training.shrink.removal import inner_kernels, remove
 from keras_structsparse.training.shrink.result import ShrinkResult, best_rate
 from keras_structsparse.training.shrink.smallest import bounded, chosen, search
-from keras_structsparse.training.shrink.stages import (
-    Job,
-    compile_options,
-    inner_kernels,
-    rebuild,
-    remove,
-    tune,
-)
+from keras_structsparse.training.shrink.stages import Job, compile_options, rebuild, tune
 from keras_structsparse.training.training_data import Data, TrainingData
 
 STORED = 7
@@ -68,6 +64,7 @@ def shrink(
     *,
     multiply_adds: float | None = None,
     params: float | None = None,
+    latency: Latency | None = None,
     max_drop: float | None = None,
     epochs: int = 20,
     batch_size: int = 32,
@@ -98,6 +95,10 @@ def shrink(
             ``max_drop``.
         multiply_adds: The share of the multiply-adds (10) that may be left, in (0, 1].
         params: The share of the parameters that may be left, in (0, 1].
+        latency: The time that a run of the exported network may take, in milliseconds or as a share
+            of the time before: ``kss.Latency(share=0.5, runtime="onnxruntime")``. Whole kernels are
+            removed, in blocks as the runtime computes them, and networks are exported and timed to
+            find the widths.
         max_drop: Find the smallest network whose metric is at most this much worse, as far as the
             validation data can tell: the upper confidence bound of the drop must be within it. The
             metric is the first of the model's metrics, or its loss. Five networks are trained.
@@ -120,6 +121,7 @@ def shrink(
         ModelError: The model has no graph, or no kernels that can be removed; no network that was
             tried is within ``max_drop``; or, with a ``workdir``, its file cannot be loaded again.
         OutputError: ``workdir`` belongs to another model or to other settings, or has no room.
+        RuntimeError: The runtime of a latency is not installed.
         ValueError: An argument is out of its range, the model is not compiled, not exactly one
             budget is given, or ``max_drop`` without validation data.
 
@@ -138,13 +140,14 @@ def shrink(
         >>> 0.3 < result.comparison.multiply_adds_fraction <= 0.5
         True
     """
-    budget = Budget(multiply_adds, params, max_drop)
+    budget = Budget(multiply_adds=multiply_adds, params=params, latency=latency, max_drop=max_drop)
     check_model(model)
     method = ShrinkMethod() if method is None else method
     check_settings(optimizer, method, callbacks, workdir)
     method.removal_epochs(epochs)
-    inner_kernels(PrunableLayers.of(model), method.groups)
-    if budget.share is None and validation is None:
+    check_budget(budget, method)
+    inner_kernels(PrunableLayers.of(model), method.groups or "kernel")
+    if budget.max_drop is not None and validation is None:
         raise ValueError("validation: expected data to measure max_drop on. Received: None")
     batch_size = positive_int("batch_size", batch_size)
     job = Job(
@@ -165,7 +168,7 @@ def shrink(
         size = STORED * check_reloads(model, "model")
         check_room(new_directory(workdir, "workdir"), size, "the state of a shrinking", "workdir")
     before = evaluated(model, job)
-    find = _smallest if budget.share is None else _to_share
+    find = _to_share if budget.max_drop is None else _smallest
     result = find(job, before, workdir)
     for text in result.warnings:
         warnings.warn(text, stacklevel=2)
@@ -207,6 +210,7 @@ def _to_share(job: Job, before: Mapping[str, float], workdir: str | Path | None)
         Judge.of(before) if before else None,
         verification_from_json(state.known["verification"]),
         rates=rates_of(state),
+        timing=timing_of(pruned, job),
     )
     return dataclasses.replace(result, warnings=tuple(doubts(result, job)))
 
@@ -237,7 +241,7 @@ def _settings(job: Job) -> Mapping[str, Any]:
     compiled = [job.model.get_compile_config().get(name) for name in given]
     return {
         "model": fingerprint(job.model),
-        "budget": vars(job.budget),
+        "budget": {**vars(job.budget), "latency": as_json(job.budget.latency)},
         # Networks do not depend on the confidence, only which of them is chosen.
         "method": {n: value for n, value in vars(job.method).items() if n != "confidence"},
         "epochs": job.epochs,

@@ -11,24 +11,13 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
-from keras_structsparse.errors import ModelError
-from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.profiling.group_prices import joint_kernels
-from keras_structsparse.profiling.inner_layers import inner_layers
-from keras_structsparse.profiling.work_share import WorkShare
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan
-from keras_structsparse.training.callbacks.gradual_pruning import GradualPruning
 from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
-from keras_structsparse.training.compensation import Compensation
 from keras_structsparse.training.distilling import Distilling
-from keras_structsparse.training.grouped_kernels import GroupedKernel, grouped_kernels
-from keras_structsparse.training.measured_saliency import Measured, Measurement
-from keras_structsparse.training.optimizer.masked import Masked
 from keras_structsparse.training.optimizer_state import carry_optimizer
 from keras_structsparse.training.shrink.budget import Budget
 from keras_structsparse.training.shrink.checkpoints import (
-    SEED,
     Checkpoints,
     State,
     reseed,
@@ -78,6 +67,16 @@ class Job:
     def rng(self, *numbers: int) -> np.random.Generator:
         """Draws the same in every call with these numbers, also in one that continues another."""
         return np.random.default_rng((self.seed, *numbers))
+
+    @property
+    def groups(self) -> str:
+        """What is removed: "half_ring", "ring" or "kernel"."""
+        return self.method.groups or ("kernel" if self.budget.latency else "half_ring")
+
+    @property
+    def realize(self) -> str:
+        """How layers with several kernel sizes are built."""
+        return self.method.realize or ("none" if self.budget.latency else "split")
 
     @property
     def removal(self) -> int:
@@ -165,79 +164,6 @@ def compile_options(model: keras.Model) -> dict[str, Any]:
     return dict(options)
 
 
-def inner_kernels(found: PrunableLayers, groups: str) -> dict[str, GroupedKernel]:
-    """The kernels that may be removed, with their groups, by name of the layer.
-
-    Args:
-        found: The prunable layers of the model.
-        groups: "half_ring", "ring" or "kernel".
-
-    Raises:
-        ModelError: There are none.
-    """
-    kernels = grouped_kernels(found, inner_layers(found), groups)
-    if not kernels:
-        raise ModelError(
-            f"Model '{found.model.name}': expected trainable convolutions or dense layers before "
-            "its last one, so that some of their kernels can be removed. Received none"
-        )
-    return kernels
-
-
-def remove(
-    job: Job, student: keras.Model, teacher: keras.Model, state: State | None
-) -> tuple[Plan, Logs]:
-    """Remove groups gradually, until the budget is met.
-
-    Args:
-        job: The shrinking.
-        student: A copy of the model; it is trained, and left compiled with its optimizer.
-        teacher: Another copy.
-        state: The state after an epoch of this stage, to continue from it; None to begin.
-
-    Returns:
-        The plan of what is left, and the logs.
-
-    Raises:
-        ModelError: No kernel can be removed.
-    """
-    found = PrunableLayers.of(student)
-    kernels = inner_kernels(found, job.method.groups)
-    inner = job.new_optimizer()
-    optimizer = Masked(inner, kernels)
-    trained = Distilling(student, teacher, job.method.distillation)
-    trained.compile(optimizer=optimizer, **compile_options(job.model))
-    optimizer.build(trained.trainable_variables)
-    if state is not None:
-        restore(trained, state)
-    begin = state or State("remove", 0, (), {}, {SEED: job.seed})
-    share = WorkShare(found, job.method.realize, job.budget.unit)
-    assert job.budget.share is not None
-    compensation = Compensation.of(found, kernels)
-    joint = joint_kernels(found, kernels)
-    options = compile_options(job.model)
-    measurement = Measurement(student, kernels, options, compensation, joint)
-
-    def measure(before: int) -> Measured:
-        batches, rng = job.method.measured_batches, job.rng(1, before)
-        return measurement.on(job.data, batches, job.batch_size, job.method.groups, rng)
-
-    pruning = GradualPruning(
-        kernels,
-        optimizer,
-        measure,
-        share,
-        target=job.budget.share,
-        groups=job.method.groups,
-        joint=joint,
-        compensation=compensation,
-        losses=begin.losses,
-    )
-    history = job.fit(trained, begin, job.removal, [pruning], pruning.losses)
-    student.compile(optimizer=inner, **compile_options(job.model))
-    return pruning.plan, history
-
-
 def rebuild(job: Job, student: keras.Model, plan: Plan) -> keras.Model:
     """Rebuild the network without what was removed; it continues with the optimizer's state.
 
@@ -246,7 +172,7 @@ def rebuild(job: Job, student: keras.Model, plan: Plan) -> keras.Model:
         student: The network that :func:`remove` trained.
         plan: What is left of it.
     """
-    pruned = prune(student, plan, realize=job.method.realize)
+    pruned = prune(student, plan, realize=job.realize)
     reseed(pruned, job.rng(3))
     return carry_optimizer(student, pruned)
 
