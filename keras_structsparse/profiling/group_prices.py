@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -31,6 +31,24 @@ JointKernels = tuple[Kernel, ...]
 """Kernels, each a layer and a number, that write one channel together."""
 
 NONE: Mapping[JointKernels, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How many kernels of a layer are removed together, so that widths suit a runtime.
+
+    Attributes:
+        size: The number of kernels of a block; widths are multiples of it.
+        carriers: By name of the layer, the number of constant kernels that surgery keeps beside
+            the others as soon as one is removed; they count for the width. 0 for other layers.
+    """
+
+    size: int = 1
+    carriers: Mapping[str, int] = field(default_factory=dict)
+
+
+SINGLE = Blocks()
+"""Kernels that are removed one by one."""
 
 
 def group_prices(share: WorkShare, name: str, sizes: Sizes, reached: Array) -> Array:
@@ -89,7 +107,7 @@ def priced(
     sizes: Sizes,
     groups: str,
     joint: Mapping[JointKernels, float] = NONE,
-    block: int = 1,
+    blocks: Blocks = SINGLE,
 ) -> dict[str, LayerGroups]:
     """Groups in the order of their losses for each unit of cost.
 
@@ -100,8 +118,8 @@ def priced(
         sizes: The present sizes of the kernels of all layers.
         groups: "half_ring", "ring" or "kernel".
         joint: What the loss would lose without all kernels that write one channel.
-        block: Whole kernels are removed in blocks of so many, as :func:`in_blocks` makes them. Then
-            kernels that write one channel go together or not at all.
+        blocks: Whole kernels are removed in such blocks, as :func:`in_blocks` makes them. If they
+            are larger than 1, kernels that write one channel go together or not at all.
 
     Returns:
         The groups of each layer of ``losses``. The best kernel of a layer that all ways from the
@@ -115,7 +133,7 @@ def priced(
         ratios[-1, (prices[-1] <= NOTHING) & (sizes[name] > 0)] = np.inf
         # A larger group contains the smaller ones, so it is not removed before them.
         alone[name] = LayerGroups(np.maximum.accumulate(ratios, axis=0), reached, sizes[name])
-    if block > 1:
+    if blocks.size > 1:
         alone = _not_alone(alone, joint)
     together = _joint_ratios(share, sizes, joint)
     found = _joined(alone, together)
@@ -128,7 +146,7 @@ def priced(
         found = _joined(alone, {own: x for own, x in together.items() if not kept & set(own)})
         for name, j in kept:
             found[name].norms[-1, j] = np.inf
-    return in_blocks(found, block) if block > 1 else found
+    return in_blocks(found, blocks) if blocks.size > 1 else found
 
 
 def _not_alone(
@@ -141,7 +159,7 @@ def _not_alone(
     return found
 
 
-def in_blocks(layers: Mapping[str, LayerGroups], block: int) -> dict[str, LayerGroups]:
+def in_blocks(layers: Mapping[str, LayerGroups], blocks: Blocks) -> dict[str, LayerGroups]:
     """Whole kernels in blocks that are removed together, so that widths are multiples.
 
     Runtimes compute channels in blocks, so a width between two multiples is not faster than the
@@ -151,26 +169,33 @@ def in_blocks(layers: Mapping[str, LayerGroups], block: int) -> dict[str, LayerG
 
     Args:
         layers: The groups of each layer; a kernel is one group.
-        block: The number of kernels of a block.
+        blocks: The blocks.
 
     Examples:
         >>> norms, sizes = np.array([[4.0, 1.0, 2.0, 3.0, 9.0]]), np.array([3, 3, 3, 3, 3])
         >>> layers = {"a": LayerGroups(norms, np.array([0, 3]), sizes)}
-        >>> in_blocks(layers, 2)["a"].norms.tolist()
+        >>> in_blocks(layers, Blocks(2))["a"].norms.tolist()
         [[6.5, 1.0, 2.5, 2.5, 6.5]]
+        >>> in_blocks(layers, Blocks(2, {"a": 1}))["a"].norms.tolist()
+        [[3.5, 1.5, 1.5, 3.5, 9.0]]
     """
     return {
-        name: replace(own, norms=_blocked(own, block), blocks=True) for name, own in layers.items()
+        name: replace(
+            own, norms=_blocked(own, blocks.size, blocks.carriers.get(name, 0)), blocks=True
+        )
+        for name, own in layers.items()
     }
 
 
-def _blocked(layer: LayerGroups, block: int) -> Array:
+def _blocked(layer: LayerGroups, block: int, carriers: int) -> Array:
     norms = np.array(layer.norms, np.float64)
     assert len(norms) == 1, "whole kernels are single groups"
     living = np.flatnonzero(layer.sizes > 0)
     order = living[np.argsort(norms[0, living], kind="stable")]
-    above = len(order) % block
-    edges = [0, *range(above or block, len(order), block), len(order)]
+    first = (len(order) + carriers) % block or block
+    if len(order) == len(layer.sizes) and first <= carriers:
+        first += block  # Otherwise the carriers would make up for all that goes.
+    edges = [0, *range(first, len(order), block), len(order)]
     for start, stop in itertools.pairwise(edges if len(order) else []):
         members = order[start:stop]
         norms[0, members] = norms[0, members].mean()

@@ -25,6 +25,7 @@ from keras import layers as L
 
 from keras_structsparse.graph.prunable_layers import PrunableLayers
 from keras_structsparse.profiling.group_prices import (
+    Blocks,
     JointKernels,
     group_prices,
     in_blocks,
@@ -315,7 +316,7 @@ def blocked(model: keras.Model, seed: int, block: int) -> tuple[WorkShare, dict[
     }
     rng = np.random.default_rng(seed)
     joint = {kernels: float(rng.random()) for kernels in joint_kernels(found, losses)}
-    return share, priced(share, losses, whole(found), "kernel", joint, block)
+    return share, priced(share, losses, whole(found), "kernel", joint, Blocks(block))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -343,7 +344,7 @@ def test_a_block_is_all_or_nothing_and_has_the_mean_norm() -> None:
         norms = rng.random((1, width))
         norms[0, rng.random(width) < 0.1] = np.inf
         groups = LayerGroups(norms, np.array([0, 1]), sizes)
-        found = in_blocks({"a": groups}, block)["a"].norms[0]
+        found = in_blocks({"a": groups}, Blocks(block))["a"].norms[0]
         alive = sizes > 0
         np.testing.assert_array_equal(found[~alive], norms[0, ~alive])
         total, kept = int(alive.sum()), set()

@@ -20,7 +20,7 @@ from keras_structsparse.graph.kernel_axes import (
 )
 from keras_structsparse.graph.nested_groups import masked_kernel
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.profiling.group_prices import JointKernels, priced
+from keras_structsparse.profiling.group_prices import SINGLE, Blocks, JointKernels, priced
 from keras_structsparse.profiling.group_selection import LayerGroups, Sizes, select_down_to
 from keras_structsparse.profiling.kernel_reader import reached_sizes
 from keras_structsparse.profiling.work_share import WorkShare, plan_of
@@ -95,7 +95,7 @@ class GradualPruning(keras.callbacks.Callback):
         joint: Kernels that write one channel together, which may be removed together.
         compensation: Makes up for removed entries, as far as it can; None not to.
         losses: Those of a training that is continued.
-        block: The number of whole kernels that are removed together.
+        blocks: How many whole kernels are removed together.
         last: The last removal, from the groups and the present sizes to the sizes that are left;
             None for one that leaves the target.
 
@@ -116,7 +116,7 @@ class GradualPruning(keras.callbacks.Callback):
         joint: Sequence[JointKernels] = (),
         compensation: Compensation | None = None,
         losses: Mapping[str, Array] | None = None,
-        block: int = 1,
+        blocks: Blocks = SINGLE,
         last: Callable[[Mapping[str, LayerGroups], Sizes], Sizes] | None = None,
     ) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class GradualPruning(keras.callbacks.Callback):
         self._compensation = compensation
         self.target, self.groups, self.joint = target, groups, joint
         self.losses: dict[str, Array] = dict(losses or {})
-        self._block = block
+        self._blocks = blocks
         self._last = last or (lambda layers, sizes: share.reduce(layers, sizes, target))
         self.sizes = present_sizes(share.found, groups)
         self._epoch = self._updates = 0
@@ -186,7 +186,7 @@ class GradualPruning(keras.callbacks.Callback):
             self.losses[name] = MEMORY * before + (1.0 - MEMORY) * lost
         alone = {name: own for name, own in self.losses.items() if name != JOINT}
         joint = dict(zip(self.joint, self.losses[JOINT].tolist(), strict=True))
-        return priced(self.share, alone, self.sizes, self.groups, joint, self._block)
+        return priced(self.share, alone, self.sizes, self.groups, joint, self._blocks)
 
     def _remove(self, sizes: Sizes) -> None:
         changed: dict[str, Array] = {}

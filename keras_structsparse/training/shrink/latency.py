@@ -73,7 +73,10 @@ class Latency:
         Args:
             before: The time of the network before, in milliseconds.
         """
-        return self.share if self.share is not None else min(self.ms / before, 1.0)  # type: ignore
+        if self.ms is not None:
+            return min(self.ms / before, 1.0)
+        assert self.share is not None
+        return self.share
 
     def __str__(self) -> str:
         what = f"{self.ms:g} ms" if self.share is None else f"{self.share:.1%} of the time"

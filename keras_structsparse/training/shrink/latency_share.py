@@ -8,7 +8,8 @@ before, and whole blocks of kernels are removed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -16,9 +17,10 @@ import numpy as np
 from keras_structsparse._typing import Array
 from keras_structsparse.errors import DeadNetworkError
 from keras_structsparse.export.runtimes import Runtime
+from keras_structsparse.graph.kernel_axes import plain_shape
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.profiling.group_prices import JointKernels, priced
-from keras_structsparse.profiling.group_selection import Sizes
+from keras_structsparse.profiling.group_prices import Blocks, JointKernels, priced
+from keras_structsparse.profiling.group_selection import LayerGroups, Sizes
 from keras_structsparse.profiling.latency import timed_in_turns
 from keras_structsparse.profiling.work_share import WorkShare, plan_of
 from keras_structsparse.surgery import prune
@@ -90,11 +92,40 @@ class Goal:
     Attributes:
         multiply_adds: The share of the multiply-adds with which the latency is about what it may
             be.
-        block: The number of kernels that are removed together.
+        blocks: How many kernels are removed together.
     """
 
     multiply_adds: float
-    block: int
+    blocks: Blocks
+
+    def to_json(self) -> Mapping[str, Any]:
+        """The goal as JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """The goal that :meth:`to_json` gave."""
+        return cls(stored["multiply_adds"], Blocks(**stored["blocks"]))
+
+
+def carriers_of(
+    share: WorkShare, layers: Mapping[str, LayerGroups], sizes: Sizes
+) -> dict[str, int]:
+    """The constant kernels that surgery keeps in each layer if about half of its kernels go.
+
+    Args:
+        share: Rebuilds networks.
+        layers: The groups of each layer that may be removed.
+        sizes: The sizes of the kernels of all layers.
+    """
+    half = {}
+    for name, own in layers.items():
+        half[name] = np.array(own.sizes)
+        half[name][np.argsort(own.norms[-1], kind="stable")[: len(own.sizes) // 2]] = 0
+    pruned = prune(share.found, plan_of({**sizes, **half}), realize=share.realize)
+    names = {layer.name for layer in pruned.layers}
+    widths = {n: plain_shape(pruned.get_layer(n))[-1] for n in half if n in names}
+    return {name: max(width - int((half[name] > 0).sum()), 0) for name, width in widths.items()}
 
 
 def find_goal(
@@ -117,12 +148,14 @@ def find_goal(
         The goal; where no blocks reach the target, that of the fastest network.
     """
     found = []
-    for block in BLOCKS:
-        layers = priced(share, losses, sizes, "kernel", joint, block)
+    carriers = carriers_of(share, priced(share, losses, sizes, "kernel", joint), sizes)
+    for size in BLOCKS:
+        blocks = Blocks(size, carriers)
+        layers = priced(share, losses, sizes, "kernel", joint, blocks)
         share.rebuilt(sizes)  # Estimates follow the last network.
         left = share.reduce(layers, sizes, target)
         time = share.exact(plan_of(left))
         lost = sum(float(own[-1, left[name] == 0].sum()) for name, own in losses.items())
         missed = max(time / target - 1.0 - share.near, 0.0)
-        found.append(((missed, lost), Goal(share.work(left), block)))
+        found.append(((missed, lost), Goal(share.work(left), blocks)))
     return min(found, key=lambda each: each[0])[1]

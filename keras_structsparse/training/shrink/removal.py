@@ -11,7 +11,7 @@ import keras
 
 from keras_structsparse.errors import ModelError
 from keras_structsparse.graph.prunable_layers import PrunableLayers
-from keras_structsparse.profiling.group_prices import JointKernels, joint_kernels
+from keras_structsparse.profiling.group_prices import SINGLE, Blocks, JointKernels, joint_kernels
 from keras_structsparse.profiling.group_selection import LayerGroups, Sizes
 from keras_structsparse.profiling.inner_layers import inner_layers, read_depthwise
 from keras_structsparse.profiling.work_share import WorkShare
@@ -98,7 +98,7 @@ def remove(
         joint=joint,
         compensation=compensation,
         losses=begin.losses,
-        block=removal.block,
+        blocks=removal.blocks,
         last=removal.last,
     )
     history = job.fit(trained, begin, job.removal, [pruning], pruning.losses)
@@ -113,14 +113,14 @@ class _Removal:
     Attributes:
         share: Counts the cost.
         target: The share to leave.
-        block: The number of kernels that are removed together.
+        blocks: How many kernels are removed together.
         last: The last removal; None for one to the target.
         known: What is stored of it.
     """
 
     share: WorkShare
     target: float
-    block: int = 1
+    blocks: Blocks = SINGLE
     last: Callable[[Mapping[str, LayerGroups], Sizes], Sizes] | None = None
     known: Mapping[str, Any] = field(default_factory=dict)
 
@@ -146,10 +146,10 @@ def _removal(
         sizes = present_sizes(found, job.groups)
         goal = find_goal(timed, measured.saliency.second, sizes, together, allowed)
     else:
-        goal = Goal(**state.known[GOAL])
+        goal = Goal.from_json(state.known[GOAL])
 
     def last(layers: Mapping[str, LayerGroups], sizes: Sizes) -> Sizes:
         timed.rebuilt(sizes)
         return timed.reduce(layers, sizes, allowed)
 
-    return _Removal(share, goal.multiply_adds, goal.block, last, {GOAL: vars(goal)})
+    return _Removal(share, goal.multiply_adds, goal.blocks, last, {GOAL: goal.to_json()})

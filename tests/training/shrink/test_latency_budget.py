@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 from helpers_depthwise import inverted_residual
+from helpers_models import randomize as loud
 from helpers_shrink import conv, head, normed, randomize, whole
 from helpers_shrinking import CROSS, Killed, easy, shrunk
 from keras import layers as L
@@ -23,12 +24,15 @@ import keras_structsparse as kss
 from keras_structsparse.errors import OutputError
 from keras_structsparse.export.runtimes import RUNTIMES, Runtime
 from keras_structsparse.graph.prunable_layers import PrunableLayers
+from keras_structsparse.profiling.group_prices import Blocks, joint_kernels, priced
+from keras_structsparse.profiling.group_selection import select_down_to
 from keras_structsparse.profiling.inner_layers import inner_layers, read_depthwise
 from keras_structsparse.profiling.latency import Latency as Row
+from keras_structsparse.profiling.work_share import WorkShare, plan_of
 from keras_structsparse.training.shrink import latency_share, removal
 from keras_structsparse.training.shrink.budget import Budget
 from keras_structsparse.training.shrink.latency import Latency
-from keras_structsparse.training.shrink.latency_share import LatencyShare, find_goal
+from keras_structsparse.training.shrink.latency_share import LatencyShare, carriers_of, find_goal
 from keras_structsparse.training.shrink.method import ShrinkMethod
 
 pytestmark = [
@@ -105,8 +109,48 @@ def test_the_blocks_of_the_clock_are_found(block: int, clock: Any) -> None:
     }
     goal = find_goal(share, losses, sizes, {}, 0.5)
     # Without steps all blocks take what they should, but smaller ones can choose better.
-    assert goal.block == block
+    assert goal.blocks.size == block
     assert 0.1 < goal.multiply_adds <= 0.52
+
+
+def padded(seed: int) -> keras.Model:
+    """A residual network with padding, in which removed kernels leave constants that count."""
+    rng = np.random.default_rng(seed)
+    inputs = keras.Input((6, 6, 2))
+    width = int(rng.integers(8, 15))
+    x = normed(conv(inputs, width, name="stem"))
+    for number in range(2):
+        y = normed(conv(x, int(rng.integers(8, 15)), name=f"in{number}"))
+        y = L.BatchNormalization()(conv(y, width, name=f"out{number}"))
+        x = L.ReLU()(L.Add()([x, y]))
+    model = loud(keras.Model(inputs, head(conv(x, 6, 1, name="last", activation="relu"))))
+    for weight in model.weights:
+        if weight.name in ("bias", "beta"):
+            weight.assign(np.abs(keras.ops.convert_to_numpy(weight)) + 0.1)
+    return model
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("counted_in", [True, False])
+def test_carriers_count_for_the_width(seed: int, counted_in: bool) -> None:
+    """Surgery keeps one constant kernel where padding shows the constants: part of a block."""
+    found = PrunableLayers.of(padded(seed))
+    share, sizes = WorkShare(found, "none"), whole(found)
+    rng = np.random.default_rng(seed)
+    losses = {name: rng.random((1, len(sizes[name]))) for name in inner_layers(found)}
+    joint = {kernels: float(rng.random()) for kernels in joint_kernels(found, losses)}
+    carriers = carriers_of(share, priced(share, losses, sizes, "kernel", joint), sizes)
+    assert carriers["stem"] == carriers["in0"] == 1
+    assert carriers["last"] == 0
+    blocks = Blocks(4, carriers if counted_in else {})
+    layers = priced(share, losses, sizes, "kernel", joint, blocks)
+    odd = []
+    for target in (0.8, 0.6, 0.4, 0.25):
+        left = select_down_to(layers, lambda own: share.work({**sizes, **own}), target).sizes
+        pruned = kss.prune(found, plan_of({**sizes, **left}), realize="none")
+        widths = {name: pruned.get_layer(name).output.shape[-1] for name in left}
+        odd += [w for name, w in widths.items() if w % 4 and w != len(sizes[name])]
+    assert bool(odd) != counted_in  # The control: carriers that are not counted make widths odd.
 
 
 @pytest.mark.parametrize("latency", [HALF, Latency(ms=2, runtime="keras")])
