@@ -117,7 +117,7 @@ def shrink(
         input_shape=streams.shape,
         settings={**settings, **_shown(method, epochs, batch_size, seed)},
     )
-    for text in written.failed:
+    for text in (*written.failed, *written.doubts):
         typer.echo(f"warning: {text}", err=True)
     console().print(before_and_after_table(written.rows))
     for name, size in written.sizes.items():

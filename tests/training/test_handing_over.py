@@ -14,6 +14,8 @@ from keras import layers as kl
 
 import keras_structsparse as kss
 from keras_structsparse.errors import ModelError
+from keras_structsparse.export.runtimes import Runtime
+from keras_structsparse.profiling.latency import Latency
 from keras_structsparse.training.shrink import handing_over, measured, report
 from keras_structsparse.training.shrink.handing_over import check_modules, hand_over
 from keras_structsparse.training.shrink.metrics import Judge
@@ -124,6 +126,40 @@ def test_an_export_that_fails_leaves_the_rest(
     assert not (out / "model.tflite").exists()
     for name in ("card.md", "report.html"):
         assert written.failed[0] in (out / name).read_text("utf-8")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT needs TensorFlow")
+@pytest.mark.parametrize("after", [1.5, 1.04, 0.5])
+def test_a_network_that_is_slower_where_it_will_run_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
+) -> None:
+    def latency(self: Runtime, models: Any, repeats: int = 30) -> list[Latency]:
+        times = dict(zip(models, (1.0, after), strict=True))
+        return [Latency(name, 1, time, (time, time), repeats) for name, time in times.items()]
+
+    monkeypatch.setattr(Runtime, "latency", latency)
+    monkeypatch.setattr(handing_over, "export", lambda model, path, format: None)
+    model, out = network(), tmp_path / "out"
+    written = hand_over(shrunk(model), model, out, ("litert",))
+    card = (out / "card.md").read_text("utf-8")
+    assert f"| milliseconds for one example, litert on one thread | 1.000 | {after:.3f} |" in card
+    said = f"litert on one thread: {after:.3f} after, 1.000 before. The network is not faster there"
+    found = [text for text in written.doubts if "litert" in text]
+    assert [said in text for text in found] == [True] * (after > 1.1)
+    assert (said in card) is (after > 1.1)
+
+
+def test_an_export_that_cannot_run_has_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def latency(self: Runtime, models: Any, repeats: int = 30) -> list[Latency]:
+        raise ModelError("litert: expected other layers")
+
+    monkeypatch.setattr(Runtime, "latency", latency)
+    monkeypatch.setattr(handing_over, "export", lambda model, path, format: None)
+    model = network()
+    written = hand_over(shrunk(model), model, tmp_path / "out", ("litert", "onnx"))
+    assert not any("litert" in row.name or "onnx" in row.name for row in written.rows)
 
 
 def test_open_sizes_have_no_latency_unless_they_are_given(tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ class HandedOver:
     sizes: Mapping[str, int]
     failed: tuple[str, ...]
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What a user who wants a faster network should know."""
+        return tuple(
+            f"{row.name}: {row.after} after, {row.before} before. The network is not faster there; "
+            "give a budget in time in place of one in multiply-adds"
+            for row in self.rows
+            if row.slower
+        )
+
 
 def check_modules(formats: Sequence[str] = FORMATS) -> None:
     """Raise unless all that :func:`hand_over` needs is installed; call it before a long training.
@@ -108,7 +118,7 @@ def hand_over(
     """
     folder = result.save(directory, formats=())
     failed = tuple(_exported(result.model, folder, formats))
-    rows = rows_of(result, model, test, input_shape)
+    rows = rows_of(result, model, test, input_shape, formats)
     figure = comparison_figure(result.comparison)
     save(figure, folder / FIGURE)
     names = ["model.keras", *(FILES[each] for each in formats), "plan.json", "labels.txt", FIGURE]
@@ -144,6 +154,7 @@ def card(result: ShrinkResult, handed: HandedOver) -> str:
         "",
         *(f"- `{name}`: {size:,} bytes" for name, size in handed.sizes.items()),
         *(f"\nNot written: {escaped(text)}" for text in handed.failed),
+        *(f"\nWarning: {escaped(text)}" for text in handed.doubts),
     ]
     return known + "\n" + "\n".join(lines) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import tempfile
@@ -11,15 +12,22 @@ from pathlib import Path
 
 import keras
 
-from keras_structsparse.errors import ModelError
+from keras_structsparse.errors import ModelError, StructSparseError
 from keras_structsparse.export.formats import save_model
+from keras_structsparse.export.runtimes import Runtime
 from keras_structsparse.graph.cloning import copy_model
-from keras_structsparse.profiling.latency import latency
+from keras_structsparse.profiling.latency import Latency, latency
 from keras_structsparse.training.shrink.result import ShrinkResult
 from keras_structsparse.training.training_data import Data
 
 REPEATS = 100
 """How often the latency is measured."""
+
+NOISE = 1.05
+"""A time that is longer by no more than this factor may be the same."""
+
+RUNTIMES = {"litert": "litert", "onnx": "onnxruntime"}
+"""The runtime of an exported format."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,14 @@ class Row:
         before: Of the network before.
         after: Of the smaller network.
         share: After by before; empty where that says nothing.
+        slower: Whether it is a time that became longer.
     """
 
     name: str
     before: str
     after: str
     share: str = ""
+    slower: bool = False
 
 
 def rows_of(
@@ -44,6 +54,7 @@ def rows_of(
     model: keras.Model,
     test: Data | None = None,
     input_shape: Sequence[int] | None = None,
+    formats: Sequence[str] = (),
 ) -> tuple[Row, ...]:
     """Costs, metrics, the latency of one example on this machine, and sizes of files.
 
@@ -52,12 +63,15 @@ def rows_of(
         model: The network before, compiled.
         test: Data that chose nothing, to evaluate both networks on.
         input_shape: Shape of one input, where the model leaves it open.
+        formats: Formats in which the network is exported; the latency is measured in their runtimes
+            too.
     """
     return (
         *_costs(result),
         *_metrics("validation", result.before, result.after),
         *_metrics("test", *(_evaluated(each, test) for each in (model, result.model))),
         *_times(model, result.model, input_shape),
+        *_exported_times(model, result.model, formats),
         _sizes(model, result.model),
     )
 
@@ -97,9 +111,24 @@ def _times(
         rows = latency(networks, (1,), REPEATS, input_shape)
     except ModelError:
         return
+    yield _time("milliseconds for one example", rows)
+
+
+def _exported_times(
+    model: keras.Model, smaller: keras.Model, formats: Sequence[str]
+) -> Iterator[Row]:
+    """The latency of the exported networks; nothing where a network cannot be exported."""
+    networks = {"before": model, "after": smaller}
+    for name in (RUNTIMES[each] for each in formats if each in RUNTIMES):
+        with contextlib.suppress(StructSparseError, RuntimeError):
+            rows = Runtime(name).latency(networks, REPEATS)
+            yield _time(f"milliseconds for one example, {name} on one thread", rows)
+
+
+def _time(name: str, rows: Sequence[Latency]) -> Row:
     before, after = (row.median for row in rows)
-    yield Row(
-        "milliseconds for one example", f"{before:.3f}", f"{after:.3f}", f"{after / before:.1%}"
+    return Row(
+        name, f"{before:.3f}", f"{after:.3f}", f"{after / before:.1%}", after > NOISE * before
     )
 
 
