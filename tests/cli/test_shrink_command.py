@@ -158,6 +158,7 @@ def test_wrong_files_are_refused() -> None:
     assert_refused(result, "--out", "Received a file: base.keras")
 
 
+@pytest.mark.filterwarnings("ignore:shrink. expected 90.0% of the time:UserWarning")
 @pytest.mark.usefixtures("_no_exports")
 def test_a_budget_in_time_is_measured_where_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency_share, "BLOCKS", (2,))

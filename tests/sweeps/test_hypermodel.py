@@ -103,7 +103,7 @@ def test_a_search_by_the_accuracy_after_shrinking(digits: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "budget: expected one of multiply_adds, params, max_drop"),
+        ({}, "budget: expected one of multiply_adds, params, latency, max_drop"),
         ({"multiply_adds": 0.5, "params": 0.5}, "budget: expected one of"),
         ({"multiply_adds": 2}, "multiply_adds: expected a number"),
         ({"params": 0.5, "shrink_epochs": 1}, "epochs: expected at least 2"),
