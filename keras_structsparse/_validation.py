@@ -23,6 +23,9 @@ STEPS = ("half_ring", "ring")
 GROUPS = (*STEPS, "kernel")
 """The same, and whole kernels, which are kept or removed."""
 
+MIXED = "mixed"
+"""Half-rings, but whole depthwise kernels."""
+
 HEADS = ("auto", "none", "new")
 """What becomes of the last layers of a network that is to classify."""
 

@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers
 
 from keras_structsparse._typing import Array
+from keras_structsparse._validation import MIXED
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,20 @@ def groups_of(layer: keras.Layer, groups: str) -> str:
 
     Args:
         layer: The layer.
-        groups: The kind that is wanted: "half_ring" or "ring".
+        groups: The kind that is wanted: "half_ring", "ring" or "kernel"; or "mixed": half-rings,
+            but whole depthwise kernels.
 
     Returns:
         That kind, or "kernel" if the kernels of the layer are kept whole or removed.
+
+    Examples:
+        >>> [groups_of(layers.Conv2D(4, 3), "mixed"), groups_of(layers.DepthwiseConv2D(3), "mixed")]
+        ['half_ring', 'kernel']
     """
-    return groups if axes_of(layer).sized else "kernel"
+    axes = axes_of(layer)
+    if groups == MIXED:
+        return "half_ring" if axes.sized and axes.layout != "depthwise" else "kernel"
+    return groups if axes.sized else "kernel"
 
 
 def other_entries(layer: keras.Layer) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_structsparse._records import check_format, parse_json
 from keras_structsparse._typing import Array
-from keras_structsparse._validation import one_of, set_checked
+from keras_structsparse._validation import MIXED, one_of, set_checked
 from keras_structsparse.graph.nested_groups import GROUPS
 
 FORMAT = "keras_structsparse.saliency/1"
@@ -30,7 +30,8 @@ class Saliency:
     Attributes:
         first: First order (groups, kernels) by name of the layer, ``G_1`` first.
         second: Second order, likewise.
-        groups: The kind of groups: "half_ring", "ring" or "kernel".
+        groups: The kind of groups: "half_ring", "ring" or "kernel"; or "mixed": half-rings, but
+            whole depthwise kernels.
 
     Raises:
         ValueError: The arrays of a layer have different shapes, or are not finite and >= 0.
@@ -46,7 +47,7 @@ class Saliency:
     groups: str
 
     def __post_init__(self) -> None:
-        one_of("groups", self.groups, GROUPS)
+        one_of("groups", self.groups, (*GROUPS, MIXED))
         for name in ("first", "second"):
             given = getattr(self, name)
             if not isinstance(given, Mapping):

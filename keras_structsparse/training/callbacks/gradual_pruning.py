@@ -12,7 +12,7 @@ import numpy as np
 from keras_structsparse import _keras_compat
 from keras_structsparse._typing import Array
 from keras_structsparse.graph.kernel_axes import (
-    axes_of,
+    groups_of,
     kernel_of,
     plain_kernel,
     plain_shape,
@@ -71,8 +71,7 @@ def present_sizes(found: PrunableLayers, groups: str) -> Sizes:
     """
     sizes = {}
     for name, layer in found.layers.items():
-        own = groups if axes_of(layer).sized else "kernel"
-        norms = threshold_norms(plain_kernel(layer), None, own)
+        norms = threshold_norms(plain_kernel(layer), None, groups_of(layer, groups))
         sizes[name] = reached_sizes(found, name, groups)[(norms > 0).sum(axis=0)]
     return sizes
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_structsparse._validation import (
     GROUPS,
+    MIXED,
     MOST_EPOCHS,
     count,
     fraction_below_one,
@@ -43,8 +44,9 @@ class ShrinkMethod:
             network.
         distillation: The weight of the outputs of the unpruned network in the loss, in [0, 1];
             the labels have the rest.
-        groups: "half_ring" and "ring" make kernels smaller too, "kernel" removes whole ones only.
-            By default "half_ring", and "kernel" for a latency, which allows nothing else.
+        groups: "half_ring" and "ring" make kernels smaller too, "kernel" removes whole ones only,
+            and "mixed" makes kernels smaller but those of depthwise layers. By default "mixed", and
+            "kernel" for a latency, which allows nothing else.
         realize: How layers with several kernel sizes are built, as for :func:`prune`. Only with
             "split" does every kernel cost what its own size costs; use "none" or "auto" with
             whole kernels. By default "split", and "none" for a latency.
@@ -64,7 +66,7 @@ class ShrinkMethod:
 
     removal: float = 0.5
     distillation: float = 0.9
-    groups: str | None = field(default=None, metadata={"choices": GROUPS})
+    groups: str | None = field(default=None, metadata={"choices": (*GROUPS, MIXED)})
     realize: str | None = field(default=None, metadata={"choices": tuple(REALIZE)})
     measured_batches: int = 6
     learning_rate: float | None = None
@@ -77,7 +79,7 @@ class ShrinkMethod:
             self,
             removal=fraction_below_one("removal", self.removal),
             distillation=share("distillation", self.distillation),
-            groups=None if self.groups is None else one_of("groups", self.groups, GROUPS),
+            groups=None if self.groups is None else one_of("groups", self.groups, (*GROUPS, MIXED)),
             realize=None if self.realize is None else check_realize(self.realize),
             measured_batches=positive_int("measured_batches", self.measured_batches),
             learning_rate=None if rate is None else positive_number("learning_rate", rate),

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_structsparse._typing import Array
+from keras_structsparse._validation import MIXED
 from keras_structsparse.surgery import prune
 from keras_structsparse.surgery.plans import Plan
 from keras_structsparse.training.callbacks.stop_on_nan import StopOnNaN
@@ -70,8 +71,8 @@ class Job:
 
     @property
     def groups(self) -> str:
-        """What is removed: "half_ring", "ring" or "kernel"."""
-        return self.method.groups or ("kernel" if self.budget.latency else "half_ring")
+        """What is removed: "half_ring", "ring", "kernel" or "mixed"."""
+        return self.method.groups or ("kernel" if self.budget.latency else MIXED)
 
     @property
     def realize(self) -> str:

@@ -9,6 +9,8 @@ from helpers_depthwise import normed
 from helpers_shrinking import CROSS, easy, shrunk
 from keras import layers as L
 
+import keras_structsparse as kss
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore:shrink. accuracy changed:UserWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -29,18 +31,24 @@ def network() -> keras.Model:
     return keras.Model(inputs, L.Dense(2, "softmax", name="head")(L.GlobalAveragePooling2D()(x)))
 
 
-def test_the_budget_is_met_with_depthwise_kernels_of_several_sizes() -> None:
+@pytest.mark.parametrize("groups", [None, "mixed", "half_ring"])
+def test_the_budget_is_met_with_whole_depthwise_kernels_or_several_sizes(
+    groups: str | None,
+) -> None:
     keras.utils.set_random_seed(0)
     model = network()
     model.compile(keras.optimizers.Adam(0.01), CROSS, metrics=["accuracy"], run_eagerly=True)
     data = easy(model)
-    result = shrunk(model, data, data, multiply_adds=0.4)
+    method = kss.ShrinkMethod(groups=groups)
+    result = shrunk(model, data, data, multiply_adds=0.4, method=method)
     comparison = result.comparison
     assert 0.25 < comparison.multiply_adds_fraction <= 0.4
     assert not any("expected" in text for text in result.warnings)
     assert result.verification is None or bool(result.verification)
     sizes = np.concatenate([result.plan.sizes[f"depthwise{n}"] for n in range(3)])
-    assert len(set(sizes.tolist())) > 2
+    found = set(sizes.tolist())
+    assert len(found) > 2 if groups == "half_ring" else found == {0, 5}
+    assert {*result.plan.sizes["stem"]} - {0, 3}  # Other kernels get smaller in any case.
     assert not comparison.left_out
 
 
