@@ -53,13 +53,13 @@ def plain() -> keras.Model:
     return randomize(keras.Model(inputs, L.Dense(3, activation="softmax", name="head")(x)))
 
 
-def residual() -> keras.Model:
-    """A block with a sum, as in a residual network."""
+def residual(stream: int = 6, inner: int = 5, last: int = 4) -> keras.Model:
+    """A block with a sum, as in a residual network, and a layer behind it, of these widths."""
     inputs = keras.Input((6, 6, 2))
-    x = normed(conv(inputs, 6, name="stem"))
-    y = normed(conv(x, 5, name="a", use_bias=False))
-    x = L.ReLU()(L.Add()([x, L.BatchNormalization()(conv(y, 6, name="b", use_bias=False))]))
-    return randomize(keras.Model(inputs, head(conv(x, 4, name="c", activation="relu"))))
+    x = normed(conv(inputs, stream, name="stem"))
+    y = normed(conv(x, inner, name="a", use_bias=False))
+    x = L.ReLU()(L.Add()([x, L.BatchNormalization()(conv(y, stream, name="b", use_bias=False))]))
+    return randomize(keras.Model(inputs, head(conv(x, last, name="c", activation="relu"))))
 
 
 def separable() -> keras.Model:

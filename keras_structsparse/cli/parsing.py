@@ -147,7 +147,7 @@ def latency(text: str | Latency) -> Latency:
     if isinstance(text, Latency):
         return text
     if text.strip().endswith("ms"):
-        return Latency(ms=positive(text.strip().removesuffix("ms")))
+        return Latency(ms=milliseconds(text.strip()))
     if text.strip().endswith("%"):
         return Latency(share=share(number(text.strip().removesuffix("%")) / 100))
     try:

@@ -69,7 +69,8 @@ def remove(
     found = PrunableLayers.of(student)
     kernels = inner_kernels(found, job.groups)
     if job.budget.latency is not None:  # Blocks of kernels go with those of depthwise layers.
-        kernels = {name: own for name, own in kernels.items() if name not in read_depthwise(found)}
+        apart = read_depthwise(found)
+        kernels = {name: own for name, own in kernels.items() if name not in apart}
     inner = job.new_optimizer()
     optimizer = Masked(inner, kernels)
     trained = Distilling(student, teacher, job.method.distillation)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from helpers_depthwise import inverted_residual
 from helpers_models import randomize as loud
-from helpers_shrink import conv, head, normed, randomize, whole
+from helpers_shrink import conv, head, normed, randomize, residual, whole
 from helpers_shrinking import CROSS, Killed, easy, shrunk
 from keras import layers as L
 
@@ -44,12 +44,7 @@ HALF = Latency(share=0.5, runtime="keras")
 
 
 def wide() -> keras.Model:
-    """A residual block and a layer that it does not change the width of."""
-    inputs = keras.Input((6, 6, 2))
-    x = normed(conv(inputs, 24, name="stem"))
-    y = normed(conv(x, 32, name="a", use_bias=False))
-    x = L.ReLU()(L.Add()([x, L.BatchNormalization()(conv(y, 24, name="b", use_bias=False))]))
-    return randomize(keras.Model(inputs, head(conv(x, 20, name="c", activation="relu"))))
+    return residual(24, 32, 20)
 
 
 def ready(make: Callable[[], keras.Model] = wide) -> tuple[keras.Model, Any]:
